@@ -1,0 +1,1 @@
+"""From kits to running machines: the `fedspan` command, plans, engine, SSH push, ledger."""

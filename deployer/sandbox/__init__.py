@@ -1,0 +1,1 @@
+"""Both clouds and their machines, emulated on one machine."""

@@ -1,0 +1,1 @@
+"""What runs on the participants' machines: hub, agent, jobs, Client API, admin API."""

@@ -1,0 +1,1 @@
+"""From federation.yml to signed startup kits: spec, certificates, layout, signing, verification."""
