@@ -1,0 +1,64 @@
+"""The root of the errors that a user may see.
+
+    FedspanError
+    ├── SpecError      federation.yml is wrong
+    └── KitError       a kit is tampered with, unsigned, expired, of another CA, or incomplete
+
+The deployer's errors (`deployer.errors`) grow from the same root.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class FedspanError(Exception):
+    """What happened, to whom, why, and the next command to type.
+
+    Args:
+        what: what happened, one clause without a full stop.
+        participant: whom it concerns.
+        why: the cause, as far as it is known.
+        next_step: what to type or do next.
+        log: path of the log that tells more.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        participant: str | None = None,
+        why: str | None = None,
+        next_step: str | None = None,
+        log: str | None = None,
+    ) -> None:
+        super().__init__(what)
+        self.what = what
+        self.participant = participant
+        self.why = why
+        self.next_step = next_step
+        self.log = log
+
+    def __str__(self) -> str:
+        head = f"{self.participant}: {self.what}" if self.participant else self.what
+        if self.why:
+            head += f": {self.why}"
+        if self.next_step:
+            head += f"\n  next: {self.next_step}"
+        if self.log:
+            head += f"\n  log: {self.log}"
+        return head
+
+
+class SpecError(FedspanError):
+    """federation.yml is missing, unreadable or wrong."""
+
+    exit_code = 3
+
+
+class KitError(FedspanError):
+    """A kit is tampered with, unsigned, expired, of another CA, or incomplete."""
+
+    exit_code = 4
