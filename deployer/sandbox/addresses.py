@@ -1,0 +1,114 @@
+"""Loopback addresses: a block for each sandbox, an address for each thing in it.
+
+Everything in a sandbox lives in 127.0.0.0/8. Each sandbox holds one block of 1024 addresses (127.64.0.0/22 and up);
+whoever listens on the block's first address at `LOCK_PORT` owns it. That lock is the kernel's, so it holds between
+users too, ends with its process however that ends, and leaves no file behind. The same listener is the control API.
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import socket
+import threading
+import zlib
+from collections.abc import Iterator
+
+LOCK_PORT = 8470
+_FIRST_BLOCK = int(ipaddress.IPv4Address("127.64.0.0"))
+_BLOCK_SIZE = 1024
+_BLOCKS = (int(ipaddress.IPv4Address("127.255.0.0")) - _FIRST_BLOCK) // _BLOCK_SIZE
+# The first sixteen addresses of a block are the sandbox's own (control, moto, ARM); the rest is for allocation.
+_RESERVED = 16
+
+
+class AddressPoolExhausted(Exception):
+    """No address is left in the block."""
+
+
+class NoLoopbackBlock(Exception):
+    """This machine has no usable addresses beyond 127.0.0.1 (macOS), or every block is taken."""
+
+
+class AddressPool:
+    """Hands out the addresses of one block. Thread-safe.
+
+    Freshly released addresses are handed out last, as a cloud does: a stale endpoint then meets nobody rather than
+    a stranger.
+    """
+
+    def __init__(self, block: str) -> None:
+        self.network = ipaddress.IPv4Network(block)
+        if not self.network.subnet_of(ipaddress.IPv4Network("127.0.0.0/8")):
+            raise ValueError(f"{block} is not within 127.0.0.0/8")
+        first = int(self.network.network_address)
+        self._free = [str(ipaddress.IPv4Address(first + i)) for i in range(_RESERVED, self.network.num_addresses - 1)]
+        self._free.reverse()
+        self._owners: dict[str, str] = {}
+        self._lock = threading.Lock()
+
+    def allocate(self, owner: str) -> str:
+        """A free address, now `owner`'s (any text that says to a reader whose it is)."""
+        with self._lock:
+            if not self._free:
+                raise AddressPoolExhausted(f"all {len(self._owners)} addresses of {self.network} are taken")
+            address = self._free.pop()
+            self._owners[address] = owner
+            return address
+
+    def release(self, address: str) -> None:
+        """Gives an address back. Releasing one that is not allocated does nothing."""
+        with self._lock:
+            if self._owners.pop(address, None) is not None:
+                self._free.insert(0, address)
+
+    def owner(self, address: str) -> str | None:
+        with self._lock:
+            return self._owners.get(address)
+
+    def owned(self) -> dict[str, str]:
+        """address -> owner, for all allocated addresses."""
+        with self._lock:
+            return dict(self._owners)
+
+    def __contains__(self, address: object) -> bool:
+        try:
+            return ipaddress.IPv4Address(str(address)) in self.network
+        except ipaddress.AddressValueError:
+            return False
+
+
+def _candidates(seed: str) -> Iterator[ipaddress.IPv4Network]:
+    start = zlib.crc32(seed.encode()) % _BLOCKS
+    for i in range(_BLOCKS):
+        first = _FIRST_BLOCK + ((start + i) % _BLOCKS) * _BLOCK_SIZE
+        yield ipaddress.IPv4Network((first, 22))
+
+
+def take_block(seed: str) -> tuple[AddressPool, socket.socket]:
+    """Takes a free block and returns its pool and the listening socket that holds it.
+
+    The same `seed` (the sandbox's home) gets the same block whenever that is free. Raises `NoLoopbackBlock`.
+    """
+    for network in _candidates(seed):
+        address = str(network[1])
+        holder = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        try:
+            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            holder.bind((address, LOCK_PORT))
+            holder.listen(64)
+        except OSError as error:
+            holder.close()
+            if error.errno == errno.EADDRINUSE:
+                continue
+            if error.errno == errno.EADDRNOTAVAIL:
+                prefix = address.rsplit(".", 1)[0]
+                raise NoLoopbackBlock(
+                    f"this machine does not answer at {address}: only Linux gives its loopback interface all of"
+                    " 127.0.0.0/8. On macOS add the addresses first:"
+                    f" for i in $(seq 1 99); do sudo ifconfig lo0 alias {prefix}.$i; done"
+                    " (they last until the next reboot), or run the sandbox in a Linux container"
+                ) from error
+            raise
+        return AddressPool(str(network)), holder
+    raise NoLoopbackBlock(f"all {_BLOCKS} loopback blocks are in use on this machine")

@@ -1,0 +1,1 @@
+"""Emulated machines: one process each, reached by SSH at a loopback address."""
