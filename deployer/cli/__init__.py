@@ -1,8 +1,10 @@
-"""The `fedspan` command."""
+"""The `fedspan` command. Importing this package imports nothing else: commands are loaded when they are called."""
+
+from __future__ import annotations
 
 
 def main() -> None:
     """Entry point of the `fedspan` command."""
-    from deployer.cli.app import app
+    from deployer.cli.app import run
 
-    app()
+    raise SystemExit(run())

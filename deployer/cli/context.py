@@ -1,0 +1,109 @@
+"""What a command's function needs from the command line: the global options, the screen, questions.
+
+from deployer.cli import context
+
+def verb(...):
+    options = context.options()
+    workspace = context.workspace()
+    context.say("text")
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+from deployer.cli.arguments import GlobalOptions
+from deployer.errors import RefusedError
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+    from startup_kits.workspace import Workspace
+
+_options = GlobalOptions()
+_console: Console | None = None
+
+SANDBOX_HEADER = (
+    "sandbox: AWS, Azure, the Pulumi engine and the machines are emulated here; "
+    "rules: checked, not packet-filtered; no GPUs; nothing costs money"
+)
+
+
+def configure(options: GlobalOptions) -> None:
+    """Set the global options of this process; called once, before the verb."""
+    global _options
+    _options = options
+
+
+def options() -> GlobalOptions:
+    """The global options of the running command."""
+    return _options
+
+
+def console() -> Console:
+    """The screen: standard output, or standard error where standard output carries JSON."""
+    global _console
+    if _console is None:
+        from rich.console import Console
+
+        _console = Console(stderr=_options.json, highlight=False, soft_wrap=True)
+    return _console
+
+
+def say(what: RenderableType = "") -> None:
+    """Print for people. Text is printed as it is (no markup); tables and the like as rich draws them."""
+    console().print(what, markup=False)
+
+
+def emit(document: Any) -> None:
+    """Print one JSON document, a line of its own, on standard output."""
+    sys.stdout.write(json.dumps(document, default=str) + "\n")
+    sys.stdout.flush()
+
+
+# verbs whose standard output is data for other programs, or that tell what is emulated in words of their own
+DATA_VERBS = {"sandbox", "ssh", "logs"}
+OWN_HEADER = {"demo"}
+
+
+def header(verb: str) -> None:
+    """The one line that says what is emulated, at the top of every screen in sandbox mode."""
+    if not _options.sandbox or _options.json or verb in OWN_HEADER:
+        return
+    if verb in DATA_VERBS:
+        sys.stderr.write(SANDBOX_HEADER + "\n")
+    else:
+        console().print(SANDBOX_HEADER, style="bold yellow", markup=False)
+
+
+def workspace() -> Workspace:
+    """The folder of the federation that this command is about (`-f`, else here or above)."""
+    from startup_kits.workspace import Workspace
+
+    return Workspace.find(_options.file)
+
+
+def interactive() -> bool:
+    """Whether somebody is there to answer."""
+    return sys.stdin.isatty() and sys.stdout.isatty()
+
+
+def confirm(question: str) -> None:
+    """Ask; go on only with a yes.
+
+    Raises:
+        RefusedError: the answer was no, or nobody is there to answer and `--yes` was not given.
+    """
+    if _options.yes:
+        return
+    if _options.json or not interactive():
+        raise RefusedError(
+            "nobody is there to answer",
+            why=f"the question was: {question}",
+            next_step="add --yes to answer it beforehand",
+        )
+    answer = console().input(f"{question} [y/N] ", markup=False)
+    if answer.strip().lower() not in {"y", "yes"}:
+        raise RefusedError("not done", why="the answer was no")
