@@ -1,0 +1,248 @@
+"""`federation.yml` as typed models: what a federation is made of, and what may be said about each part.
+
+`startup_kits.spec.load_spec` reads a file into these; the rules that need several fields stand here too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from startup_kits import regions, units
+
+DEFAULT_PORT = 8002
+SERVER = "server"
+
+CLOUDS = ("aws", "azure")
+#: Fields that mean something only for some targets, with the targets for which they do.
+_ONLY_FOR: dict[str, tuple[str, ...]] = {
+    "region": CLOUDS,
+    "zone": CLOUDS,
+    "size": CLOUDS,
+    "disk": CLOUDS,
+    "spot": CLOUDS,
+    "account": ("aws",),
+    "profile": ("aws",),
+    "subscription": ("azure",),
+    "tenant": ("azure",),
+    "host": ("host",),
+    "user": ("host",),
+    "key": ("host",),
+    "egress": ("kit", "host"),
+}
+
+
+def _name(value: str) -> str:
+    if not units.NAME.fullmatch(value):
+        raise ValueError("2 to 32 small letters, digits and dashes, beginning with a letter, not ending with a dash")
+    return value
+
+
+def _e_mail(value: str) -> str:
+    if not units.EMAIL.fullmatch(value):
+        raise ValueError("admins are named by e-mail address, such as ana@hospital-a.example")
+    return value
+
+
+def _one_or_many(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+def _quoted_digits(value: Any) -> Any:
+    if isinstance(value, int) and not isinstance(value, bool):
+        raise ValueError(f'put quotes round it, or leading zeros are lost: "{value:012d}"')
+    return value
+
+
+def _absolute(value: str) -> str:
+    if not value.startswith("/") or "\0" in value or ".." in value.split("/"):
+        raise ValueError("an absolute path on the site's machine without '..' is wanted, such as /srv/data/digits")
+    return value
+
+
+Name = Annotated[str, AfterValidator(_name)]
+Email = Annotated[str, AfterValidator(_e_mail)]
+GiB = Annotated[float, BeforeValidator(units.gib)]
+Cidr = Annotated[str, BeforeValidator(units.cidr)]
+Cidrs = Annotated[list[Cidr], BeforeValidator(_one_or_many)]
+Host = Annotated[str, BeforeValidator(units.host_name)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+AccountId = Annotated[str, BeforeValidator(_quoted_digits), Field(pattern=r"^\d{12}$")]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=False)
+
+
+class Gpus(_Model):
+    """How many GPUs, and how much memory each of them needs."""
+
+    count: int = Field(default=1, ge=1, le=16)
+    memory: GiB | None = Field(default=None, description="GiB of memory of each GPU, at least")
+
+
+class Defaults(_Model):
+    """What holds for every participant that does not say otherwise."""
+
+    owner: str = Field(default="", max_length=200)
+    ssh_from: Literal["auto"] | Cidrs = "auto"
+
+    @model_validator(mode="after")
+    def _never_the_world(self) -> Defaults:
+        for network in self.ssh_from if isinstance(self.ssh_from, list) else ():
+            if units.is_world(network):
+                raise ValueError(f"ssh_from: {network} opens SSH to the world; name your own network, or auto")
+        return self
+
+
+class ParticipantSpec(_Model):
+    """What server and sites have in common: where a participant runs, and on what machine."""
+
+    name: str = Field(default="", exclude=True, init=True)
+    role: ClassVar[str]
+
+    target: Literal["aws", "azure", "host", "kit"]
+    region: str | None = None
+    zone: str | None = None
+    size: str | None = None
+    gpus: Gpus | None = None
+    disk: GiB | None = None
+    spot: bool = False
+    account: AccountId | None = None
+    profile: str | None = None
+    subscription: str | None = None
+    tenant: str | None = None
+    host: Host | None = None
+    user: str | None = None
+    key: str | None = Field(default=None, description="path of the SSH key for a host target")
+    ssh_port: Port | None = None
+    egress: Cidrs = []
+
+    @property
+    def cloud(self) -> str | None:
+        """`aws` or `azure` where the deployer makes a machine, else None."""
+        return self.target if self.target in CLOUDS else None
+
+    @model_validator(mode="after")
+    def _fits_the_target(self) -> ParticipantSpec:
+        for field, targets in _ONLY_FOR.items():
+            if field in self.model_fields_set and self.target not in targets:
+                raise ValueError(f"{field}: has no meaning for target {self.target}, only for {' and '.join(targets)}")
+        if self.cloud and not self.region:
+            example = "eu-central-1" if self.target == "aws" else "westeurope"
+            raise ValueError(f"region: is missing; a machine on {self.target} needs one, such as {example}")
+        if self.size and self.gpus:
+            raise ValueError("gpus: stands beside size; give the size, or the GPUs from which a size is chosen")
+        if self.target == "host" and not (self.host and self.user):
+            missing = "host" if not self.host else "user"
+            raise ValueError(
+                f"{missing}: is missing; a host target needs host (its address) and user (whom to log in as)"
+            )
+        return self
+
+
+class ServerSpec(ParticipantSpec):
+    """The federation's server: the only participant that others connect to."""
+
+    role: ClassVar[str] = "server"
+    name: str = Field(default=SERVER, exclude=True)
+    port: Port = DEFAULT_PORT
+    hostname: Host | None = None
+
+    @model_validator(mode="after")
+    def _never_spot(self) -> ServerSpec:
+        if self.spot:
+            raise ValueError("spot: the server is never a spot machine, or every job would end with it")
+        return self
+
+
+class SiteSpec(ParticipantSpec):
+    """A site: a participant that holds data and trains on it."""
+
+    role: ClassVar[str] = "site"
+    data: dict[Name, Annotated[str, AfterValidator(_absolute)]] = {}
+
+
+class AdminSpec(_Model):
+    """A person who submits jobs and looks after the federation."""
+
+    role: Literal["lead", "member", "observer"] = "member"
+    from_: Cidrs = Field(default=[], alias="from")
+
+    @model_validator(mode="after")
+    def _never_the_world(self) -> AdminSpec:
+        for network in self.from_:
+            if units.is_world(network):
+                raise ValueError(f"from: {network} opens the server's port to the world; name the admin's network")
+        return self
+
+
+class FederationSpec(_Model):
+    """A whole federation. `participants()` gives the server and the sites, in that order."""
+
+    version: Literal[1]
+    name: Name
+    residency: Annotated[list[str], BeforeValidator(_one_or_many)] = []
+    defaults: Defaults = Defaults()
+    server: ServerSpec
+    sites: dict[Name, SiteSpec]
+    admins: dict[Email, AdminSpec]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _give_names(cls, values: Any) -> Any:
+        """Every part learns its own name, which in the file is the key it stands under."""
+        if not isinstance(values, Mapping):
+            return values
+        given = dict(values)
+        if isinstance(server := given.get(SERVER), Mapping) and "name" in server:
+            raise ValueError(f"server.name: is not known here; the server is always called {SERVER}")
+        if isinstance(sites := given.get("sites"), Mapping):
+            for key, site in sites.items():
+                if isinstance(site, Mapping) and "name" in site:
+                    raise ValueError(f"sites.{key}.name: is not known here; the site's name is {key}")
+            given["sites"] = {
+                key: {**site, "name": key} if isinstance(site, Mapping) else site for key, site in sites.items()
+            }
+        return given
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> FederationSpec:
+        if not self.sites:
+            raise ValueError("sites: at least one site is wanted")
+        if SERVER in self.sites:
+            raise ValueError(f"sites.{SERVER}: a site can't be called {SERVER}; that is the server's name")
+        if not any(admin.role == "lead" for admin in self.admins.values()):
+            raise ValueError("admins: at least one admin with role: lead is wanted")
+        self._check_residency()
+        return self
+
+    def _check_residency(self) -> None:
+        if not self.residency:
+            return
+        for participant in self.participants().values():
+            cloud, region = participant.cloud, participant.region
+            if cloud is None or region is None or regions.allowed(self.residency, cloud, region):
+                continue
+            place = "server" if participant.name == SERVER else f"sites.{participant.name}"
+            area = regions.area_of(cloud, region)
+            if area is not None:
+                why = f"{region} lies in {area}, outside residency {self.residency}"
+            else:
+                near = regions.nearest(cloud, region)
+                why = f"{region} is no region of {cloud} that fedspan knows" + (
+                    f"; did you mean {near}?" if near else ""
+                )
+            fitting = [name for entry in self.residency for name in regions.regions_of(entry, cloud)]
+            raise ValueError(f"{place}.region: {why} (allowed: {', '.join(fitting) or 'none'})")
+
+    def participants(self) -> dict[str, ParticipantSpec]:
+        """Server first, then the sites in the file's order."""
+        return {SERVER: self.server, **self.sites}
+
+    @property
+    def server_name(self) -> str:
+        """The name in the server's certificate, which is always the name verified."""
+        return f"{SERVER}.{self.name}.fedspan"

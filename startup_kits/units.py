@@ -1,0 +1,65 @@
+"""Sizes with units, addresses and names: the small grammar of federation.yml."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+
+#: Federations, servers and sites: also valid as DNS labels and as prefixes of cloud resource names.
+NAME = re.compile(r"[a-z][a-z0-9-]{0,30}[a-z0-9]")
+#: Admins are named by e-mail address. Deliberately plain: it becomes a folder name and a certificate's subject.
+EMAIL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}@[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?(?:\.[A-Za-z0-9-]+)*")
+
+_UNITS = {"MB": 1 / 1024, "MIB": 1 / 1024, "GB": 1.0, "GIB": 1.0, "TB": 1024.0, "TIB": 1024.0}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]+)")
+
+
+def gib(value: object) -> float:
+    """A size such as `16GB`, `100 GiB` or `1TB`, in GiB (GB is read as GiB, as clouds' price lists do).
+
+    Raises:
+        ValueError: it is no such size.
+    """
+    match = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
+    if match is None or match[2].upper() not in _UNITS:
+        raise ValueError(f"a size with a unit is wanted, such as 16GB or 1TB, not {value!r}")
+    size = float(match[1]) * _UNITS[match[2].upper()]
+    if size <= 0:
+        raise ValueError(f"a size above zero is wanted, not {value!r}")
+    return size
+
+
+def cidr(value: object) -> str:
+    """An IPv4 address or network, in canonical CIDR form (`203.0.113.7` becomes `203.0.113.7/32`).
+
+    Raises:
+        ValueError: it is none, or has bits set behind its prefix.
+    """
+    if not isinstance(value, str):
+        raise ValueError(f"an address such as 203.0.113.7/32 is wanted, not {value!r}")
+    try:
+        return str(ipaddress.IPv4Network(value))
+    except ValueError:
+        pass
+    try:
+        wide = ipaddress.IPv4Network(value, strict=False)
+    except ValueError:
+        raise ValueError(f"an IPv4 address or network such as 203.0.113.7/32 is wanted, not {value!r}") from None
+    raise ValueError(f"{value} has bits set behind its prefix; did you mean {wide}?")
+
+
+def is_world(network: str) -> bool:
+    """Whether a canonical CIDR lets in (almost) everybody: prefixes under /8."""
+    return ipaddress.IPv4Network(network).prefixlen < 8
+
+
+def host_name(value: object) -> str:
+    """A DNS name or IPv4 address.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    label = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+    if not isinstance(value, str) or len(value) > 253 or not re.fullmatch(rf"{label}(?:\.{label})*", value):
+        raise ValueError(f"a host name or address is wanted, not {value!r}")
+    return value.lower()
