@@ -1,0 +1,280 @@
+"""What a participant's stack is made from: frozen, typed, checked before any engine or cloud sees it."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import ipaddress
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Literal
+
+from stacks.errors import StackArgumentError
+from stacks.names import NAME, Cloud, key_fingerprint
+
+MAX_RULES = 60
+"""Ingress rules of one machine: EC2's default quota for each security group (Azure allows 1000)."""
+
+WIDEST_PREFIX = 8
+"""A source wider than this many fixed bits (a /8) counts as the world."""
+
+CUSTOM_DATA_LIMIT = 16 * 1024
+"""Bytes of user-data before base64: EC2's limit; Azure takes 64 KiB, the same text serves both."""
+
+_PUBLIC_KEY_TYPES = ("ssh-ed25519", "ssh-rsa", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521")
+_DEPLOYMENT = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?")
+_USER = re.compile(r"[a-z][a-z0-9_-]{0,31}")
+_REGION = re.compile(r"[a-z][a-z0-9-]{2,40}")
+_SIZE = re.compile(r"[A-Za-z][A-Za-z0-9._-]{1,60}")
+_AWS_ZONE = re.compile(r"[a-z][a-z0-9-]*[0-9][a-z]")
+_TAG_TEXT = re.compile(r"[\w .:/=+@-]*")
+_AZURE_TAG_KEY = re.compile(r"[^<>%&\\?/]+")
+# Azure refuses these as administrators' names; root and the images' own users would clash with cloud-init's.
+_RESERVED_USERS = frozenset(
+    (
+        "root",
+        "admin",
+        "administrator",
+        "user",
+        "guest",
+        "test",
+        "adm",
+        "backup",
+        "console",
+        "daemon",
+        "bin",
+        "sys",
+        "sshd",
+    )
+)
+_ARM_AWS = re.compile(r"[a-z]+\d+g[a-z]*\.")
+_ARM_AZURE = re.compile(r"standard_[a-z]+\d+(?:-\d+)?[a-z]*p[a-z]*(?:_|$)")
+
+
+@dataclass(frozen=True)
+class HostKey:
+    """A machine's SSH host key, made before the machine.
+
+    `private` is OpenSSH's PEM text and enters user-data as a secret only; `public` is one line `ssh-ed25519 AAAA…`.
+    """
+
+    private: str = field(repr=False)
+    public: str
+
+    @property
+    def fingerprint(self) -> str:
+        """`SHA256:…` as OpenSSH prints it."""
+        return key_fingerprint(self.public)
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """The GPUs that a kit needs: how many, and the memory that each must have at least, in GiB."""
+
+    count: int
+    memory_gib: float = 0
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise StackArgumentError("gpus.count", f"{self.count} is not a number of GPUs; leave gpus out for none")
+        if self.memory_gib < 0:
+            raise StackArgumentError("gpus.memory", f"{self.memory_gib} GiB is less than nothing")
+
+
+Endpoints = Mapping[str, str]
+"""Service name (`ec2`, `ssm`, `sts`) to the URL that answers for it."""
+
+
+def check_cidr(value: str, where: str, participant: str | None = None) -> str:
+    """Return `value` if it is an IPv4 network in its canonical form and not the world, else raise."""
+    if ":" in value:
+        raise StackArgumentError(where, f"{value} is IPv6; machines have IPv4 addresses only", participant=participant)
+    try:
+        network = ipaddress.IPv4Network(value, strict=False)
+    except ValueError:
+        raise StackArgumentError(
+            where, f"{value!r} is no IPv4 network", participant=participant, next_step="write it like 203.0.113.7/32"
+        ) from None
+    if network.prefixlen < WIDEST_PREFIX:
+        raise StackArgumentError(
+            where,
+            f"{value} opens a port to the world",
+            participant=participant,
+            next_step="name the addresses that need it, for example 203.0.113.7/32",
+        )
+    if str(network) != value:
+        right = f"{value}/32" if "/" not in value else f"{network} or {value.split('/')[0]}/32"
+        raise StackArgumentError(where, f"{value} is not in the usual form", participant=participant, next_step=right)
+    return value
+
+
+def cidrs(values: Iterable[str]) -> tuple[str, ...]:
+    """Bare addresses become /32, repetitions vanish, the order is by address: what `ssh_ingress` and its like take."""
+    unique = {f"{value}/32" if "/" not in value and ":" not in value else value for value in values}
+    for value in unique:
+        check_cidr(value, "cidr")
+    return tuple(sorted(unique, key=lambda text: ipaddress.IPv4Network(text)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParticipantArgs:
+    """Everything that decides one participant's infrastructure. Disks in GiB; CIDRs as IPv4 text.
+
+    Raises `StackArgumentError`, which names the field, when a value is wrong for every cloud; `check_for` finds
+    what is wrong for one of them.
+    """
+
+    federation: str
+    deployment: str
+    participant: str
+    role: Literal["server", "site"]
+    owner: str
+    region: str
+    size: str
+    zone: str | None = None
+    gpus: Gpu | None = None
+    os_disk_gib: int = 64
+    state_disk_gib: int = 32
+    ssh_user: str = "fedspan"
+    ssh_port: int = 22
+    runtime_port: int | None = None
+    ssh_ingress: tuple[str, ...]
+    runtime_ingress: tuple[str, ...] = ()
+    public_key: str
+    host_key: HostKey
+    tags: Mapping[str, str] = field(default_factory=dict)
+    spot: bool = False
+    encryption_at_host: bool = False
+    reimage: bool = False
+    """Take today's image although the stack has one: needed when a size with GPUs replaces one without (or back)."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "ssh_ingress", tuple(self.ssh_ingress))
+        object.__setattr__(self, "runtime_ingress", tuple(self.runtime_ingress))
+        object.__setattr__(self, "tags", MappingProxyType(dict(self.tags)))
+        self._check_names()
+        self._check_machine()
+        self._check_ports_and_rules()
+        self._check_keys()
+        self._check_tags()
+
+    def _fail(self, field_name: str, what: str, next_step: str | None = None) -> StackArgumentError:
+        return StackArgumentError(field_name, what, participant=str(self.participant), next_step=next_step)
+
+    def _check_names(self) -> None:
+        for name in ("federation", "participant"):
+            if not NAME.fullmatch(getattr(self, name)):
+                raise self._fail(
+                    name, f"{getattr(self, name)!r} must be 2 to 32 of a-z, 0-9 and -, and start with a letter"
+                )
+        if not _DEPLOYMENT.fullmatch(self.deployment):
+            raise self._fail("deployment", f"{self.deployment!r} must be 1 to 40 of a-z, 0-9 and -")
+        if self.role not in ("server", "site"):
+            raise self._fail("role", f"{self.role!r} has no machine; only server and site have one")
+        if not self.owner or len(self.owner) > 256 or not _TAG_TEXT.fullmatch(self.owner):
+            raise self._fail("owner", f"{self.owner!r} can't be a tag", "an e-mail address or a team's name")
+
+    def _check_machine(self) -> None:
+        if not _REGION.fullmatch(self.region):
+            raise self._fail("region", f"{self.region!r} is no region's name")
+        if not _SIZE.fullmatch(self.size):
+            raise self._fail("size", f"{self.size!r} is no machine size's name")
+        if not 8 <= self.os_disk_gib <= 2048:
+            raise self._fail("os_disk_gib", f"{self.os_disk_gib} GiB is outside 8 to 2048")
+        if not 1 <= self.state_disk_gib <= 16384:
+            raise self._fail("state_disk_gib", f"{self.state_disk_gib} GiB is outside 1 to 16384")
+        if self.spot and self.role == "server":
+            raise self._fail("spot", "the server is never a spot machine: it would take every job down with it")
+        if not _USER.fullmatch(self.ssh_user) or self.ssh_user in _RESERVED_USERS:
+            raise self._fail("ssh_user", f"{self.ssh_user!r} can't be the login name on every image", "fedspan")
+
+    def _check_ports_and_rules(self) -> None:
+        for name, port in (("ssh_port", self.ssh_port), ("runtime_port", self.runtime_port)):
+            if port is not None and not 1 <= port <= 65535:
+                raise self._fail(name, f"{port} is no port")
+        if self.role == "server" and self.runtime_port is None:
+            raise self._fail("runtime_port", "a server needs one: its kit names it")
+        if self.role == "site" and (self.runtime_port is not None or self.runtime_ingress):
+            raise self._fail("runtime_port", "a site has no ingress but SSH: sites connect outwards")
+        if self.runtime_port == self.ssh_port:
+            raise self._fail("runtime_port", f"{self.runtime_port} is the SSH port too")
+        if not self.ssh_ingress:
+            raise self._fail("ssh_ingress", "nobody could log in", "name your address, for example 203.0.113.7/32")
+        for name in ("ssh_ingress", "runtime_ingress"):
+            given: tuple[str, ...] = getattr(self, name)
+            for cidr in given:
+                check_cidr(cidr, name, self.participant)
+            twice = sorted({cidr for cidr in given if given.count(cidr) > 1})
+            if twice:
+                raise self._fail(name, f"{', '.join(twice)} is there twice", "name each network once")
+        total = len(self.ssh_ingress) + len(self.runtime_ingress)
+        if total > MAX_RULES:
+            raise self._fail(
+                "runtime_ingress",
+                f"{total} rules, and a security group takes {MAX_RULES}",
+                "join neighbouring addresses into one network",
+            )
+
+    def _check_keys(self) -> None:
+        for name, line in (("public_key", self.public_key), ("host_key.public", self.host_key.public)):
+            if not _is_public_key(line):
+                raise self._fail(name, "is no OpenSSH public key in one line", "like ssh-ed25519 AAAA…")
+        if not self.host_key.public.startswith("ssh-ed25519 "):
+            raise self._fail("host_key.public", "host keys are ed25519")
+        private = self.host_key.private
+        if not private.startswith("-----BEGIN OPENSSH PRIVATE KEY-----\n"):
+            raise self._fail("host_key.private", "is no OpenSSH private key")
+        if not private.rstrip().endswith("-----END OPENSSH PRIVATE KEY-----"):
+            raise self._fail("host_key.private", "is cut off")
+
+    def _check_tags(self) -> None:
+        if len(self.tags) > 30:
+            raise self._fail("tags", f"{len(self.tags)} tags; 30 are left beside fedspan's own")
+        lowered = [key.lower() for key in self.tags]
+        if len(set(lowered)) < len(lowered):
+            raise self._fail("tags", "two keys differ in case only: Azure takes them for one")
+        for key, value in self.tags.items():
+            if not key or len(key) > 128 or not _TAG_TEXT.fullmatch(key) or not _AZURE_TAG_KEY.fullmatch(key):
+                raise self._fail("tags", f"{key!r} can't be a tag's key on both clouds")
+            if key.lower() == "name" or key.lower().startswith(("fedspan", "aws", "azure", "microsoft", "windows")):
+                raise self._fail("tags", f"{key!r} is reserved")
+            if len(value) > 256 or not _TAG_TEXT.fullmatch(value):
+                raise self._fail("tags", f"{key}: {value!r} can't be a tag's value")
+
+
+def check_for(cloud: Cloud, args: ParticipantArgs) -> None:
+    """Raise `StackArgumentError` for what this one cloud would refuse: a size or a zone of the other one's, Arm."""
+    size = args.size.lower()
+
+    def fail(field_name: str, what: str, next_step: str | None = None) -> StackArgumentError:
+        return StackArgumentError(field_name, what, participant=args.participant, next_step=next_step)
+
+    if cloud == "aws":
+        if "." not in args.size:
+            raise fail("size", f"{args.size!r} is no EC2 instance type", "like m7i.large")
+        if _ARM_AWS.match(size):
+            raise fail("size", f"{args.size} has an Arm processor; the images are for x86-64", "like m7i.large")
+        if args.zone is not None and (not _AWS_ZONE.fullmatch(args.zone) or not args.zone.startswith(args.region)):
+            raise fail("zone", f"{args.zone!r} is no zone of {args.region}", f"like {args.region}a")
+        if args.encryption_at_host:
+            raise fail("encryption_at_host", "is Azure's; EBS volumes are always encrypted here")
+        return
+    if not size.startswith("standard_"):
+        raise fail("size", f"{args.size!r} is no Azure VM size", "like Standard_D4s_v5")
+    if _ARM_AZURE.match(size):
+        raise fail("size", f"{args.size} has an Arm processor; the images are for x86-64", "like Standard_D4s_v5")
+    if args.zone is not None and args.zone not in ("1", "2", "3"):
+        raise fail("zone", f"{args.zone!r} is no zone; Azure's are 1, 2 and 3", "zone: 1")
+
+
+def _is_public_key(line: str) -> bool:
+    parts = line.split()
+    if "\n" in line.strip() or len(parts) < 2 or parts[0] not in _PUBLIC_KEY_TYPES:
+        return False
+    try:
+        blob = base64.b64decode(parts[1], validate=True)
+    except (binascii.Error, ValueError):
+        return False
+    return blob[4 : 4 + int.from_bytes(blob[:4], "big")].decode("ascii", "replace") == parts[0]

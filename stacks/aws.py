@@ -1,0 +1,245 @@
+"""One participant on AWS: its own VPC, an address and a volume that outlive the machine, and the machine.
+
+Property names as in pulumi-aws 7.51.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pulumi
+import pulumi_aws as aws
+from pulumi_aws import ebs, ec2, ssm, vpc
+
+from stacks.access import AwsAccess
+from stacks.args import ParticipantArgs, check_for
+from stacks.cloud_init import user_data
+from stacks.images import image_for, os_disk_gib
+from stacks.names import Stage, aws_name, common_tags, key_pair_name, logical_name, resource_tags
+from stacks.rules import ingress_rules
+from stacks.state_volume import AWS_DEVICE
+
+NETWORK = "10.42.0.0/16"
+SUBNET = "10.42.0.0/24"
+COMPONENT_TYPE = "fedspan:stacks:AwsParticipant"
+
+# The provider's own limits are 10 to 20 minutes; capacity can take longer to be found or refused.
+_MACHINE_TIMEOUTS = pulumi.CustomTimeouts(create="20m", update="20m", delete="20m")
+
+
+def aws_provider(args: ParticipantArgs, access: AwsAccess) -> aws.Provider:
+    """The stack's only provider, explicit: its region, its account, the common tags on all that it makes."""
+    endpoints = dict(access.endpoints or {})
+    options: dict[str, Any] = {}
+    if endpoints:
+        # STS is asked for the account in any case: the identity check holds for these endpoints too.
+        options = {
+            "endpoints": [aws.ProviderEndpointArgs(**endpoints)],
+            "skip_credentials_validation": True,
+            "skip_metadata_api_check": True,
+            "skip_region_validation": True,
+            "skip_requesting_account_id": access.account_id is None,
+        }
+    return aws.Provider(
+        logical_name(args.participant, "aws"),
+        region=access.region,
+        profile=access.profile,
+        allowed_account_ids=[access.account_id] if access.account_id else None,
+        default_tags=aws.ProviderDefaultTagsArgs(tags=common_tags("aws", args)),
+        **options,
+    )
+
+
+class AwsParticipant(pulumi.ComponentResource):
+    """The resources of one participant. `stage="address"` makes a subset of `stage="full"` with the same inputs.
+
+    Outputs: public_ip, region; with `full` also private_ip, vm_id, size, ssh_user, host_key_fingerprint, image.
+    Pass the provider by `opts` (`ResourceOptions(providers=[…])`); the children inherit it.
+    """
+
+    def __init__(
+        self, name: str, args: ParticipantArgs, stage: Stage = "full", opts: pulumi.ResourceOptions | None = None
+    ) -> None:
+        check_for("aws", args)
+        super().__init__(COMPONENT_TYPE, name, {}, opts)
+        self._args = args
+        self._network()
+        self._address()
+        self.outputs: Mapping[str, pulumi.Input[str]] = {"public_ip": self._eip.public_ip, "region": args.region}
+        if stage == "full":
+            self._rules()
+            self._machine()
+            self._state_volume()
+            self.outputs = {
+                **self.outputs,
+                "private_ip": self._interface.private_ip,
+                "vm_id": self._instance.id,
+                "size": args.size,
+                "ssh_user": args.ssh_user,
+                "host_key_fingerprint": args.host_key.fingerprint,
+                "image": image_for("aws", args).family,
+            }
+        self.register_outputs(dict(self.outputs))
+
+    def _logical(self, kind: str) -> str:
+        return logical_name(self._args.participant, kind)
+
+    def _tags(self, kind: str) -> dict[str, str]:
+        return resource_tags("aws", self._args, self._logical(kind))
+
+    def _opts(self, **more: Any) -> pulumi.ResourceOptions:
+        return pulumi.ResourceOptions(parent=self, **more)
+
+    def _network(self) -> None:
+        self._vpc = ec2.Vpc(
+            self._logical("vpc"),
+            cidr_block=NETWORK,
+            enable_dns_support=True,
+            enable_dns_hostnames=True,
+            tags=self._tags("vpc"),
+            opts=self._opts(),
+        )
+        self._gateway = ec2.InternetGateway(
+            self._logical("gateway"), vpc_id=self._vpc.id, tags=self._tags("gateway"), opts=self._opts()
+        )
+        self._subnet = ec2.Subnet(
+            self._logical("subnet"),
+            vpc_id=self._vpc.id,
+            cidr_block=SUBNET,
+            availability_zone=self._args.zone,
+            map_public_ip_on_launch=False,
+            tags=self._tags("subnet"),
+            opts=self._opts(),
+        )
+        table = ec2.RouteTable(
+            self._logical("routes"), vpc_id=self._vpc.id, tags=self._tags("routes"), opts=self._opts()
+        )
+        self._route = ec2.Route(
+            self._logical("default-route"),
+            route_table_id=table.id,
+            destination_cidr_block="0.0.0.0/0",
+            gateway_id=self._gateway.id,
+            opts=self._opts(),
+        )
+        self._association = ec2.RouteTableAssociation(
+            self._logical("subnet-routes"), route_table_id=table.id, subnet_id=self._subnet.id, opts=self._opts()
+        )
+        self._group = ec2.SecurityGroup(
+            self._logical("firewall"),
+            name=aws_name(self._args.federation, self._args.participant),
+            description=f"fedspan {self._args.federation} {self._args.participant}",
+            vpc_id=self._vpc.id,
+            revoke_rules_on_delete=True,
+            tags=self._tags("firewall"),
+            opts=self._opts(delete_before_replace=True),
+        )
+
+    def _address(self) -> None:
+        """The interface and its Elastic IP stand for themselves: machines come and go, the address stays."""
+        self._interface = ec2.NetworkInterface(
+            self._logical("interface"),
+            subnet_id=self._subnet.id,
+            security_groups=[self._group.id],
+            description=f"fedspan {self._args.federation} {self._args.participant}",
+            tags=self._tags("interface"),
+            opts=self._opts(),
+        )
+        # EC2 maps no address into a VPC without a gateway, and detaches no gateway while an address is mapped.
+        self._eip = ec2.Eip(
+            self._logical("address"),
+            domain="vpc",
+            network_interface=self._interface.id,
+            tags=self._tags("address"),
+            opts=self._opts(depends_on=[self._gateway]),
+        )
+
+    def _rules(self) -> None:
+        self._egress = vpc.SecurityGroupEgressRule(
+            self._logical("egress"),
+            security_group_id=self._group.id,
+            ip_protocol="-1",
+            cidr_ipv4="0.0.0.0/0",
+            description="everything outwards",
+            tags=self._tags("egress"),
+            opts=self._opts(),
+        )
+        for rule in ingress_rules(self._args):
+            vpc.SecurityGroupIngressRule(
+                self._logical(rule.aws_kind),
+                security_group_id=self._group.id,
+                ip_protocol="tcp",
+                from_port=rule.port,
+                to_port=rule.port,
+                cidr_ipv4=rule.cidr,
+                description=rule.description,
+                tags=self._tags(rule.aws_kind),
+                opts=self._opts(),
+            )
+
+    def _machine(self) -> None:
+        args = self._args
+        key = ec2.KeyPair(
+            self._logical("key"),
+            key_name=key_pair_name(args.federation, args.deployment, args.participant),
+            public_key=args.public_key,
+            tags=self._tags("key"),
+            opts=self._opts(delete_before_replace=True),
+        )
+        image = ssm.get_parameter_output(
+            name=image_for("aws", args).ssm_parameter, opts=pulumi.InvokeOptions(parent=self)
+        )
+        spot = ec2.InstanceInstanceMarketOptionsArgs(market_type="spot") if args.spot else None
+        self._instance = ec2.Instance(
+            self._logical("vm"),
+            # Public image IDs, which the provider takes for secrets as it does with every parameter.
+            ami=pulumi.Output.unsecret(image.value),
+            instance_type=args.size,
+            key_name=key.key_name,
+            primary_network_interface=ec2.InstancePrimaryNetworkInterfaceArgs(network_interface_id=self._interface.id),
+            user_data=pulumi.Output.secret(user_data(args)),
+            user_data_replace_on_change=True,
+            metadata_options=ec2.InstanceMetadataOptionsArgs(
+                http_endpoint="enabled", http_tokens="required", http_put_response_hop_limit=1
+            ),
+            root_block_device=ec2.InstanceRootBlockDeviceArgs(
+                encrypted=True,
+                volume_type="gp3",
+                volume_size=os_disk_gib("aws", args),
+                delete_on_termination=True,
+                tags=self._tags("os-disk"),
+            ),
+            instance_market_options=spot,
+            instance_initiated_shutdown_behavior="terminate" if args.spot else "stop",
+            tags=self._tags("vm"),
+            opts=self._opts(
+                depends_on=[self._eip, self._route, self._association, self._egress],
+                # The interface takes one machine at a time.
+                delete_before_replace=True,
+                # A newer image alone is no reason to replace a machine.
+                ignore_changes=None if args.reimage else ["ami"],
+                # EC2 stops no one-time spot machine, so its size can't be changed in place.
+                replace_on_changes=["instanceType"] if args.spot else None,
+                custom_timeouts=_MACHINE_TIMEOUTS,
+            ),
+        )
+
+    def _state_volume(self) -> None:
+        volume = ebs.Volume(
+            self._logical("state"),
+            availability_zone=self._subnet.availability_zone,
+            encrypted=True,
+            size=self._args.state_disk_gib,
+            type="gp3",
+            tags=self._tags("state"),
+            opts=self._opts(),
+        )
+        ec2.VolumeAttachment(
+            self._logical("state-attachment"),
+            device_name=AWS_DEVICE,
+            instance_id=self._instance.id,
+            volume_id=volume.id,
+            # A mounted volume can't be detached from a machine that runs.
+            stop_instance_before_detaching=True,
+            opts=self._opts(delete_before_replace=True),
+        )

@@ -1,0 +1,300 @@
+"""One participant on Azure: its own resource group, an address and a disk that outlive the machine, and the machine.
+
+All names are fixed, so that every resource ID can be computed.
+
+Property names as in pulumi-azure-native 3.29 (network 2024-05-01, compute 2024-11-01, resources 2024-03-01).
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from typing import Any
+
+import pulumi
+import pulumi_azure_native as azure
+from pulumi_azure_native import compute, network, resources
+
+from stacks.access import AzureAccess
+from stacks.args import ParticipantArgs, check_for
+from stacks.azure_zones import has_zones
+from stacks.cloud_init import user_data
+from stacks.images import Image, image_for, os_disk_gib
+from stacks.names import Stage, azure_name, logical_name, resource_tags
+from stacks.rules import ingress_rules
+from stacks.state_volume import AZURE_LUN
+
+NETWORK = "10.42.0.0/16"
+SUBNET = "10.42.0.0/24"
+COMPONENT_TYPE = "fedspan:stacks:AzureParticipant"
+
+# Allocation can take long to fail; the GPU driver's installation takes 5 to 10 minutes after boot.
+_MACHINE_TIMEOUTS = pulumi.CustomTimeouts(create="30m", update="30m", delete="30m")
+
+
+def azure_provider(args: ParticipantArgs, access: AzureAccess) -> azure.Provider:
+    """The stack's only provider, explicit: its subscription, its tenant where known, its region."""
+    return azure.Provider(
+        logical_name(args.participant, "azure"),
+        subscription_id=access.subscription_id,
+        tenant_id=access.tenant_id,
+        location=access.location,
+        metadata_host=access.metadata_host,
+        environment=access.environment,
+        disable_pulumi_partner_id=True,
+    )
+
+
+class AzureParticipant(pulumi.ComponentResource):
+    """The resources of one participant. `stage="address"` makes a subset of `stage="full"` with the same inputs.
+
+    Outputs: public_ip, region; with `full` also private_ip, vm_id (the resource ID), size, ssh_user,
+    host_key_fingerprint, image. Pass the provider by `opts` (`ResourceOptions(providers=[…])`), for the children too.
+    """
+
+    def __init__(
+        self, name: str, args: ParticipantArgs, stage: Stage = "full", opts: pulumi.ResourceOptions | None = None
+    ) -> None:
+        check_for("azure", args)
+        super().__init__(COMPONENT_TYPE, name, {}, opts)
+        self._args = args
+        self._image: Image = image_for("azure", args)
+        self._resource_group()
+        self._network()
+        self._address()
+        self.outputs: Mapping[str, pulumi.Input[Any]] = {"public_ip": self._ip.ip_address, "region": args.region}
+        if stage == "full":
+            self._rules()
+            self._state_disk()
+            self._machine()
+            if self._image.driver_extension:
+                self._driver()
+            self.outputs = {
+                **self.outputs,
+                "private_ip": self._nic.ip_configurations.apply(
+                    lambda configurations: configurations[0].private_ip_address if configurations else None
+                ),
+                "vm_id": self._vm.id,
+                "size": args.size,
+                "ssh_user": args.ssh_user,
+                "host_key_fingerprint": args.host_key.fingerprint,
+                "image": self._image.family,
+            }
+        self.register_outputs(dict(self.outputs))
+
+    def _logical(self, kind: str) -> str:
+        return logical_name(self._args.participant, kind)
+
+    def _fixed(self, kind: str) -> str:
+        return azure_name(self._args.federation, self._args.participant, kind)
+
+    def _tags(self, kind: str) -> dict[str, str]:
+        return resource_tags("azure", self._args, self._logical(kind))
+
+    def _opts(self, **more: Any) -> pulumi.ResourceOptions:
+        """Children go with their resource group, and are replaced delete-first because their names are fixed."""
+        return pulumi.ResourceOptions(parent=self, deleted_with=self._group, delete_before_replace=True, **more)
+
+    def _resource_group(self) -> None:
+        self._group = resources.ResourceGroup(
+            self._logical("rg"),
+            resource_group_name=self._fixed("rg"),
+            location=self._args.region,
+            tags=self._tags("rg"),
+            opts=pulumi.ResourceOptions(parent=self, delete_before_replace=True),
+        )
+
+    def _network(self) -> None:
+        self._vnet = network.VirtualNetwork(
+            self._logical("vnet"),
+            virtual_network_name=self._fixed("vnet"),
+            resource_group_name=self._group.name,
+            location=self._args.region,
+            address_space=network.AddressSpaceArgs(address_prefixes=[NETWORK]),
+            tags=self._tags("vnet"),
+            opts=self._opts(),
+        )
+        self._firewall = network.NetworkSecurityGroup(
+            self._logical("firewall"),
+            network_security_group_name=self._fixed("nsg"),
+            resource_group_name=self._group.name,
+            location=self._args.region,
+            tags=self._tags("firewall"),
+            opts=self._opts(),
+        )
+        self._subnet = network.Subnet(
+            self._logical("subnet"),
+            subnet_name=self._fixed("subnet"),
+            virtual_network_name=self._vnet.name,
+            resource_group_name=self._group.name,
+            address_prefix=SUBNET,
+            default_outbound_access=False,
+            network_security_group=network.NetworkSecurityGroupArgs(id=self._firewall.id),
+            opts=self._opts(),
+        )
+
+    def _address(self) -> None:
+        """The interface and its address stand for themselves: machines come and go, the address stays."""
+        self._ip = network.PublicIPAddress(
+            self._logical("address"),
+            public_ip_address_name=self._fixed("ip"),
+            resource_group_name=self._group.name,
+            location=self._args.region,
+            sku=network.PublicIPAddressSkuArgs(name="Standard"),
+            public_ip_allocation_method="Static",
+            public_ip_address_version="IPv4",
+            # Zone-redundant: it serves a machine of any zone, and one of none.
+            zones=["1", "2", "3"] if has_zones(self._args.region) else None,
+            tags=self._tags("address"),
+            opts=self._opts(),
+        )
+        self._nic = network.NetworkInterface(
+            self._logical("interface"),
+            network_interface_name=self._fixed("nic"),
+            resource_group_name=self._group.name,
+            location=self._args.region,
+            network_security_group=network.NetworkSecurityGroupArgs(id=self._firewall.id),
+            ip_configurations=[
+                network.NetworkInterfaceIPConfigurationArgs(
+                    name="primary",
+                    primary=True,
+                    private_ip_allocation_method="Dynamic",
+                    subnet=network.SubnetArgs(id=self._subnet.id),
+                    public_ip_address=network.PublicIPAddressArgs(id=self._ip.id),
+                )
+            ],
+            tags=self._tags("interface"),
+            opts=self._opts(),
+        )
+
+    def _rules(self) -> None:
+        for rule in ingress_rules(self._args):
+            network.SecurityRule(
+                self._logical(rule.azure_kind),
+                security_rule_name=rule.azure_kind,
+                network_security_group_name=self._firewall.name,
+                resource_group_name=self._group.name,
+                priority=rule.slot,
+                direction="Inbound",
+                access="Allow",
+                protocol="Tcp",
+                source_address_prefix=rule.cidr,
+                source_port_range="*",
+                destination_address_prefix="*",
+                destination_port_range=str(rule.port),
+                description=rule.description,
+                opts=self._opts(),
+            )
+
+    def _state_disk(self) -> None:
+        self._disk = compute.Disk(
+            self._logical("state"),
+            disk_name=self._fixed("state"),
+            resource_group_name=self._group.name,
+            location=self._args.region,
+            zones=[self._args.zone] if self._args.zone else None,
+            sku=compute.DiskSkuArgs(name="Premium_LRS"),
+            disk_size_gb=self._args.state_disk_gib,
+            creation_data=compute.CreationDataArgs(create_option="Empty"),
+            encryption=compute.EncryptionArgs(type="EncryptionAtRestWithPlatformKey"),
+            network_access_policy="DenyAll",
+            public_network_access="Disabled",
+            tags=self._tags("state"),
+            opts=self._opts(),
+        )
+
+    def _machine(self) -> None:
+        args = self._args
+        self._vm = compute.VirtualMachine(
+            self._logical("vm"),
+            vm_name=self._fixed("vm"),
+            resource_group_name=self._group.name,
+            location=args.region,
+            zones=[args.zone] if args.zone else None,
+            hardware_profile=compute.HardwareProfileArgs(vm_size=args.size),
+            # No delete option here: interface and address outlive the machine.
+            network_profile=compute.NetworkProfileArgs(
+                network_interfaces=[compute.NetworkInterfaceReferenceArgs(id=self._nic.id, primary=True)]
+            ),
+            storage_profile=self._storage(),
+            os_profile=self._os_profile(),
+            security_profile=compute.SecurityProfileArgs(
+                encryption_at_host=True if args.encryption_at_host else None,
+                security_type="TrustedLaunch",
+                uefi_settings=compute.UefiSettingsArgs(secure_boot_enabled=self._image.secure_boot, v_tpm_enabled=True),
+            ),
+            diagnostics_profile=compute.DiagnosticsProfileArgs(
+                boot_diagnostics=compute.BootDiagnosticsArgs(enabled=True)
+            ),
+            priority="Spot" if args.spot else None,
+            eviction_policy="Deallocate" if args.spot else None,
+            billing_profile=compute.BillingProfileArgs(max_price=-1) if args.spot else None,
+            tags=self._tags("vm"),
+            opts=self._opts(
+                # A newer image alone is no reason to replace a machine.
+                ignore_changes=None if args.reimage else ["storageProfile.imageReference"],
+                # ARM refuses to change these in place.
+                replace_on_changes=["osProfile", "storageProfile.imageReference", "priority", "zones"],
+                custom_timeouts=_MACHINE_TIMEOUTS,
+            ),
+        )
+
+    def _storage(self) -> compute.StorageProfileArgs:
+        image = self._image
+        return compute.StorageProfileArgs(
+            image_reference=compute.ImageReferenceArgs(
+                publisher=image.publisher, offer=image.offer, sku=image.sku, version="latest"
+            ),
+            os_disk=compute.OSDiskArgs(
+                name=self._fixed("os"),
+                create_option="FromImage",
+                delete_option="Delete",
+                caching=compute.CachingTypes.READ_WRITE,
+                disk_size_gb=os_disk_gib("azure", self._args),
+                managed_disk=compute.ManagedDiskParametersArgs(storage_account_type="Premium_LRS"),
+            ),
+            data_disks=[
+                compute.DataDiskArgs(
+                    lun=AZURE_LUN,
+                    create_option="Attach",
+                    caching=compute.CachingTypes.NONE,
+                    managed_disk=compute.ManagedDiskParametersArgs(id=self._disk.id),
+                )
+            ],
+        )
+
+    def _os_profile(self) -> compute.OSProfileArgs:
+        args = self._args
+        return compute.OSProfileArgs(
+            computer_name=args.participant,
+            admin_username=args.ssh_user,
+            custom_data=pulumi.Output.secret(base64.b64encode(user_data(args).encode()).decode()),
+            linux_configuration=compute.LinuxConfigurationArgs(
+                disable_password_authentication=True,
+                provision_vm_agent=True,
+                # The image's own unattended upgrades stay in charge.
+                patch_settings=compute.LinuxPatchSettingsArgs(patch_mode="ImageDefault"),
+                ssh=compute.SshConfigurationArgs(
+                    public_keys=[
+                        compute.SshPublicKeyArgs(
+                            key_data=args.public_key, path=f"/home/{args.ssh_user}/.ssh/authorized_keys"
+                        )
+                    ]
+                ),
+            ),
+        )
+
+    def _driver(self) -> None:
+        compute.VirtualMachineExtension(
+            self._logical("gpu-driver"),
+            vm_extension_name="NvidiaGpuDriverLinux",
+            vm_name=self._vm.name,
+            resource_group_name=self._group.name,
+            location=self._args.region,
+            publisher="Microsoft.HpcCompute",
+            type="NvidiaGpuDriverLinux",
+            type_handler_version="1.11",
+            auto_upgrade_minor_version=True,
+            tags=self._tags("gpu-driver"),
+            opts=self._opts(custom_timeouts=_MACHINE_TIMEOUTS),
+        )

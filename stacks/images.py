@@ -1,0 +1,71 @@
+"""Which image a machine boots: Ubuntu, or with GPUs one that has NVIDIA's driver."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from stacks.args import ParticipantArgs
+from stacks.catalogue import find, looks_like_gpu
+from stacks.names import Cloud
+
+UBUNTU_SSM = "/aws/service/canonical/ubuntu/server/24.04/stable/current/amd64/hvm/ebs-gp3/ami-id"
+"""Canonical's public SSM parameter with the newest Ubuntu 24.04 AMI of a region."""
+
+DLAMI_SSM = "/aws/service/deeplearning/ami/x86_64/base-oss-nvidia-driver-gpu-ubuntu-22.04/latest/ami-id"
+"""AWS's public SSM parameter with the newest Deep Learning Base AMI (driver and CUDA) on Ubuntu 22.04."""
+
+
+@dataclass(frozen=True)
+class Image:
+    """`family` is its short name; `min_disk_gib` what the OS disk must hold at least.
+
+    `ssm_parameter` is AWS's; `publisher`, `offer`, `sku` are Azure's (always the newest version at creation).
+    `driver_extension`: Azure installs the driver after boot. `secure_boot`: off where an unsigned driver must load.
+    """
+
+    family: str
+    min_disk_gib: int
+    ssm_parameter: str = ""
+    publisher: str = ""
+    offer: str = ""
+    sku: str = ""
+    driver_extension: bool = False
+    secure_boot: bool = True
+
+
+AWS_UBUNTU = Image("ubuntu-24.04", 8, ssm_parameter=UBUNTU_SSM)
+AWS_DLAMI = Image("dlami-ubuntu-22.04", 100, ssm_parameter=DLAMI_SSM)
+AZURE_UBUNTU = Image("ubuntu-24.04", 30, publisher="Canonical", offer="ubuntu-24_04-lts", sku="server")
+AZURE_HPC = Image(
+    "hpc-ubuntu-22.04", 128, publisher="microsoft-dsvm", offer="ubuntu-hpc", sku="2204", secure_boot=False
+)
+# The extension needs an Ubuntu that it knows; 22.04 is on Microsoft's list for every NV and NC size.
+AZURE_UBUNTU_DRIVER = Image(
+    "ubuntu-22.04-driver",
+    64,
+    publisher="Canonical",
+    offer="0001-com-ubuntu-server-jammy",
+    sku="22_04-lts-gen2",
+    driver_extension=True,
+    secure_boot=False,
+)
+
+
+def image_for(cloud: Cloud, args: ParticipantArgs) -> Image:
+    """The image of a participant's machine.
+
+    GPUs decide: those the kit asks for, or those that the size is known to have. On Azure the compute sizes (NC, ND)
+    boot Microsoft's HPC image, the NV sizes get the driver extension, which installs the GRID driver that they need.
+    """
+    known = find(cloud, args.size)
+    gpu = args.gpus is not None or (known.gpus > 0 if known else looks_like_gpu(cloud, args.size))
+    if cloud == "aws":
+        return AWS_DLAMI if gpu else AWS_UBUNTU
+    if not gpu:
+        return AZURE_UBUNTU
+    return AZURE_UBUNTU_DRIVER if args.size.lower().startswith("standard_nv") else AZURE_HPC
+
+
+def os_disk_gib(cloud: Cloud, args: ParticipantArgs) -> int:
+    """The OS disk's size: what was asked for, or what the image needs where that is more."""
+    return max(args.os_disk_gib, image_for(cloud, args).min_disk_gib)

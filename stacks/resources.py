@@ -1,0 +1,74 @@
+"""What a stack will hold, told without an engine: for plans, tests and the documentation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from stacks.args import ParticipantArgs, check_for
+from stacks.images import image_for
+from stacks.names import Cloud, Stage, logical_name
+from stacks.rules import ingress_rules
+
+
+@dataclass(frozen=True)
+class PlannedResource:
+    """A resource by its Pulumi type and its logical name. `billed`: it costs money for as long as it exists."""
+
+    type: str
+    name: str
+    billed: bool = False
+
+
+_AWS_ADDRESS = (
+    ("aws:ec2/vpc:Vpc", "vpc"),
+    ("aws:ec2/internetGateway:InternetGateway", "gateway"),
+    ("aws:ec2/subnet:Subnet", "subnet"),
+    ("aws:ec2/routeTable:RouteTable", "routes"),
+    ("aws:ec2/route:Route", "default-route"),
+    ("aws:ec2/routeTableAssociation:RouteTableAssociation", "subnet-routes"),
+    ("aws:ec2/securityGroup:SecurityGroup", "firewall"),
+    ("aws:ec2/networkInterface:NetworkInterface", "interface"),
+    ("aws:ec2/eip:Eip", "address"),
+)
+_AWS_MACHINE = (
+    ("aws:ec2/keyPair:KeyPair", "key"),
+    ("aws:ec2/instance:Instance", "vm"),
+    ("aws:ebs/volume:Volume", "state"),
+    ("aws:ec2/volumeAttachment:VolumeAttachment", "state-attachment"),
+)
+_AZURE_ADDRESS = (
+    ("azure-native:resources:ResourceGroup", "rg"),
+    ("azure-native:network:VirtualNetwork", "vnet"),
+    ("azure-native:network:NetworkSecurityGroup", "firewall"),
+    ("azure-native:network:Subnet", "subnet"),
+    ("azure-native:network:PublicIPAddress", "address"),
+    ("azure-native:network:NetworkInterface", "interface"),
+)
+_AZURE_MACHINE = (
+    ("azure-native:compute:Disk", "state"),
+    ("azure-native:compute:VirtualMachine", "vm"),
+)
+_BILLED = frozenset({"vm", "state", "address"})
+
+
+def describe(cloud: Cloud, args: ParticipantArgs, stage: Stage = "full") -> list[PlannedResource]:
+    """The resources that the program makes in the cloud, in the order in which it names them.
+
+    The stack's own records (stack, component, provider) are not resources of the cloud and not listed.
+    """
+    check_for(cloud, args)
+    rules = ingress_rules(args)
+    if cloud == "aws":
+        kinds = list(_AWS_ADDRESS)
+        if stage == "full":
+            kinds.append(("aws:vpc/securityGroupEgressRule:SecurityGroupEgressRule", "egress"))
+            kinds += [("aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule", rule.aws_kind) for rule in rules]
+            kinds += _AWS_MACHINE
+    else:
+        kinds = list(_AZURE_ADDRESS)
+        if stage == "full":
+            kinds += [("azure-native:network:SecurityRule", rule.azure_kind) for rule in rules]
+            kinds += _AZURE_MACHINE
+            if image_for(cloud, args).driver_extension:
+                kinds.append(("azure-native:compute:VirtualMachineExtension", "gpu-driver"))
+    return [PlannedResource(kind, logical_name(args.participant, end), end in _BILLED) for kind, end in kinds]
