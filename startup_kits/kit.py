@@ -178,7 +178,7 @@ def _bytes(kit: Path, path: str) -> bytes:
 def _mapping(kit: Path, path: str) -> dict[str, Any]:
     try:
         content = yaml.safe_load(_bytes(kit, path))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise KitError(f"{path} in the kit is not YAML", why=str(error).replace("\n", " ")) from None
     if not isinstance(content, dict):
         raise KitError(f"{path} in the kit holds no mapping of keys")

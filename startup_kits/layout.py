@@ -86,7 +86,7 @@ def root_files(spec: FederationSpec, name: str, role: str, fingerprint: str, run
 def participant_file(
     spec: FederationSpec, name: str, role: str, part: ParticipantSpec | AdminSpec, runtime: str
 ) -> str:
-    """`startup/participant.yml`: what the kit's owner, the stack and the runtime read, so that nothing is typed twice."""
+    """`startup/participant.yml`: what owner, stack and runtime read, so that nothing is typed twice."""
     gpus = part.gpus if isinstance(part, ParticipantSpec) else None
     content: dict[str, Any] = {
         "version": KIT_VERSION,

@@ -63,11 +63,8 @@ def provision(
         result.kits[name] = workspace.kits_dir / name
         if zip_kits:
             result.zips[name] = _zip(result.kits[name])
-    result.left_over.extend(
-        sorted(
-            p.name for p in workspace.kits_dir.iterdir() if (p / PARTICIPANT).is_file() and p.name not in result.kits
-        )
-    )
+    present = {path.parent.parent.name for path in workspace.kits_dir.glob(f"[!.]*/{PARTICIPANT}")}
+    result.left_over.extend(sorted(present - set(result.kits)))
     return result
 
 
@@ -143,6 +140,9 @@ class _Maker:
     def make(self, name: str, role: str, part: ParticipantSpec | AdminSpec) -> str:
         """Makes or mends one kit: `created`, `updated` or `unchanged`."""
         kit = self._workspace.kits_dir / name
+        if not kit.exists():
+            for interrupted in kit.parent.glob(f".{name}.*.old"):
+                interrupted.rename(kit)  # a provision was killed between the two renames of `_write`
         new = not (kit / PARTICIPANT).is_file()
         if new and kit.exists() and any(kit.iterdir()):
             raise KitError(f"{kit} is not empty and not a kit", participant=name, next_step=f"move {kit} away")
@@ -160,7 +160,12 @@ class _Maker:
         self, kit: Path, name: str, role: str, part: ParticipantSpec | AdminSpec
     ) -> x509.Certificate | None:
         """The kit's certificate if it still says what it should for long enough. A tampered kit is refused."""
-        verified = Kit.verify(kit, certificates.fingerprint(self.ca)) if not self._expired(kit) else Kit.open(kit)
+        try:
+            verified = Kit.open(kit) if self._expired(kit) else Kit.verify(kit, certificates.fingerprint(self.ca))
+        except KitError as error:
+            raise KitError(
+                error.what, participant=name, why=error.why, next_step=f"move {kit} away, then: fedspan provision"
+            ) from None
         left = verified.certificate.not_valid_after_utc - dt.datetime.now(dt.timezone.utc)
         names = verified.certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         subject = self._subject(name, role, part)
@@ -200,6 +205,7 @@ class _Maker:
         certificate: x509.Certificate | None,
         signed: dict[str, str],
     ) -> None:
+        authority = self.authority  # before anything is written: its passphrase may be wrong
         building = kit.with_name(f".{kit.name}.{os.getpid()}.tmp")
         shutil.rmtree(building, ignore_errors=True)
         for folder in (building, building / "startup", building / "local", building / "transfer"):
@@ -216,13 +222,13 @@ class _Maker:
             key_bytes = certificates.private_key_pem(key)
         if certificate is None:
             assert isinstance(key, ec.EllipticCurvePrivateKey)
-            certificate = self.authority.issue(self._subject(name, role, part), key.public_key())
+            certificate = authority.issue(self._subject(name, role, part), key.public_key())
         pem = serialization.Encoding.PEM
         write_private(building / signing.PRIVATE_KEY, key_bytes)
         write_private(building / CERTIFICATE, certificate.public_bytes(pem), 0o644)
         write_private(building / CA_CERTIFICATE, self.ca.public_bytes(pem), 0o644)
         files = signing.covered_files(building)
-        write_private(building / signing.SIGNATURE, signing.sign(self.authority, files, name, self._spec.name), 0o644)
+        write_private(building / signing.SIGNATURE, signing.sign(authority, files, name, self._spec.name), 0o644)
         old = kit.with_name(f".{kit.name}.{os.getpid()}.old")
         if kit.exists():
             for free in signing.FREE:

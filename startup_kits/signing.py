@@ -10,6 +10,7 @@ import base64
 import hashlib
 import json
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from cryptography import x509
 
@@ -63,14 +64,13 @@ def check(kit: Path, ca: x509.Certificate, participant: str, federation: str) ->
         KitError: naming every path that was changed, added or is missing; or the signature itself is wrong.
     """
     try:
-        raw = (kit / SIGNATURE).read_bytes()
-        document = json.loads(raw) if len(raw) <= _MAX_FILE else None
+        document: dict[str, Any] = json.loads((kit / SIGNATURE).read_bytes()[:_MAX_FILE])
         files = document["files"]
         signature = base64.b64decode(document["signature"], validate=True)
         named = (document["version"], document["algorithm"], document["participant"], document["federation"])
     except FileNotFoundError:
         raise KitError("the kit is not signed", participant=participant, why=f"{SIGNATURE} is missing") from None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise KitError("the kit's signature can't be read", participant=participant, why=SIGNATURE) from None
     if named != (_VERSION, ALGORITHM, participant, federation) or not isinstance(files, dict):
         raise KitError(

@@ -155,10 +155,10 @@ def _real_location(values: Any, loc: Location) -> Iterator[str | int]:
     """pydantic's location without the parts that are no place in the file (names of union members, `[key]`)."""
     for index, part in enumerate(loc):
         last = index == len(loc) - 1
-        if (isinstance(values, dict) and part in values) or (
-            isinstance(values, list) and isinstance(part, int) and part < len(values)
-        ):
+        if isinstance(values, dict) and part in values:
             values = values[part]
+        elif isinstance(part, int) and isinstance(values, list):
+            values = values[part] if part < len(values) else None
         elif part == "[key]" or not last or not isinstance(values, dict) or "[" in str(part):
             continue
         yield part

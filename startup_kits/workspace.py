@@ -22,23 +22,28 @@ class Workspace:
 
     @classmethod
     def find(cls, file: Path | str | None = None) -> Workspace:
-        """The workspace of a spec file, of a folder with one, or of the current folder.
+        """The workspace of a spec file, of a folder with one, or of the current folder or one above it.
 
         Raises:
             SpecError: there is none.
         """
-        start = Path(file) if file is not None else Path.cwd()
-        if start.is_dir():
+        if file is None:
+            here = Path.cwd()
+            folders = [here, *here.parents]
+        elif Path(file).is_dir():
+            folders = [Path(file)]
+        else:
+            if not Path(file).is_file():
+                raise SpecError(f"there is no {file}", next_step="fedspan init writes an example to start from")
+            return cls(Path(file).resolve())
+        for folder in folders:
             for name in SPEC_NAMES:
-                if (start / name).is_file():
-                    return cls((start / name).resolve())
-            raise SpecError(
-                f"there is no federation.yml in {start}",
-                next_step="fedspan init writes an example; fedspan -f PATH uses one that lies elsewhere",
-            )
-        if not start.is_file():
-            raise SpecError(f"there is no {start}", next_step="fedspan init writes an example to start from")
-        return cls(start.resolve())
+                if (folder / name).is_file():
+                    return cls((folder / name).resolve())
+        raise SpecError(
+            f"there is no federation.yml in {folders[0]}" + ("" if len(folders) == 1 else " or above it"),
+            next_step="fedspan init writes an example; fedspan -f PATH uses one that lies elsewhere",
+        )
 
     @property
     def root(self) -> Path:
