@@ -40,7 +40,7 @@ class Rows:
 
     def per_class(self) -> list[int]:
         """How many rows of each of the ten classes."""
-        return np.bincount(self.y, minlength=10).tolist()
+        return [int(count) for count in np.bincount(self.y, minlength=10)]
 
 
 def load() -> Rows:

@@ -39,7 +39,8 @@ def train(model, x, y, epochs, seed, rate=0.1, batch=16):
             error[np.arange(len(rows)), y[rows]] -= 1
             error /= len(rows)
             back = (error @ model["w2"].T) * (hidden > 0)
-            for name, gradient in (("w2", hidden.T @ error), ("b2", error.sum(0)), ("w1", x[rows].T @ back), ("b1", back.sum(0))):
+            gradients = {"w2": hidden.T @ error, "b2": error.sum(0), "w1": x[rows].T @ back, "b1": back.sum(0)}
+            for name, gradient in gradients.items():
                 model[name] -= (rate * gradient).astype(np.float32)
     return model
 

@@ -1,0 +1,1 @@
+"""`fedspan demo`: the whole way in the sandbox, told in seven phases."""
