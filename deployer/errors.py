@@ -13,6 +13,7 @@
     ├── SandboxError         14  the sandbox failed
     ├── BusyError            15  another command works on the same deployment
     ├── MissingToolError     16  no `pulumi`, or an extra that is not installed
+    ├── MachineError         17  a command on a machine failed, or the machine lacks what the runtime needs
     └── Interrupted         130  Ctrl-C
 
 Exit codes 3 (SpecError) and 4 (KitError) are those of `startup_kits.errors`; 12 (a job failed) comes from the runtime.
@@ -32,6 +33,7 @@ __all__ = [
     "Interrupted",
     "JobError",
     "KitError",
+    "MachineError",
     "MissingToolError",
     "NotRegisteredError",
     "RealmError",
@@ -136,6 +138,12 @@ class MissingToolError(FedspanError):
     """A command or an extra of the distribution is not installed."""
 
     exit_code = 16
+
+
+class MachineError(FedspanError):
+    """A command on a machine failed, or the machine lacks what the runtime needs."""
+
+    exit_code = 17
 
 
 class Interrupted(FedspanError):

@@ -107,7 +107,7 @@ def root() -> TyperGroup:
 
 
 def run(argv: Sequence[str] | None = None) -> int:
-    """Run one command line; returns its exit code. Nothing but an unexpected error in verbose mode shows a traceback."""
+    """Run one command line; returns its exit code. No traceback reaches a user who did not ask for one."""
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
         options, rest = arguments.split(argv, os.environ)

@@ -1,0 +1,327 @@
+"""One participant's stack, driven by Pulumi's Automation API. The same for the real engine and for its stand-in.
+
+Each stack has a working folder of its own under `.fedspan/stacks/work` (two stacks in one folder race for its
+workspace file), one backend for all (files under `.fedspan/stacks/state`, or any Pulumi backend by URL), and secrets
+encrypted with the passphrase in `.fedspan/stacks/passphrase`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from pulumi import automation as auto
+
+from deployer.engine_command import EngineCommand
+from deployer.engine_events import Collector, Step
+from deployer.errors import Interrupted, RefusedError
+from deployer.failures import from_diagnostics
+from deployer.interrupts import Interrupts, stopped
+from deployer.realm import Realm
+from startup_kits.workspace import write_private
+
+Program = Callable[[], None]
+BACKEND_VARIABLE = "FEDSPAN_BACKEND"
+
+
+@dataclass(frozen=True)
+class EngineHome:
+    """Where the stacks of one deployment live.
+
+    Attributes:
+        folder: `.fedspan/stacks`.
+        project: the Pulumi project, `fedspan-<federation>`.
+        backend: a Pulumi backend's URL; None for files in `folder`. FEDSPAN_BACKEND stands in for None.
+    """
+
+    folder: Path
+    project: str
+    backend: str | None = None
+
+    @property
+    def backend_url(self) -> str:
+        """The backend's URL."""
+        return self.backend or os.environ.get(BACKEND_VARIABLE) or f"file://{self.state_dir}"
+
+    @property
+    def state_dir(self) -> Path:
+        """The file backend's folder."""
+        return self.folder / "state"
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the stacks lie in files of this machine."""
+        return self.backend_url.startswith("file://")
+
+    @property
+    def passphrase_path(self) -> Path:
+        """The file whose first line encrypts the stacks' secrets."""
+        return self.folder / "passphrase"
+
+    def ensure(self) -> bool:
+        """Make the folders and the passphrase; True when the passphrase is new (the user must back it up)."""
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.state_dir.mkdir(mode=0o700, exist_ok=True)
+        if self.passphrase_path.is_file():
+            return False
+        write_private(self.passphrase_path, f"{secrets.token_urlsafe(32)}\n".encode())
+        return True
+
+    def work_dir(self, stack: str) -> Path:
+        """The working folder of one stack."""
+        return self.folder / "work" / stack
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What the engine would do: one step for each resource that would change."""
+
+    steps: tuple[Step, ...]
+    plan_file: Path | None = None
+
+    @property
+    def destructive(self) -> frozenset[tuple[str, str]]:
+        """Deletes and replacements as (action, URN)."""
+        return destructive(self.steps)
+
+
+def destructive(steps: Iterable[Step]) -> frozenset[tuple[str, str]]:
+    """Those of `steps` that take something away, as (action, URN)."""
+    return frozenset((step.action, step.urn) for step in steps if step.action in ("delete", "replace"))
+
+
+def check_agreed(participant: str, wanted: Iterable[Step], agreed: Iterable[Step]) -> None:
+    """Refuse deletes and replacements that nobody was shown. Pure.
+
+    Raises:
+        RefusedError: naming them.
+    """
+    unseen = destructive(wanted) - destructive(agreed)
+    if not unseen:
+        return
+    told = [f"{step.action} {step.title}" for step in wanted if (step.action, step.urn) in unseen]
+    raise RefusedError(
+        "the engine wants to delete or replace what the plan did not show",
+        participant=participant,
+        why=", ".join(told),
+        next_step="fedspan plan shows it; fedspan up asks again",
+    )
+
+
+@dataclass
+class StackEngine:
+    """One participant's stack.
+
+    Args:
+        participant: the stack's name.
+        home: where it lives.
+        realm: in which clouds.
+        interrupts: tells when to stop.
+        log: an open text file for everything that is said.
+        on_step: `(state, step)` for the live view.
+    """
+
+    participant: str
+    home: EngineHome
+    realm: Realm
+    interrupts: Interrupts
+    log: IO[str]
+    on_step: Callable[[str, Step], None] = lambda state, step: None
+    verb: str = "up"
+    _stack: auto.Stack | None = field(default=None, init=False)
+
+    # -- the stack itself ---------------------------------------------------------------------------------------
+    def _workspace(self) -> auto.LocalWorkspace:
+        work = self.home.work_dir(self.participant)
+        work.mkdir(mode=0o700, parents=True, exist_ok=True)
+        environment = {
+            "PULUMI_CONFIG_PASSPHRASE_FILE": str(self.home.passphrase_path),
+            "PULUMI_BACKEND_URL": self.home.backend_url,
+        }
+        pulumi_home = None
+        if self.realm.kind == "sandbox":
+            pulumi_home = self.home.folder / "pulumi-home"
+            pulumi_home.mkdir(mode=0o700, exist_ok=True)
+        return auto.LocalWorkspace(
+            work_dir=str(work),
+            pulumi_home=str(pulumi_home) if pulumi_home else None,
+            pulumi_command=EngineCommand(self.realm, self.interrupts, self.participant, self.log),
+            project_settings=auto.ProjectSettings(
+                name=self.home.project, runtime="python", backend=auto.ProjectBackend(url=self.home.backend_url)
+            ),
+            env_vars=environment,
+            secrets_provider="passphrase",
+        )
+
+    def open(self, create: bool = True) -> auto.Stack | None:
+        """The stack; made when there is none and `create` is set, else None."""
+        if self._stack is not None:
+            return self._stack
+        try:
+            workspace = self._workspace()
+            try:
+                self._stack = auto.Stack.select(self.participant, workspace)
+            except auto.StackNotFoundError:
+                if not create:
+                    return None
+                self._stack = auto.Stack.create(self.participant, workspace)
+        except auto.CommandError as error:
+            raise self._failure(error, Collector()) from error
+        return self._stack
+
+    def state(self) -> dict[str, Any] | None:
+        """The deployment part of the checkpoint (`resources`, `pending_operations`, …), or None without a stack."""
+        stack = self.open(create=False)
+        if stack is None:
+            return None
+        try:
+            deployment = stack.export_stack().deployment
+        except auto.CommandError as error:
+            raise self._failure(error, Collector()) from error
+        return dict(deployment or {})
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Put an edited checkpoint in the place of the stack's own."""
+        stack = self.open(create=False)
+        assert stack is not None, "a state is edited, so there is a stack"
+        try:
+            stack.import_stack(auto.Deployment(version=3, deployment=dict(state)))
+        except auto.CommandError as error:
+            raise self._failure(error, Collector()) from error
+
+    def outputs(self) -> dict[str, Any]:
+        """The stack's outputs, plain; empty without a stack."""
+        stack = self.open(create=False)
+        if stack is None:
+            return {}
+        try:
+            return {name: output.value for name, output in stack.outputs().items()}
+        except auto.CommandError as error:
+            raise self._failure(error, Collector()) from error
+
+    # -- operations ---------------------------------------------------------------------------------------------
+    def preview(self, program: Program, plan_name: str | None = None) -> Preview:
+        """What `up` with this program would do. With `plan_name` the engine's own plan is saved for `up`."""
+        stack = self.open()
+        assert stack is not None, "open() makes the stack"
+        collector = Collector()
+        plan = self.home.work_dir(self.participant) / plan_name if plan_name else None
+        try:
+            stack.preview(program=program, on_event=collector, plan=str(plan) if plan else None)
+        except auto.CommandError as error:
+            raise self._failure(error, collector) from error
+        if plan is not None and plan.exists():
+            plan.chmod(0o600)
+        return Preview(tuple(collector.steps), plan if plan is not None and plan.exists() else None)
+
+    def up(self, program: Program, agreed: Preview | None = None) -> tuple[dict[str, Any], list[Step]]:
+        """Make it so; returns the outputs and what was changed.
+
+        With `agreed` the engine itself is held to the plan saved with it.
+
+        Raises:
+            CloudError, CapacityError, CredentialsError, BusyError: told by the cloud or the engine.
+            Interrupted: Ctrl-C; what was made is saved.
+        """
+        stack = self.open()
+        assert stack is not None, "open() makes the stack"
+        collector = Collector(self.on_step)
+        plan = str(agreed.plan_file) if agreed is not None and agreed.plan_file else None
+        try:
+            result = stack.up(program=program, on_event=collector, show_secrets=False, plan=plan)
+        except auto.CommandError as error:
+            raise self._failure(error, collector) from error
+        finally:
+            if agreed is not None and agreed.plan_file is not None:
+                agreed.plan_file.unlink(missing_ok=True)
+        return {name: output.value for name, output in result.outputs.items()}, collector.changed
+
+    def destroy(self) -> list[Step]:
+        """Delete everything in the stack, then the stack; returns what was deleted."""
+        stack = self.open(create=False)
+        if stack is None:
+            return []
+        collector = Collector(self.on_step)
+        try:
+            stack.destroy(on_event=collector, show_secrets=False, remove=True)
+        except auto.CommandError as error:
+            raise self._failure(error, collector) from error
+        self._stack = None
+        return collector.changed
+
+    def remove(self) -> None:
+        """Remove an empty stack."""
+        stack = self.open(create=False)
+        if stack is None:
+            return
+        try:
+            stack.workspace.remove_stack(self.participant)
+        except auto.CommandError as error:
+            raise self._failure(error, Collector()) from error
+        self._stack = None
+
+    def unlock(self) -> None:
+        """Take the stack's locks away. The caller knows that their owner is dead."""
+        stack = self.open(create=False)
+        if stack is None:
+            return
+        try:
+            stack.cancel()
+        except auto.CommandError as error:
+            raise self._failure(error, Collector()) from error
+
+    def _failure(self, error: auto.CommandError, collector: Collector) -> Exception:
+        if self.interrupts.stopping.is_set():
+            interrupted: Interrupted = stopped()
+            interrupted.participant = self.participant
+            return interrupted
+        log = getattr(self.log, "name", None)
+        self.log.flush()
+        return from_diagnostics(
+            self.participant,
+            collector.diagnostics,
+            said=str(error),
+            log=str(log) if log else None,
+            verb=self.verb,
+        )
+
+
+def pending_operations(state: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    """What a killed engine was in the middle of."""
+    return list((state or {}).get("pending_operations") or [])
+
+
+def cloud_resources(state: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    """The resources of a checkpoint that lie in a cloud (not the stack, providers and components)."""
+    found = (state or {}).get("resources") or []
+    return [entry for entry in found if entry.get("custom") and not entry["type"].startswith("pulumi:")]
+
+
+def has_address(state: Mapping[str, Any] | None) -> bool:
+    """Whether the checkpoint exports an address: then the smaller program must never run on it again."""
+    found = (state or {}).get("resources") or []
+    outputs = [entry.get("outputs") or {} for entry in found if entry["type"] == "pulumi:pulumi:Stack"]
+    return any(entry.get("public_ip") for entry in outputs)
+
+
+def has_machine(state: Mapping[str, Any] | None) -> bool:
+    """Whether more than network and address is there (or was begun)."""
+    return any(entry["type"] in MACHINE_TYPES for entry in cloud_resources(state))
+
+
+MACHINE_TYPES = frozenset(
+    {"aws:ec2/instance:Instance", "azure-native:compute:VirtualMachine", "aws:ec2/keyPair:KeyPair"}
+)
+
+
+def state_digest(state: Mapping[str, Any] | None) -> str:
+    """A short text that changes whenever the checkpoint's resources do."""
+    import hashlib
+
+    text = json.dumps((state or {}).get("resources") or [], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

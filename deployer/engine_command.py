@@ -1,0 +1,145 @@
+"""The `pulumi` command as the Automation API calls it: in a session of its own, in exactly the realm's environment."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import IO, Any
+
+from pulumi.automation import CommandResult, PulumiCommand
+from pulumi.automation.errors import create_command_error
+from semver import VersionInfo
+
+from deployer.errors import MissingToolError
+from deployer.interrupts import Interrupts
+from deployer.realm import Realm
+
+# the oldest `pulumi` with inline programs for destroy, and with project-mode file backends
+MINIMUM_VERSION = VersionInfo(3, 181)
+
+# commands that talk to a cloud; the others only read or write the stack's state
+OPERATIONS = frozenset({"up", "preview", "refresh", "destroy", "import"})
+
+_versions: dict[str, VersionInfo] = {}
+_versions_lock = threading.Lock()
+
+
+class EngineCommand(PulumiCommand):
+    """Stands in the Automation API's place for starting `pulumi`.
+
+    Differences: the environment is the realm's and nothing else (the SDK passes on everything of this process); the
+    child gets a session of its own, so that Ctrl-C does not reach it twice; running children are known to
+    `interrupts`; an operation gets its plugins attached first; everything written goes into the run's log.
+    """
+
+    def __init__(self, realm: Realm, interrupts: Interrupts, name: str, log: IO[str]) -> None:
+        self.command = str(realm.engine_root() / "bin" / "pulumi")
+        self.realm = realm
+        self.interrupts = interrupts
+        self.name = name
+        self.log = log
+        self.version = _version(self.command, realm.engine_environment())
+
+    def run(
+        self,
+        args: list[str],
+        cwd: str,
+        additional_env: Mapping[str, str],
+        on_output: Callable[[str], Any] | None = None,
+        on_error: Callable[[str], Any] | None = None,
+    ) -> CommandResult:
+        """Run one command; raises the Automation API's errors, or Interrupted when it must not start any more."""
+        words = args[: args.index("--")] if "--" in args else args
+        if "--non-interactive" not in words:
+            args = ["--non-interactive", *args]
+        verb = next((word for word in args if not word.startswith("-")), "")
+        operation = verb in OPERATIONS
+        if operation:
+            self.interrupts.check()
+        attached: AbstractContextManager[dict[str, str]] = self.realm.plugins() if operation else nullcontext({})
+        with attached as plugins:
+            environment = {
+                **self.realm.engine_environment(),
+                **additional_env,
+                **plugins,
+                "PULUMI_AUTOMATION_API": "true",
+            }
+            # plugins bundled with the command lie beside it
+            environment["PATH"] = os.pathsep.join([str(Path(self.command).parent), environment.get("PATH", os.defpath)])
+            self.log.write(f"$ pulumi {' '.join(args)}\n")
+            return self._run(args, cwd, environment, on_output, on_error)
+
+    def _run(
+        self,
+        args: list[str],
+        cwd: str,
+        environment: dict[str, str],
+        on_output: Callable[[str], Any] | None,
+        on_error: Callable[[str], Any] | None,
+    ) -> CommandResult:
+        out: list[str] = []
+        err: list[str] = []
+        process = subprocess.Popen(
+            [self.command, *args],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd=cwd,
+            env=environment,
+            encoding="utf-8",
+            errors="replace",
+            start_new_session=True,
+        )
+        with process, self.interrupts.engine(process.pid, self.name):
+            readers = [
+                threading.Thread(target=self._read, args=(process.stdout, out, on_output), daemon=True),
+                threading.Thread(target=self._read, args=(process.stderr, err, on_error), daemon=True),
+            ]
+            for reader in readers:
+                reader.start()
+            for reader in readers:
+                reader.join()
+            code = process.wait()
+        if code < 0:  # a killed child; the SDK's errors know positive codes only
+            err.append(f"error: pulumi was ended by {signal.Signals(-code).name}")
+            code = 128 - code
+        result = CommandResult("\n".join(out), "\n".join(err), code)
+        if code != 0:
+            self.log.write(f"exit {code}\n")
+            raise create_command_error(result)
+        return result
+
+    def _read(self, stream: IO[str], into: list[str], callback: Callable[[str], Any] | None) -> None:
+        for line in stream:
+            text = line.rstrip()
+            into.append(text)
+            self.log.write(text + "\n")
+            if callback is not None:
+                callback(text)
+
+
+def _version(command: str, environment: dict[str, str]) -> VersionInfo:
+    with _versions_lock:
+        if command not in _versions:
+            try:
+                text = subprocess.run(
+                    [command, "version"], env=environment, capture_output=True, text=True, check=True, timeout=60
+                ).stdout.strip()
+                _versions[command] = VersionInfo.parse(text.removeprefix("v"))
+            except (OSError, subprocess.SubprocessError, ValueError) as error:
+                raise MissingToolError(
+                    f"{command} does not work", why=str(error), next_step="curl -fsSL https://get.pulumi.com | sh"
+                ) from error
+        version = _versions[command]
+    if version < MINIMUM_VERSION:
+        raise MissingToolError(
+            f"pulumi {version} is too old",
+            why=f"at least {MINIMUM_VERSION} is needed ({command})",
+            next_step="curl -fsSL https://get.pulumi.com | sh",
+        )
+    return version

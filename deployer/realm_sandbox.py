@@ -1,0 +1,123 @@
+"""The emulated realm: stand-in engine, attached plugins, dummy credentials; nothing that the operator has.
+
+A package that is not attached would make the engine load its real plugin with real credentials, so an engine command
+does not start unless both packages are.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from deployer.errors import SandboxError
+from deployer.realm import is_cloud_variable, scrubbed
+
+if TYPE_CHECKING:
+    from deployer.sandbox.client import Sandbox
+    from stacks.access import Access
+
+PACKAGES = ("aws", "azure-native")
+
+
+def check_attached(value: str) -> str:
+    """Make sure that a PULUMI_DEBUG_PROVIDERS value attaches every package. Raises SandboxError."""
+    attached = {entry.partition(":")[0] for entry in value.split(",") if entry.partition(":")[2].isdigit()}
+    missing = [package for package in PACKAGES if package not in attached]
+    if missing:
+        raise SandboxError(
+            f"the emulated provider of {', '.join(missing)} is not attached",
+            why="the engine would load the real plugin with real credentials, so it is not started",
+            next_step="fedspan sandbox status",
+        )
+    return value
+
+
+class SandboxRealm:
+    """One life of a sandbox. See `deployer.realm.Realm`."""
+
+    kind = "sandbox"
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self.sandbox = sandbox
+        self.ssh_port: int = sandbox.ssh_port
+
+    @property
+    def id(self) -> str:
+        """The sandbox's id."""
+        return str(self.sandbox.realm_id)
+
+    def engine_root(self) -> Path:
+        """The stand-in's folder; FEDSPAN_PULUMI_ROOT asks for another command against the same emulated clouds."""
+        given = os.environ.get("FEDSPAN_PULUMI_ROOT")
+        return Path(given) if given else Path(self.sandbox.engine_root)
+
+    def engine_environment(self) -> dict[str, str]:
+        """An allow list of the operator's variables, the emulated clouds' own, and a HOME with nothing in it."""
+        home = Path(self.sandbox.engine_root).parent / "home"
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        environment = scrubbed(os.environ)
+        environment.update(self.sandbox.azure_environment())
+        environment.update(self.sandbox.aws_environment(None))
+        environment.update(
+            HOME=str(home), PULUMI_SKIP_UPDATE_CHECK="true", PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION="true"
+        )
+        environment.setdefault("PATH", os.defpath)
+        return environment
+
+    @contextmanager
+    def plugins(self) -> Iterator[dict[str, str]]:
+        """Fresh plugin servers for one engine command (requests carry no provider reference, so none is shared)."""
+        with self.sandbox.plugins() as value:
+            yield {"PULUMI_DEBUG_PROVIDERS": check_attached(value)}
+
+    def my_address(self) -> str:
+        """The workstation's emulated address."""
+        return str(self.sandbox.my_address())
+
+    def access(self, cloud: str, where: Any) -> Access:
+        """The identity by account or profile, against the emulated endpoints; refused if it is another account's."""
+        from deployer.credentials import check_account
+        from stacks.access import AwsAccess, AzureAccess
+
+        if cloud == "aws":
+            environment = self.sandbox.aws_environment(where.profile)
+            endpoints = self.sandbox.aws_endpoints()
+            account = aws_account(environment, where.region, endpoints.get("sts"))
+            check_account(where.name, "account", where.account, account, profile=where.profile)
+            return AwsAccess(region=where.region, account_id=account, profile=where.profile, endpoints=endpoints)
+        environment = self.sandbox.azure_environment()
+        subscription = environment["ARM_SUBSCRIPTION_ID"]
+        check_account(where.name, "subscription", where.subscription, subscription)
+        return AzureAccess(
+            subscription_id=subscription,
+            location=where.region,
+            tenant_id=environment.get("ARM_TENANT_ID"),
+            metadata_host=environment.get("ARM_METADATA_HOSTNAME"),
+        )
+
+    def enter(self) -> None:
+        """Take every credential out of this process: the stack programs run here and read the environment."""
+        for name in [name for name in os.environ if is_cloud_variable(name)]:
+            del os.environ[name]
+
+    def forget_home(self) -> None:
+        """Remove the engine's empty HOME."""
+        shutil.rmtree(Path(self.sandbox.engine_root).parent / "home", ignore_errors=True)
+
+
+def aws_account(environment: dict[str, str], region: str, endpoint: str | None) -> str:
+    """The account that these credentials belong to, asked of (emulated) STS."""
+    import boto3
+
+    session = boto3.session.Session(
+        aws_access_key_id=environment["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=environment["AWS_SECRET_ACCESS_KEY"],
+        aws_session_token=environment.get("AWS_SESSION_TOKEN"),
+        region_name=region,
+    )
+    account: str = session.client("sts", endpoint_url=endpoint).get_caller_identity()["Account"]
+    return account
