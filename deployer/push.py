@@ -1,0 +1,276 @@
+"""Moving files and folders over a session: by content, whole or not at all.
+
+A folder is described by its manifest (`deployer.remote.tree`); the machine answers which files it lacks, gets their
+bytes, checks the whole new folder's hash, and exchanges it with the old one atomically. Pushing twice moves the
+manifest and nothing else; an interrupted push leaves the old folder as it was.
+
+The bytes go over the standard input of one command, not over SFTP: no round trip for each file, and measured on
+loopback in one process 230 MB/s against 150 to 170 for paramiko's pipelined `SFTPClient.put` (see benchmarks/push.py).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import struct
+import tempfile
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from deployer.errors import MachineError, UsageError
+from deployer.remote import tree
+from deployer.ssh.session import Exchange, Session, remote_command
+
+SILENCE_S = 600.0
+"""A machine that hashes or syncs a large tree may be silent this long."""
+
+OnBytes = Callable[[int, int], None]
+"""Called as bytes move, with (moved so far, of all)."""
+
+_LOADER = "import sys; size = int(sys.argv.pop(1)); exec(compile(sys.stdin.buffer.read(size), 'fedspan-tree', 'exec'))"
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """What a push did.
+
+    Attributes:
+        tree: content hash of the folder (hex SHA-256), or of the file.
+        sent_files: how many files' bytes went over the wire; 0 where the machine had them all.
+        sent_bytes: their bytes, without the manifest.
+        changed: whether anything on the machine is different now.
+    """
+
+    tree: str
+    sent_files: int
+    sent_bytes: int
+    changed: bool
+
+
+def local_tree(folder: Path, keep: Collection[str] = ()) -> str:
+    """The content hash that `put_tree` would give this folder.
+
+    Raises:
+        UsageError: the folder holds a symbolic link, a device or the like.
+    """
+    return tree.tree_hash(_scan(folder, keep))
+
+
+def put_tree(
+    session: Session,
+    local: Path,
+    remote: str,
+    *,
+    python: str = "python3",
+    prefix: tuple[str, ...] = (),
+    keep: Collection[str] = (),
+    owner: str = "",
+    on_bytes: OnBytes | None = None,
+) -> Pushed:
+    """Makes the folder `remote` on the machine equal to `local`.
+
+    Args:
+        remote: absolute path there. Its parents are made.
+        python: interpreter there, 3.8 or newer.
+        prefix: words before the command, `("sudo", "-n")` where the user may not write there.
+        keep: relative paths that belong to the machine: neither compared nor sent, kept when the folder is replaced.
+        owner: user there who gets the tree (the prefix must allow it); empty leaves it with whoever writes.
+        on_bytes: progress.
+
+    Raises:
+        UsageError: a symbolic link or a special file in `local`.
+        MachineError: the machine could not take it: no space, no right, another hash.
+        UnreachableError: the connection broke; the folder there is still the old one.
+    """
+    manifest = _scan(local, keep)
+    paths = sorted(manifest)
+    argv = ["receive", remote, json.dumps(sorted(keep)), owner]
+    with _start(session, argv, python, prefix) as exchange:
+        head = json.dumps(manifest).encode()
+        exchange.write(struct.pack(">Q", len(head)))
+        exchange.write(head)
+        answer = _answer(session, exchange, remote)
+        if answer["state"] == "same":
+            exchange.close_input()
+            exchange.status()
+            return Pushed(tree.tree_hash(manifest), 0, 0, changed=False)
+        need = [paths[index] for index in answer["need"]]
+        total = sum(manifest[path][1] for path in need)
+        sent = 0
+        for path in need:
+            try:
+                for block in tree.blocks(str(local / path), manifest[path][1]):
+                    exchange.write(block)
+                    sent += len(block)
+                    if on_bytes is not None:
+                        on_bytes(sent, total)
+            except (tree.Refused, OSError) as error:
+                raise UsageError(f"{local / path} cannot be sent", participant=session.name, why=str(error)) from error
+        exchange.close_input()
+        _answer(session, exchange, remote)
+        exchange.status()
+    return Pushed(tree.tree_hash(manifest), len(need), total, changed=True)
+
+
+def put_file(
+    session: Session,
+    data: bytes,
+    remote: str,
+    mode: int = 0o644,
+    *,
+    python: str = "python3",
+    prefix: tuple[str, ...] = (),
+    owner: str = "",
+) -> Pushed:
+    """Writes one small file (configuration, a unit) atomically; nothing happens where it is already so.
+
+    Raises:
+        MachineError, UnreachableError: as for `put_tree`.
+    """
+    argv = ["receive-file", remote, oct(mode), owner]
+    with _start(session, argv, python, prefix) as exchange:
+        exchange.write(struct.pack(">Q", len(data)))
+        exchange.write(data)
+        exchange.close_input()
+        changed = _answer(session, exchange, remote)["state"] != "same"
+        exchange.status()
+    return Pushed(hashlib.sha256(data).hexdigest(), int(changed), len(data) if changed else 0, changed)
+
+
+def get(
+    session: Session,
+    remote: str,
+    local: Path,
+    *,
+    python: str = "python3",
+    prefix: tuple[str, ...] = (),
+    on_bytes: OnBytes | None = None,
+) -> Pushed:
+    """Fetches a file or a folder into `local`, which is replaced once everything has arrived with the right hash.
+
+    Raises:
+        UsageError: `local` is a folder where a file comes, or the other way round.
+        MachineError: no such path there, no right to read it, a link in it, or another hash.
+        UnreachableError: the connection broke; `local` is as it was.
+    """
+    local = Path(os.path.abspath(local))
+    with _start(session, ["send", remote], python, prefix) as exchange:
+        exchange.close_input()
+        answer = _answer(session, exchange, remote)
+        manifest: tree.Manifest = answer["manifest"]
+        single = "" in manifest
+        if local.exists() and local.is_dir() == single:
+            here, there = ("folder", "file") if single else ("file", "folder")
+            raise UsageError(f"{local} is a {here}, {session.name}:{remote} a {there}")
+        local.parent.mkdir(parents=True, exist_ok=True)
+        source = _Counted(exchange, sum(max(0, entry[1]) for entry in manifest.values()), on_bytes)
+        with tempfile.TemporaryDirectory(dir=local.parent, prefix=f".{local.name}.get-") as scratch:
+            arrived = Path(scratch) / "tree"
+            try:
+                if single:
+                    mode, size, digest = manifest[""]
+                    tree.take(source, size, str(arrived), mode, sync=False)
+                    right = tree.file_hash(str(arrived)) == digest
+                else:
+                    files = [path for path in sorted(manifest) if manifest[path][1] != -1]
+                    tree.build(source, tree.checked(manifest), files, str(arrived), str(arrived), ())
+                    right = tree.scan(str(arrived)) == manifest
+            except EOFError as error:
+                raise session.lost(error) from error
+            except tree.Refused as error:
+                raise MachineError(f"{remote} was not taken", participant=session.name, why=str(error)) from error
+            if not right:
+                raise MachineError(
+                    f"{remote} changed while it was being fetched", participant=session.name, next_step="fetch it again"
+                )
+            if single:
+                os.replace(arrived, local)
+            else:
+                tree.switch(str(arrived), str(local), tree.tree_hash(manifest))
+        exchange.status()
+    return Pushed(tree.tree_hash(manifest), len(manifest), source.total, changed=True)
+
+
+def remote_tree(
+    session: Session,
+    remote: str,
+    *,
+    python: str = "python3",
+    prefix: tuple[str, ...] = (),
+    keep: Collection[str] = (),
+) -> str:
+    """The content hash of a folder on the machine; empty where there is none."""
+    with _start(session, ["hash", remote, json.dumps(sorted(keep))], python, prefix) as exchange:
+        exchange.close_input()
+        return str(_answer(session, exchange, remote)["hash"])
+
+
+class _Counted:
+    """Reads an exchange's output and tells how much has come."""
+
+    def __init__(self, exchange: Exchange, total: int, on_bytes: OnBytes | None) -> None:
+        self._exchange = exchange
+        self._on_bytes = on_bytes
+        self._moved = 0
+        self.total = total
+
+    def read(self, size: int) -> bytes:
+        data = self._exchange.read(size)
+        self._moved += len(data)
+        if self._on_bytes is not None:
+            self._on_bytes(self._moved, self.total)
+        return data
+
+
+def _scan(folder: Path, keep: Collection[str]) -> tree.Manifest:
+    try:
+        return tree.scan(str(folder), keep)
+    except tree.Refused as error:
+        raise UsageError(
+            f"{folder} cannot be pushed", why=str(error), next_step="replace links by what they point to (`cp -rL`)"
+        ) from error
+    except OSError as error:
+        raise UsageError(f"{folder} cannot be read", why=str(error)) from error
+
+
+def _start(session: Session, argv: list[str], python: str, prefix: tuple[str, ...]) -> Exchange:
+    text = resources.files("deployer.remote").joinpath("tree.py").read_bytes()
+    exchange = session.open(remote_command([*prefix, python, "-I", "-c", _LOADER, str(len(text)), *argv]))
+    try:
+        exchange.write(text)
+    except BaseException:
+        exchange.channel.close()
+        raise
+    return exchange
+
+
+def _answer(session: Session, exchange: Exchange, remote: str) -> dict[str, Any]:
+    head = exchange.read_exactly(8, SILENCE_S)
+    if len(head) < 8:
+        status = exchange.status()
+        said = _drain_errors(exchange)
+        raise MachineError(
+            f"{remote} was not written: the command on the machine ended with status {status}",
+            participant=session.name,
+            why=said or None,
+        )
+    (size,) = struct.unpack(">Q", head)
+    answer: dict[str, Any] = json.loads(exchange.read_exactly(size, SILENCE_S))
+    if answer["state"] == "error":
+        raise MachineError(f"{remote} failed on the machine", participant=session.name, why=answer["why"])
+    return answer
+
+
+def _drain_errors(exchange: Exchange) -> str:
+    pieces: list[bytes] = list(_pieces(exchange))
+    lines = b"".join(pieces).decode(errors="replace").strip().splitlines()
+    return "\n".join(lines[-5:])
+
+
+def _pieces(exchange: Exchange) -> Iterator[bytes]:
+    while exchange.channel.recv_stderr_ready():
+        yield exchange.channel.recv_stderr(1 << 16)

@@ -1,0 +1,1 @@
+"""What runs on a machine before fedspan is installed there: single files of standard-library Python 3.10."""

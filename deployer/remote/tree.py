@@ -1,0 +1,384 @@
+"""A folder as one content hash, and its atomic replacement. Runs on both ends of a push.
+
+The deployer imports this module; on a machine its text is fed to `python3 -` (see `deployer.push`), so it imports the
+standard library only and needs Python 3.8.
+
+A manifest maps each relative path ('/'-separated) to `[mode, size, sha256]`, a folder to `[mode, -1, ""]`. Its hash is
+the SHA-256 over the sorted entries: paths, modes and contents, no times and no owners.
+
+Protocol of `receive` (standard input -> standard output), each frame 8 bytes big-endian length + payload:
+    -> manifest as JSON         <- {"state": "same"} or {"state": "send", "need": [indexes]}
+    -> the needed files' bytes, one after the other in that order (sizes are in the manifest)
+                                <- {"state": "done"} or {"state": "error", "why": …}
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import stat
+import struct
+import sys
+from collections.abc import Collection, Iterable, Iterator
+from typing import Any, BinaryIO, Protocol
+
+BLOCK = 1 << 20
+FSYNC_EACH = 256  # up to so many files each is fsynced; above, one sync() of everything is cheaper
+
+
+Manifest = dict[str, list[Any]]
+
+
+class Source(Protocol):
+    """Whatever bytes are read from; fewer than asked for are fine, none are the end."""
+
+    def read(self, size: int, /) -> bytes: ...
+
+
+class Refused(Exception):
+    """Something that a push does not do, in words for the user."""
+
+
+def scan(root: str, keep: Collection[str] = ()) -> Manifest:
+    """The manifest of a folder.
+
+    Args:
+        keep: relative paths that are left out (and survive a replacement on the machine).
+
+    Raises:
+        Refused: a symbolic link, a device, a socket or a pipe, by its path; a name that is not UTF-8.
+    """
+    manifest: Manifest = {}
+    skipped = set(keep)
+
+    def walk(folder: str, prefix: str) -> None:
+        with os.scandir(folder) as entries:
+            for entry in sorted(entries, key=lambda one: one.name):
+                path = prefix + entry.name
+                if path in skipped:
+                    continue
+                try:
+                    path.encode("utf-8")
+                except UnicodeEncodeError:
+                    raise Refused(f"the name {path!r} is not UTF-8") from None
+                info = entry.stat(follow_symlinks=False)
+                mode = stat.S_IMODE(info.st_mode) & 0o777
+                if stat.S_ISDIR(info.st_mode):
+                    manifest[path] = [mode, -1, ""]
+                    walk(entry.path, path + "/")
+                elif stat.S_ISREG(info.st_mode):
+                    manifest[path] = [mode, info.st_size, file_hash(entry.path)]
+                else:
+                    kind = "a symbolic link" if stat.S_ISLNK(info.st_mode) else "neither a file nor a folder"
+                    raise Refused(f"{entry.path} is {kind}")
+
+    walk(root, "")
+    return manifest
+
+
+def file_hash(path: str) -> str:
+    """SHA-256 of a file, hex."""
+    found = hashlib.sha256()
+    with open(path, "rb", buffering=0) as file:
+        while True:
+            block = file.read(BLOCK)
+            if not block:
+                return found.hexdigest()
+            found.update(block)
+
+
+def tree_hash(manifest: Manifest) -> str:
+    """The one hash of a manifest, hex."""
+    lines = [json.dumps([path, *manifest[path]], ensure_ascii=True) for path in sorted(manifest)]
+    return hashlib.sha256("\n".join(lines).encode("ascii")).hexdigest()
+
+
+def checked(manifest: Manifest) -> Manifest:
+    """The manifest, once no path in it can lead outside.
+
+    Raises:
+        Refused: an absolute path, `..`, an empty part, or a folder that is missing or a file.
+    """
+    for path in sorted(manifest):
+        parts = path.split("/")
+        if path.startswith("/") or "\0" in path or any(part in ("", ".", "..") for part in parts):
+            raise Refused(f"the path {path!r} leads outside")
+        if len(parts) > 1 and manifest.get("/".join(parts[:-1]), [0, 0])[1] != -1:
+            raise Refused(f"{path!r} lies in no folder of the list")
+    return manifest
+
+
+def switch(new: str, destination: str, tree: str) -> None:
+    """Puts the folder `new` in `destination`'s place in one step; the previous one is removed afterwards.
+
+    Linux exchanges two names atomically (renameat2, RENAME_EXCHANGE); where a file system cannot, two renames, the
+    first undone if the second fails. `recover` mends what a crash between the two leaves.
+    """
+    aside = f"{destination}.old-{tree[:16]}"
+    if not os.path.lexists(destination):
+        os.rename(new, destination)
+    elif exchange(new, destination):
+        os.rename(new, aside)
+    else:
+        os.rename(destination, aside)
+        try:
+            os.rename(new, destination)
+        except BaseException:
+            os.rename(aside, destination)
+            raise
+    sync_folder(os.path.dirname(destination))
+    if os.path.lexists(aside):
+        remove(aside)
+
+
+def exchange(one: str, other: str) -> bool:
+    """Swaps two names atomically; False where kernel, C library or file system cannot."""
+    try:
+        swap = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError):
+        return False
+    at_cwd, exchange_flag = -100, 2
+    return bool(swap(at_cwd, os.fsencode(one), at_cwd, os.fsencode(other), exchange_flag) == 0)
+
+
+def remove(path: str) -> None:
+    """Removes a file or a folder of any modes."""
+    if os.path.isdir(path) and not os.path.islink(path):
+        for folder, _, _ in os.walk(path):
+            os.chmod(folder, 0o700)
+        shutil.rmtree(path)
+    else:
+        os.unlink(path)
+
+
+def recover(destination: str) -> None:
+    """Undoes what an interrupted replacement left: half-received folders go, a folder set aside comes back."""
+    parent, name = os.path.split(destination)
+    for entry in sorted(os.listdir(parent)):
+        path = os.path.join(parent, entry)
+        if entry.startswith(f"{name}.old-"):
+            if os.path.lexists(destination):
+                remove(path)
+            else:
+                os.rename(path, destination)
+        elif entry.startswith(f"{name}.new-"):
+            remove(path)
+
+
+def sync_folder(path: str) -> None:
+    """Makes names in a folder durable, where the file system knows how."""
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    with contextlib.suppress(OSError):
+        os.fsync(handle)
+    os.close(handle)
+
+
+@contextlib.contextmanager
+def locked(folder: str) -> Iterator[None]:
+    """One replacement in a folder at a time; a killed one's lock is gone with it."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def take(source: Source, size: int, path: str, mode: int, sync: bool) -> None:
+    """Reads `size` bytes from a stream into a new file."""
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb", buffering=0) as file:
+        while size:
+            block = source.read(min(BLOCK, size))
+            if not block:
+                raise EOFError("the sender stopped in the middle")
+            file.write(block)
+            size -= len(block)
+        os.fchmod(file.fileno(), mode)
+        if sync:
+            os.fsync(file.fileno())
+
+
+def build(source: Source, manifest: Manifest, need: list[str], destination: str, new: str, keep: Iterable[str]) -> None:
+    """Makes the new folder beside the old one: new files from the stream, unchanged ones linked from the old."""
+    wanted = set(need)
+    sync_each = len(need) <= FSYNC_EACH
+    os.mkdir(new, 0o700)
+    folders = [path for path in sorted(manifest) if manifest[path][1] == -1]
+    for path in folders:
+        os.mkdir(os.path.join(new, path), 0o700)
+    for path in need:
+        mode, size, _ = manifest[path]
+        take(source, size, os.path.join(new, path), mode, sync_each)
+    for path in sorted(manifest):
+        if manifest[path][1] != -1 and path not in wanted:
+            os.link(os.path.join(destination, path), os.path.join(new, path), follow_symlinks=False)
+    for path in keep:
+        old = os.path.join(destination, path)
+        if os.path.isfile(old) and os.path.isdir(os.path.dirname(os.path.join(new, path))):
+            os.link(old, os.path.join(new, path), follow_symlinks=False)
+    for path in reversed(folders):
+        if sync_each:
+            sync_folder(os.path.join(new, path))
+        os.chmod(os.path.join(new, path), manifest[path][0])
+    os.chmod(new, 0o755)  # noqa: S103 - a folder of programs and kits: the key inside has its own 0600
+    if sync_each:
+        sync_folder(new)
+    else:
+        os.sync()
+
+
+def receive(destination: str, keep: list[str], owner: str = "") -> None:
+    """Replaces `destination` by the tree that standard input describes; see the module for the protocol."""
+    source, answer = sys.stdin.buffer, sys.stdout.buffer
+    manifest: Manifest = checked(json.loads(read_frame(source)))
+    tree = tree_hash(manifest)
+    parent = os.path.dirname(destination)
+    os.makedirs(parent, exist_ok=True)
+    have: Manifest = {}
+    with locked(parent):
+        recover(destination)
+        if os.path.isdir(destination) and not os.path.islink(destination):
+            try:
+                have = scan(destination, keep)
+            except Refused:  # someone put a link there: nothing of it is reused
+                have = {}
+            if have == manifest:
+                write_frame(answer, {"state": "same"})
+                return
+        elif os.path.lexists(destination):
+            raise Refused(f"{destination} exists and is not a folder")
+        need = [path for path in sorted(manifest) if manifest[path][1] != -1 and have.get(path) != manifest[path]]
+        order = {path: index for index, path in enumerate(sorted(manifest))}
+        write_frame(answer, {"state": "send", "need": [order[path] for path in need]})
+        new = f"{destination}.new-{tree[:16]}"
+        try:
+            build(source, manifest, need, destination, new, keep)
+            if scan(new, keep) != manifest:
+                raise Refused("what arrived has another hash than what was sent")
+            if owner:
+                own(new, owner)
+            switch(new, destination, tree)
+        except BaseException:
+            if os.path.lexists(new):
+                remove(new)
+            raise
+    write_frame(answer, {"state": "done"})
+
+
+def own(path: str, owner: str) -> None:
+    """Gives a file or a tree to a user."""
+    shutil.chown(path, owner, owner)
+    for folder, folders, files in os.walk(path):
+        for name in folders + files:
+            shutil.chown(os.path.join(folder, name), owner, owner)
+
+
+def receive_file(destination: str, mode: int, owner: str = "") -> None:
+    """Replaces one file by standard input's bytes (one frame) atomically; `same` where nothing changes."""
+    data = read_frame(sys.stdin.buffer)
+    os.makedirs(os.path.dirname(destination), exist_ok=True)
+    state = "same"
+    if os.path.isdir(destination):
+        raise Refused(f"{destination} is a folder")
+    if not is_file_with(destination, data):
+        state = "done"
+        new = f"{destination}.new-{os.getpid()}"
+        with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(new, mode)
+        if owner:
+            shutil.chown(new, owner, owner)
+        os.replace(new, destination)
+        sync_folder(os.path.dirname(destination))
+    elif stat.S_IMODE(os.stat(destination).st_mode) != mode:
+        os.chmod(destination, mode)
+    write_frame(sys.stdout.buffer, {"state": state})
+
+
+def is_file_with(path: str, data: bytes) -> bool:
+    """Whether a regular file has just these bytes."""
+    if not os.path.isfile(path) or os.path.islink(path) or os.path.getsize(path) != len(data):
+        return False
+    with open(path, "rb") as file:
+        return file.read() == data
+
+
+def send(path: str) -> None:
+    """Writes a file or a folder to standard output: its manifest as a frame, then the files' bytes in its order."""
+    if os.path.isfile(path):
+        info = os.stat(path)
+        manifest: Manifest = {"": [stat.S_IMODE(info.st_mode) & 0o777, info.st_size, file_hash(path)]}
+    elif os.path.isdir(path):
+        manifest = scan(path)
+    else:
+        raise Refused(f"{path} does not exist")
+    write_frame(sys.stdout.buffer, {"state": "sending", "manifest": manifest})
+    for name in sorted(manifest):
+        if manifest[name][1] != -1:
+            for block in blocks(os.path.join(path, name) if name else path, manifest[name][1]):
+                sys.stdout.buffer.write(block)
+    sys.stdout.buffer.flush()
+
+
+def blocks(path: str, size: int) -> Iterator[bytes]:
+    """Exactly `size` bytes of a file in pieces.
+
+    Raises:
+        Refused: it has become shorter; a longer one is cut, its hash then tells.
+    """
+    with open(path, "rb", buffering=0) as file:
+        while size:
+            block = file.read(min(BLOCK, size))
+            if not block:
+                raise Refused(f"{path} changed while it was being sent")
+            size -= len(block)
+            yield block
+
+
+def read_frame(source: Source) -> bytes:
+    """One frame's payload."""
+    head = source.read(8)
+    if len(head) < 8:
+        raise EOFError("the sender stopped")
+    (size,) = struct.unpack(">Q", head)
+    data = source.read(size)
+    if len(data) < size:
+        raise EOFError("the sender stopped")
+    return data
+
+
+def write_frame(target: BinaryIO, message: dict[str, Any]) -> None:
+    """One JSON frame."""
+    data = json.dumps(message).encode()
+    target.write(struct.pack(">Q", len(data)) + data)
+    target.flush()
+
+
+def main(argv: list[str]) -> int:
+    """`receive PATH KEEP OWNER`, `receive-file PATH MODE OWNER`, `send PATH`, `hash PATH KEEP`; KEEP is a JSON list."""
+    os.umask(0o022)
+    try:
+        if argv[0] == "receive":
+            receive(argv[1], json.loads(argv[2]), argv[3])
+        elif argv[0] == "receive-file":
+            receive_file(argv[1], int(argv[2], 8), argv[3])
+        elif argv[0] == "send":
+            send(argv[1])
+        else:
+            tree = tree_hash(scan(argv[1], json.loads(argv[2]))) if os.path.isdir(argv[1]) else ""
+            write_frame(sys.stdout.buffer, {"state": "hash", "hash": tree})
+    except (Refused, OSError, EOFError, ValueError, LookupError) as error:
+        write_frame(sys.stdout.buffer, {"state": "error", "why": str(error)})
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

@@ -1,0 +1,156 @@
+"""Host keys that are known before the first connection, and the key that a deployment logs in with.
+
+The file is OpenSSH's `known_hosts` format, so that plain `ssh -o UserKnownHostsFile=…` works with it too. One line a
+key: `[address]:port ssh-ed25519 AAAA…` (`address` alone for port 22, as OpenSSH writes it).
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import fcntl
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+
+def host_label(address: str, port: int) -> str:
+    """The name under which OpenSSH looks an address up: bare for port 22, `[address]:port` for any other."""
+    return address if port == 22 else f"[{address}]:{port}"
+
+
+def fingerprint(public_key: str) -> str:
+    """`SHA256:…` of an OpenSSH public key line (`ssh-ed25519 AAAA… comment`), as `ssh-keygen -l` prints it."""
+    blob = base64.b64decode(public_key.split()[1])
+    return "SHA256:" + base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")
+
+
+@dataclass(frozen=True)
+class HostKeyPin:
+    """One host key that a machine is expected to show.
+
+    Attributes:
+        address: IP address or host name that is dialled.
+        port: SSH port.
+        public_key: OpenSSH public key, `ssh-ed25519 AAAA…`; a comment is dropped.
+    """
+
+    address: str
+    port: int
+    public_key: str
+
+    @property
+    def key_type(self) -> str:
+        return self.public_key.split()[0]
+
+    @property
+    def blob(self) -> bytes:
+        """The key as it is sent on the wire."""
+        return base64.b64decode(self.public_key.split()[1])
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint(self.public_key)
+
+    @property
+    def line(self) -> str:
+        kind, blob = self.public_key.split()[:2]
+        return f"{host_label(self.address, self.port)} {kind} {blob}"
+
+
+def read_pins(known_hosts: Path, address: str, port: int) -> list[HostKeyPin]:
+    """The pins of one address and port; empty where the file or the address is missing."""
+    try:
+        text = known_hosts.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return []
+    wanted = host_label(address, port)
+    found = []
+    for line in text.splitlines():
+        fields = line.split()
+        if len(fields) >= 3 and not line.startswith(("#", "@")) and wanted in fields[0].split(","):
+            found.append(HostKeyPin(address, port, f"{fields[1]} {fields[2]}"))
+    return found
+
+
+def pin_host_key(known_hosts: Path, pin: HostKeyPin, *, keep_others: bool = False) -> None:
+    """Writes a pin; earlier pins of the same address and port go unless `keep_others` (a key is being rotated)."""
+    with _edited(known_hosts) as lines:
+        if not keep_others:
+            _drop(lines, pin.address, pin.port)
+        if pin.line not in lines:
+            lines.append(pin.line)
+
+
+def forget_host_key(known_hosts: Path, address: str, port: int) -> None:
+    """Drops every pin of an address and port: its machine is gone, another may get the address."""
+    if known_hosts.exists():
+        with _edited(known_hosts) as lines:
+            _drop(lines, address, port)
+
+
+def new_key_pair(comment: str = "fedspan") -> tuple[str, str]:
+    """A new ed25519 key: (private in OpenSSH's PEM format, unencrypted; public as one line)."""
+    key = Ed25519PrivateKey.generate()
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
+    )
+    public = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
+    return private.decode(), f"{public.decode()} {comment}"
+
+
+def ensure_deployment_key(path: Path, comment: str = "fedspan") -> str:
+    """Makes the deployment's login key at `path` (0600; `path.pub` beside it) unless it is there.
+
+    Returns:
+        the public key, one line.
+    """
+    public_path = path.with_name(path.name + ".pub")
+    if path.exists():
+        key = serialization.load_ssh_private_key(path.read_bytes(), password=None)
+        public = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
+        return f"{public.decode()} {comment}"
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    private, public_line = new_key_pair(comment)
+    _write_whole(path, private, 0o600)
+    _write_whole(public_path, public_line + "\n", 0o644)
+    return public_line
+
+
+def _drop(lines: list[str], address: str, port: int) -> None:
+    label = host_label(address, port)
+    lines[:] = [line for line in lines if not line.startswith(label + " ")]
+
+
+@contextlib.contextmanager
+def _edited(path: Path) -> Iterator[list[str]]:
+    """The file's lines, to change in place: written whole, by one editor at a time (pushes run in parallel)."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        yield lines
+        _write_whole(path, "".join(line + "\n" for line in lines), 0o600)
+    finally:
+        os.close(folder)
+
+
+def _write_whole(path: Path, text: str, mode: int) -> None:
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            os.fchmod(file.fileno(), mode)
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise

@@ -1,0 +1,92 @@
+"""A small SSH machine for tests: asyncssh before real subprocesses, in a process of its own.
+
+Run as a script with a JSON spec as its only argument; prints `{"port": N}` when it listens. Only the SSH side is
+asyncssh's: commands are run by `/bin/sh -c`, as sshd does it, with `FEDSPAN_ROOT` set to the machine's folder.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from typing import Any
+
+import asyncssh
+
+
+class Server(asyncssh.SSHServer):
+    """Lets the deployment's key in once `booted_after` connections have come and gone."""
+
+    connections = 0
+
+    def __init__(self, spec: dict[str, Any]) -> None:
+        self.spec = spec
+
+    def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
+        Server.connections += 1
+
+    def begin_auth(self, username: str) -> bool:
+        return True
+
+    def public_key_auth_supported(self) -> bool:
+        return True
+
+    def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
+        if Server.connections <= self.spec.get("auth_fails", 0):
+            return False
+        wanted = asyncssh.import_public_key(self.spec["public_key"])
+        return username == self.spec.get("user", "fedspan") and key == wanted
+
+
+async def run_command(process: asyncssh.SSHServerProcess[bytes], spec: dict[str, Any]) -> None:
+    """One command in a shell of its own session; the whole session dies with the channel."""
+    env = {
+        "PATH": spec.get("path", os.environ["PATH"]),
+        "HOME": spec["root"] + "/home",
+        "LANG": "C.UTF-8",
+        "FEDSPAN_ROOT": spec["root"],
+        **spec.get("env", {}),
+        **{key: value for key, value in process.env.items() if isinstance(key, str)},
+    }
+    child = await asyncio.create_subprocess_exec(
+        "/bin/sh",
+        "-c",
+        process.command or "exec /bin/sh",
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        cwd=spec["root"] + "/home",
+        env=env,
+        start_new_session=True,
+    )
+    try:
+        await process.redirect(stdin=child.stdin, stdout=child.stdout, stderr=child.stderr)
+        process.exit(await child.wait())
+    finally:
+        if child.returncode is None:
+            os.killpg(child.pid, signal.SIGTERM)
+
+
+async def main() -> None:
+    spec = json.loads(sys.argv[1])
+    os.makedirs(spec["root"] + "/home", exist_ok=True)
+    server = await asyncssh.listen(
+        spec.get("host", "127.0.0.1"),
+        spec.get("port", 0),
+        server_factory=lambda: Server(spec),
+        server_host_keys=[asyncssh.import_private_key(spec["host_key"])],
+        process_factory=lambda process: run_command(process, spec),
+        sftp_factory=asyncssh.SFTPServer,
+        encoding=None,
+    )
+    print(json.dumps({"port": server.get_port()}), flush=True)
+    stopped = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
+    await stopped.wait()
+    server.close()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
