@@ -30,6 +30,7 @@ _ONLY_FOR: dict[str, tuple[str, ...]] = {
     "host": ("host",),
     "user": ("host",),
     "key": ("host",),
+    "ssh_port": (*CLOUDS, "host"),
     "egress": ("kit", "host"),
 }
 
