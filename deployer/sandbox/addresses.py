@@ -13,6 +13,7 @@ import socket
 import threading
 import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 LOCK_PORT = 8470
 _FIRST_BLOCK = int(ipaddress.IPv4Address("127.64.0.0"))
@@ -31,18 +32,18 @@ class NoLoopbackBlock(Exception):
 
 
 class AddressPool:
-    """Hands out the addresses of one block. Thread-safe.
+    """Hands out the addresses of one network within 127.0.0.0/8. Thread-safe. The first `reserved` stay out.
 
     Freshly released addresses are handed out last, as a cloud does: a stale endpoint then meets nobody rather than
     a stranger.
     """
 
-    def __init__(self, block: str) -> None:
-        self.network = ipaddress.IPv4Network(block)
+    def __init__(self, network: str, reserved: int = 0) -> None:
+        self.network = ipaddress.IPv4Network(network)
         if not self.network.subnet_of(ipaddress.IPv4Network("127.0.0.0/8")):
-            raise ValueError(f"{block} is not within 127.0.0.0/8")
+            raise ValueError(f"{network} is not within 127.0.0.0/8")
         first = int(self.network.network_address)
-        self._free = [str(ipaddress.IPv4Address(first + i)) for i in range(_RESERVED, self.network.num_addresses - 1)]
+        self._free = [str(ipaddress.IPv4Address(first + i)) for i in range(reserved, self.network.num_addresses - 1)]
         self._free.reverse()
         self._owners: dict[str, str] = {}
         self._lock = threading.Lock()
@@ -85,8 +86,18 @@ def _candidates(seed: str) -> Iterator[ipaddress.IPv4Network]:
         yield ipaddress.IPv4Network((first, 22))
 
 
-def take_block(seed: str) -> tuple[AddressPool, socket.socket]:
-    """Takes a free block and returns its pool and the listening socket that holds it.
+@dataclass(frozen=True)
+class Block:
+    """A sandbox's block: half of it public addresses, half the ones that stand for machines' private addresses."""
+
+    control: str
+    holder: socket.socket  # listens at control:LOCK_PORT; closing it gives the block back
+    public: AddressPool
+    private: AddressPool
+
+
+def take_block(seed: str) -> Block:
+    """Takes a free block, together with the listening socket that holds it.
 
     The same `seed` (the sandbox's home) gets the same block whenever that is free. Raises `NoLoopbackBlock`.
     """
@@ -110,5 +121,6 @@ def take_block(seed: str) -> tuple[AddressPool, socket.socket]:
                     " (they last until the next reboot), or run the sandbox in a Linux container"
                 ) from error
             raise
-        return AddressPool(str(network)), holder
+        public, private = network.subnets(prefixlen_diff=1)
+        return Block(address, holder, AddressPool(str(public), _RESERVED), AddressPool(str(private), 1))
     raise NoLoopbackBlock(f"all {_BLOCKS} loopback blocks are in use on this machine")

@@ -1,0 +1,284 @@
+"""One machine as its driver sees it: what it should be, what process it is, and the thread that joins the two."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import deployer
+from deployer.sandbox.faults import FaultBook
+from deployer.sandbox.machines import disk, tree
+from deployer.sandbox.machines.setup import SHUTDOWN_S, MachineSetup, Network
+from deployer.sandbox.model import MachineSpec, machine_to_json
+
+_LOG = logging.getLogger(__name__)
+_KILL_AFTER_S = SHUTDOWN_S + 5.0
+
+
+class MachineHandle:
+    """Starts a thread at once; it ends when the machine has been unwanted and is gone."""
+
+    def __init__(
+        self,
+        id: str,
+        folder: Path,
+        volumes_folder: Path,
+        bind: str,
+        faults: FaultBook,
+        released: Callable[[], None],
+    ) -> None:
+        self.id, self._folder, self._volumes_folder, self._bind = id, folder, volumes_folder, bind
+        self._faults, self._released = faults, released
+        self._changed = threading.Condition()
+        self.wanted: MachineSpec | None = None
+        self._network = Network("127.0.0.0/32")
+        self._known: MachineSpec | None = None  # the last spec, also when none is wanted any more
+        self._told: tuple[MachineSpec, Network] | None = None  # what the running process was told
+        self._process: subprocess.Popen[str] | None = None
+        self._ended = False  # the process has ended, and nobody has looked into that yet
+        self._state = "pending"
+        self._report: dict[str, Any] = {}
+        self.gone = False
+        self._thread: threading.Thread | None = None
+
+    # -- asked by the driver ------------------------------------------------------------------------------------
+
+    def want(self, spec: MachineSpec | None, network: Network) -> None:
+        """What the machine has to be from now on; None: it must not exist any more (for good)."""
+        with self._changed:
+            self.wanted, self._network = spec, network
+            self._known = spec or self._known
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._live, name=f"machine {self._folder.name}", daemon=True)
+                self._thread.start()
+            self._changed.notify_all()
+
+    @property
+    def volumes(self) -> set[str]:
+        with self._changed:
+            told = self._told[0].volumes if self._told else ()
+            wanted = self.wanted.volumes if self.wanted else ()
+            return {volume for volume, _ in (*told, *wanted)}
+
+    @property
+    def settled(self) -> bool:
+        with self._changed:
+            if self.wanted is None:
+                return self.gone
+            if not self.wanted.running:
+                return self._process is None and self._state in ("stopped", "crashed")
+            if self._state == "crashed":
+                return True
+            current = self._told == (self.wanted, self._network)
+            return self._state == "running" and current and bool(self._report)
+
+    def join(self) -> None:
+        if self._thread is not None:
+            self._thread.join()
+
+    def describe(self) -> dict[str, Any]:
+        with self._changed:
+            spec, report = self._known, self._report
+            if spec is None:
+                return {"id": self.id, "state": self._state}
+            alive = self._process is not None
+            return {
+                "id": self.id,
+                "name": spec.participant or self._folder.name,
+                "cloud": spec.cloud,
+                "account": spec.account,
+                "region": spec.region,
+                "zone": spec.zone,
+                "size": spec.size,
+                "state": self._state,
+                "public_ip": spec.public_ip,
+                "private_ip": spec.private_ip,
+                "bind": self._bind,
+                "pid": self._process.pid if self._process else None,
+                "ssh_ports": report.get("ssh_ports", []) if alive else [],
+                "ports": report.get("ports", []) if alive else [],
+                "egress": report.get("egress") if alive else None,
+                "host_key": report.get("host_key"),
+                "problems": report.get("problems", []),
+                "console": str(self._folder / "console.log"),
+                "root": str(self._folder / "root"),
+                "tags": dict(spec.tags),
+            }
+
+    # -- the thread ---------------------------------------------------------------------------------------------
+
+    def _live(self) -> None:
+        while True:
+            with self._changed:
+                while not self._something_to_do():
+                    self._changed.wait()
+                wanted, network = self.wanted, self._network
+            try:
+                if self._ended:
+                    self._bury()
+                elif wanted is None:
+                    self._end(0.0)
+                    self._remove()
+                    return
+                elif self._process is None:
+                    self._start(wanted, network)
+                elif not wanted.running or (self._told and self._told[0].boots != wanted.boots):
+                    self._end(SHUTDOWN_S)
+                else:
+                    self._send(
+                        {"do": "change", "machine": machine_to_json(wanted), "network": asdict(network)},
+                        (wanted, network),
+                    )
+            except OSError as error:
+                _LOG.exception("machine %s", self._folder.name)
+                with self._changed:
+                    self._state = "crashed"
+                    self._report = {"problems": [str(error)]}
+                    if wanted is not None:
+                        self._told = (wanted, network)
+
+    def _something_to_do(self) -> bool:
+        if self._ended or self.wanted is None:
+            return True
+        if self._process is None:
+            if not self.wanted.running:
+                if self._state != "crashed":
+                    self._state = "stopped"
+                return False
+            # A crashed machine stays down until its cloud stops or reboots it, so that somebody sees it.
+            return self._state != "crashed" or (self._told is not None and self._told[0].boots != self.wanted.boots)
+        return self._told != (self.wanted, self._network)
+
+    def _start(self, spec: MachineSpec, network: Network) -> None:
+        faults = self._faults.read()
+        name = spec.participant or ""
+        setup = MachineSetup(
+            machine=spec,
+            folder=str(self._folder),
+            volumes=str(self._volumes_folder),
+            bind=self._bind,
+            network=network,
+            never_ssh=name in faults.never_ssh,
+            wrong_host_key=name in faults.wrong_host_key,
+        )
+        path = self._folder / "setup.json"
+        setup.save(path)
+        with open(self._folder / "process.log", "a") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "deployer.sandbox.machines.process", str(path)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                cwd=self._folder,
+                env=_environment(setup.root),
+                start_new_session=True,
+                text=True,
+            )
+        with self._changed:
+            self._process, self._told, self._report, self._state = process, (spec, network), {}, "starting"
+        threading.Thread(
+            target=self._listen, args=(process,), name=f"reports of {self._folder.name}", daemon=True
+        ).start()
+
+    def _listen(self, process: subprocess.Popen[str]) -> None:
+        assert process.stdout is not None
+        for line in process.stdout:
+            with contextlib.suppress(ValueError), self._changed:
+                self._report = json.loads(line)
+                if self._state == "starting":
+                    self._state = "running"
+        process.wait()
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+
+    def _send(self, order: dict[str, Any], told: tuple[MachineSpec, Network] | None) -> None:
+        assert self._process is not None
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps(order) + "\n")
+            self._process.stdin.flush()
+        except (OSError, ValueError):
+            # It is ending: `_listen` will say so.
+            with self._changed:
+                self._changed.wait_for(lambda: self._ended, timeout=_KILL_AFTER_S)
+            return
+        if told is not None:
+            with self._changed:
+                self._told = told
+
+    def _end(self, grace: float) -> None:
+        """Ends the process and waits for it: in order within `grace` seconds, or at once with 0."""
+        process = self._process
+        if process is None:
+            return
+        with self._changed:
+            self._state = "stopping"
+        self._send({"do": "stop", "grace": grace}, None)
+        with self._changed:
+            ended = self._changed.wait_for(lambda: self._ended, timeout=_KILL_AFTER_S)
+        if not ended:
+            process.kill()
+            with self._changed:
+                self._changed.wait_for(lambda: self._ended)
+        self._bury()
+
+    def _bury(self) -> None:
+        """After the process has ended, whatever the cause: nothing that ran on the machine goes on."""
+        process = self._process
+        end_strays(os.fsencode(f"FEDSPAN_ROOT={self._folder / 'root'}"), exact=True)
+        with self._changed:
+            crashed = self._state in ("starting", "running")
+            self._state = "crashed" if crashed else "stopped"
+            self._ended, self._process = False, None
+            if crashed:
+                code = process.returncode if process else None
+                why = f"the machine's process ended ({code}): {self._folder / 'process.log'}"
+                self._report = {**self._report, "problems": [why]}
+                _LOG.warning("machine %s: %s", self._folder.name, why)
+        if process is not None:
+            for stream in (process.stdin, process.stdout):
+                if stream is not None:
+                    with contextlib.suppress(OSError):
+                        stream.close()
+
+    def _remove(self) -> None:
+        try:
+            disk.remove(self._folder)
+        except OSError as error:
+            _LOG.warning("machine %s: folder not removed: %s", self._folder.name, error)
+        self._released()
+        with self._changed:
+            self.gone = True
+            self._state = "terminated"
+
+
+def _environment(root: Path) -> dict[str, str]:
+    """The machine's own process gets nothing of its starter's environment but where programs and libraries are."""
+    kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH", "LANG") if name in os.environ}
+    return {
+        **kept,
+        "PYTHONPATH": str(Path(deployer.__file__).parent.parent),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "FEDSPAN_ROOT": str(root),  # the mark by which strays are found
+    }
+
+
+def end_strays(mark: bytes, exact: bool = False) -> int:
+    """Kills what a machine left behind when its process was killed. Returns how many there were."""
+    count = 0
+    while strays := tree.marked(mark, exact):
+        count += len(strays)
+        for pid in strays:
+            tree.send([pid, *tree.descendants(pid)], 9)
+        tree.pause_until_gone(strays)
+    return count

@@ -1,0 +1,62 @@
+"""A machine without clouds or daemon, for tests of what talks to machines by SSH."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from deployer.sandbox.addresses import take_block
+from deployer.sandbox.faults import FaultBook
+from deployer.sandbox.machines.driver import Driver
+from deployer.sandbox.model import MachineSpec
+
+
+class Machines:
+    """A driver and its addresses. `put` makes or changes a machine and returns its description when that is done."""
+
+    def __init__(self, home: Path) -> None:
+        self._block = take_block(str(home))
+        self.home = home
+        self.faults = FaultBook(home / "faults.json")
+        self.driver = Driver(home, str(self._block.public.network), self._block.private, self.faults)
+        self._specs: dict[str, MachineSpec] = {}
+        self.world = {"127.0.0.1": "198.51.100.10"}
+        self.driver.set_world(self.world)
+
+    def address(self) -> str:
+        """A free public address."""
+        return self._block.public.allocate("test")
+
+    def put(self, spec: MachineSpec, seconds: float = 20.0) -> dict[str, Any]:
+        self._specs[spec.id] = spec
+        self.driver.reconcile(self._specs.values())
+        if not self.driver.wait(seconds):
+            raise TimeoutError(f"machine {spec.id} is not there after {seconds} s: {self.driver.machines()}")
+        return next(machine for machine in self.driver.machines() if machine["id"] == spec.id)
+
+    def change(self, id: str, **changes: Any) -> dict[str, Any]:
+        return self.put(replace(self._specs[id], **changes))
+
+    def remove(self, id: str) -> None:
+        del self._specs[id]
+        self.driver.reconcile(self._specs.values())
+        self.driver.wait(20.0)
+
+    def close(self) -> None:
+        self.driver.close()
+        self._block.holder.close()
+
+
+@contextmanager
+def machines() -> Iterator[Machines]:
+    """Machines in a temporary folder; afterwards nothing of them is left."""
+    with tempfile.TemporaryDirectory(prefix="fedspan-") as home:
+        some = Machines(Path(home))
+        try:
+            yield some
+        finally:
+            some.close()
