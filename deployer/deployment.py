@@ -1,0 +1,159 @@
+"""What is to be deployed, by whom, and where its state lies: a lead's whole federation, or one kit by its owner."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from deployer.engine_home import EngineHome
+from deployer.errors import KitError, RefusedError, UsageError
+from deployer.keys import KeyStore
+from deployer.ledger import NOTHING_THERE, Ledger, check_realm
+from deployer.member import Member, from_spec
+from deployer.realm import Realm
+from startup_kits.kit import Kit
+
+if TYPE_CHECKING:
+    from startup_kits.spec import FederationSpec
+    from startup_kits.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """Everything that `plan`, `up` and `down` need to know.
+
+    Attributes:
+        by: `lead` (whole federation from its spec) or `owner` (one kit).
+        state_dir: `.fedspan`, or the owner's folder for the kit.
+        ssh_from: `auto`, or networks.
+        admins: networks of the admins' `from`, by e-mail address.
+        digest: changes whenever spec or kits do.
+    """
+
+    federation: str
+    owner: str
+    by: str
+    state_dir: Path
+    members: dict[str, Member]
+    ssh_from: str | tuple[str, ...]
+    admins: dict[str, tuple[str, ...]]
+    leads: tuple[Path, ...]
+    digest: str
+    realm: Realm
+    ledger: Ledger
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def keys(self) -> KeyStore:
+        """SSH keys and pins."""
+        return KeyStore(self.state_dir / "ssh")
+
+    @property
+    def home(self) -> EngineHome:
+        """Where the stacks live."""
+        return EngineHome(self.state_dir / "stacks", f"fedspan-{self.federation}")
+
+    @property
+    def server(self) -> Member | None:
+        """The server, where this deployment knows it."""
+        return self.members.get("server")
+
+    def chosen(self, names: Iterable[str]) -> list[Member]:
+        """The named participants, all of them by default.
+
+        Raises:
+            UsageError: one is not of this federation.
+        """
+        names = list(names)
+        for name in names:
+            if name not in self.members:
+                known = ", ".join(self.members)
+                raise UsageError(
+                    "not of this federation", participant=name, why=f"{self.federation} has {known}", next_step=known
+                )
+        return [member for name, member in self.members.items() if not names or name in names]
+
+    def ssh_networks(self) -> tuple[str, ...]:
+        """From where SSH is open: the spec's networks, or one's own address."""
+        return (f"{self.realm.my_address()}/32",) if isinstance(self.ssh_from, str) else self.ssh_from
+
+    def addresses(self) -> dict[str, str]:
+        """Addresses that the ledger knows, of participants in a cloud."""
+        return {
+            row.name: row.address
+            for row in self.ledger.participants()
+            if row.address and row.cloud and row.phase not in NOTHING_THERE
+        }
+
+    def bind(self) -> None:
+        """Make sure that the ledger belongs to this realm; stacks of a sandbox that is gone are reported and forgotten.
+
+        Raises:
+            RealmError: it belongs to the other kind.
+        """
+        forgotten = check_realm(self.ledger, self.realm.kind, self.realm.id)
+        if forgotten:
+            forget_stacks(self)
+            self.notes.append(f"the sandbox in which {', '.join(forgotten)} lived is gone, and they with it: forgotten")
+
+
+def forget_stacks(deployment: Deployment) -> None:
+    """Throw away stacks whose clouds no longer exist (only those of a sandbox: real clouds don't die)."""
+    import shutil
+
+    if deployment.realm.kind != "sandbox":
+        raise RefusedError("stacks of real clouds are never forgotten")
+    for folder in (deployment.home.state_dir, deployment.home.folder / "work"):
+        shutil.rmtree(folder, ignore_errors=True)
+    deployment.keys.destroy()
+
+
+def lead(workspace: Workspace, spec: FederationSpec, realm: Realm, *, verify: bool = True) -> Deployment:
+    """The federation of a spec; `verify` checks every kit's signature (and that there is one).
+
+    Raises:
+        KitError: a kit is missing, tampered with or of another CA.
+    """
+    from startup_kits.provision import ca_fingerprint
+
+    fingerprint = ca_fingerprint(workspace)
+    members: dict[str, Member] = {}
+    for name, part in spec.participants().items():
+        member = from_spec(part, workspace.kits_dir)
+        if member.kit.is_dir():
+            kit = Kit.verify(member.kit, fingerprint) if verify else Kit.open(member.kit)
+            member = member.with_kit(kit)
+        elif verify:
+            raise KitError("there is no kit yet", participant=name, next_step="fedspan provision")
+        members[name] = member
+    admins = {name: tuple(admin.from_) for name, admin in spec.admins.items()}
+    leads = tuple(workspace.kits_dir / name for name, admin in spec.admins.items() if admin.role == "lead")
+    ssh_from = spec.defaults.ssh_from
+    return Deployment(
+        federation=spec.name,
+        owner=spec.defaults.owner or next(iter(spec.admins), "unknown"),
+        by="lead",
+        state_dir=workspace.state_dir,
+        members=members,
+        ssh_from=ssh_from if isinstance(ssh_from, str) else tuple(ssh_from),
+        admins=admins,
+        leads=leads,
+        digest=digest(workspace.spec_path, [member.kit for member in members.values()]),
+        realm=realm,
+        ledger=Ledger(workspace.ledger_path),
+    )
+
+
+def digest(spec_path: Path | None, kits: Iterable[Path]) -> str:
+    """A short text that changes whenever the spec or a signed part of a kit does."""
+    sums = hashlib.sha256()
+    if spec_path is not None:
+        sums.update(spec_path.read_bytes())
+    for kit in kits:
+        signature = kit / "startup" / "signature.json"
+        sums.update(json.dumps([kit.name, signature.read_text() if signature.is_file() else None]).encode())
+    return sums.hexdigest()[:24]

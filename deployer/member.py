@@ -1,0 +1,130 @@
+"""One participant as the deployer sees it: what the spec (or a kit's owner) wants, completed from kit and catalogue."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, cast
+
+from startup_kits.errors import KitError
+
+if TYPE_CHECKING:
+    from stacks.args import Gpu
+    from stacks.catalogue import Offer
+    from stacks.names import Cloud
+    from startup_kits.kit import Kit
+    from startup_kits.spec import ParticipantSpec
+
+# GiB of the operating system's disk; images with GPU drivers and CUDA need more
+OS_DISK_GIB = 64
+GPU_OS_DISK_GIB = 160
+# GiB of the volume with the runtime's state, where the spec names none
+STATE_DISK_GIB = {"server": 64, "site": 32}
+
+
+@dataclass(frozen=True)
+class Member:
+    """A participant to be deployed. Sizes in GiB; `port` is the server's."""
+
+    name: str
+    role: Literal["server", "site"]
+    target: str
+    kit: Path
+    region: str | None = None
+    zone: str | None = None
+    size: str | None = None
+    gpu_count: int = 0
+    gpu_memory_gib: float = 0.0
+    disk_gib: float | None = None
+    spot: bool = False
+    account: str | None = None
+    profile: str | None = None
+    subscription: str | None = None
+    tenant: str | None = None
+    host: str | None = None
+    user: str | None = None
+    key: str | None = None
+    ssh_port: int | None = None
+    egress: tuple[str, ...] = ()
+    port: int | None = None
+    data: dict[str, str] = field(default_factory=dict, hash=False)
+
+    @property
+    def cloud(self) -> Cloud | None:
+        """`aws` or `azure` where the participant has a stack, else None."""
+        return cast("Cloud", self.target) if self.target in ("aws", "azure") else None
+
+    @property
+    def has_machine(self) -> bool:
+        """Whether we log in to its machine."""
+        return self.target != "kit"
+
+    @property
+    def gpus(self) -> Gpu | None:
+        """What the kit needs."""
+        from stacks.args import Gpu
+
+        return Gpu(self.gpu_count, self.gpu_memory_gib) if self.gpu_count else None
+
+    def offer(self) -> Offer:
+        """The machine's size, its GPUs and its list price. Only for a participant in a cloud."""
+        from stacks.catalogue import choose_size
+
+        assert self.cloud is not None, "only a participant in a cloud has a size"
+        return choose_size(self.cloud, self.gpus, self.size)
+
+    @property
+    def os_disk_gib(self) -> int:
+        """The operating system's disk."""
+        return GPU_OS_DISK_GIB if self.gpu_count or self.offer().gpus else OS_DISK_GIB
+
+    @property
+    def state_disk_gib(self) -> int:
+        """The volume with the runtime's state."""
+        return math.ceil(self.disk_gib) if self.disk_gib else STATE_DISK_GIB[self.role]
+
+    def with_kit(self, kit: Kit) -> Member:
+        """What the kit says goes before what the spec says: port and GPU needs.
+
+        Raises:
+            KitError: the kit is another participant's.
+        """
+        if (kit.name, kit.role) != (self.name, self.role):
+            raise KitError(f"{kit.path} is the kit of {kit.role} {kit.name}", participant=self.name)
+        return replace(
+            self,
+            port=kit.port if self.role == "server" else None,
+            gpu_count=kit.gpu_count or self.gpu_count,
+            gpu_memory_gib=kit.gpu_memory_gib or self.gpu_memory_gib,
+        )
+
+
+def from_spec(spec: ParticipantSpec, kits_dir: Path) -> Member:
+    """A participant of federation.yml."""
+    role: Literal["server", "site"] = "server" if spec.role == "server" else "site"
+    gpus = spec.gpus
+    return Member(
+        name=spec.name,
+        role=role,
+        target=spec.target,
+        kit=kits_dir / spec.name,
+        region=spec.region,
+        zone=spec.zone,
+        size=spec.size,
+        gpu_count=gpus.count if gpus else 0,
+        gpu_memory_gib=(gpus.memory or 0.0) if gpus else 0.0,
+        disk_gib=spec.disk,
+        spot=spec.spot,
+        account=spec.account,
+        profile=spec.profile,
+        subscription=spec.subscription,
+        tenant=spec.tenant,
+        host=spec.host,
+        user=spec.user,
+        key=spec.key,
+        ssh_port=spec.ssh_port,
+        egress=tuple(spec.egress),
+        port=getattr(spec, "port", None),
+        data=dict(getattr(spec, "data", {})),
+    )

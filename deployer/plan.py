@@ -1,0 +1,219 @@
+"""A plan: what `up` would do to whom, what it costs, what will be open. Pure data, to show, to save and to compare.
+
+A saved plan (`plan --out FILE`) is applied by `up --plan FILE`: what the engine wants then must be contained in what
+the plan shows. Less is fine (an `up` that was interrupted has done a part), more is refused.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from deployer.engine_events import Action, Step
+from deployer.errors import RefusedError, UsageError
+from deployer.ingress import Opening
+from startup_kits.workspace import write_private
+
+PLAN_VERSION = 1
+
+
+@dataclass(frozen=True)
+class ParticipantPlan:
+    """One participant's part. `usd_hour` is the list price in USD an hour as of `as_of`; None: unknown.
+
+    `steps` are what the engine will do; `note` says why there are none where that needs a word.
+    """
+
+    name: str
+    role: str
+    target: str
+    place: str = ""
+    zone: str = ""
+    size: str = ""
+    gpus: str = ""
+    usd_hour: float | None = None
+    as_of: str = ""
+    steps: tuple[Step, ...] = ()
+    openings: tuple[Opening, ...] = ()
+    note: str = ""
+
+    def count(self, action: Action) -> int:
+        """How many resources that happens to."""
+        return sum(1 for step in self.steps if step.action == action)
+
+    @property
+    def replaces_machine(self) -> bool:
+        """Whether its machine is replaced: then it gets a new host key."""
+        return any(step.action == "replace" and step.type in VM_TYPES for step in self.steps)
+
+    def document(self) -> dict[str, Any]:
+        """As JSON."""
+        return {
+            "name": self.name,
+            "role": self.role,
+            "target": self.target,
+            "region": self.place or None,
+            "zone": self.zone or None,
+            "size": self.size or None,
+            "gpus": self.gpus or None,
+            "usd_hour": self.usd_hour,
+            "price_as_of": self.as_of or None,
+            "create": self.count("create"),
+            "update": self.count("update"),
+            "replace": self.count("replace"),
+            "delete": self.count("delete"),
+            "steps": [step.document() for step in self.steps],
+            "open": [opening.document() for opening in self.openings],
+            "note": self.note or None,
+        }
+
+
+VM_TYPES = frozenset({"aws:ec2/instance:Instance", "azure-native:compute:VirtualMachine"})
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All participants' parts, for one realm, one spec and one set of kits."""
+
+    federation: str
+    realm: str
+    realm_id: str
+    digest: str
+    made: str
+    participants: tuple[ParticipantPlan, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def changes(self) -> int:
+        """How many resources change."""
+        return sum(len(part.steps) for part in self.participants)
+
+    @property
+    def usd_hour(self) -> float | None:
+        """The machines' list price together, an hour; None when one of them is unknown."""
+        prices = [part.usd_hour for part in self.participants if part.size]
+        known = [price for price in prices if price is not None]
+        return sum(known) if len(known) == len(prices) else None
+
+    def part(self, name: str) -> ParticipantPlan | None:
+        """One participant's part."""
+        return next((part for part in self.participants if part.name == name), None)
+
+    def document(self) -> dict[str, Any]:
+        """As JSON."""
+        return {
+            "version": PLAN_VERSION,
+            "federation": self.federation,
+            "realm": self.realm,
+            "realm_id": self.realm_id,
+            "digest": self.digest,
+            "made": self.made,
+            "changes": self.changes,
+            "usd_hour": self.usd_hour,
+            "participants": [part.document() for part in self.participants],
+            "notes": list(self.notes),
+        }
+
+    def save(self, path: Path) -> None:
+        """Write it (0600): it names addresses and accounts' resources."""
+        write_private(path, (json.dumps(self.document(), indent=1) + "\n").encode())
+
+
+def now() -> str:
+    """The time that a plan carries, UTC."""
+    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def read(path: Path) -> Plan:
+    """A saved plan.
+
+    Raises:
+        UsageError: there is none, or it is of another version.
+    """
+    try:
+        document = json.loads(path.read_text())
+        if document["version"] != PLAN_VERSION:
+            raise UsageError(f"{path} is a plan of another fedspan", next_step="fedspan plan --out FILE")
+        return Plan(
+            federation=document["federation"],
+            realm=document["realm"],
+            realm_id=document["realm_id"],
+            digest=document["digest"],
+            made=document["made"],
+            participants=tuple(_part(entry) for entry in document["participants"]),
+            notes=tuple(document.get("notes", ())),
+        )
+    except OSError as error:
+        raise UsageError(f"{path} can't be read", why=error.strerror, next_step="fedspan plan --out FILE") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{path} is no plan", why=f"{type(error).__name__}: {error}") from None
+
+
+def _part(entry: Mapping[str, Any]) -> ParticipantPlan:
+    return ParticipantPlan(
+        name=entry["name"],
+        role=entry["role"],
+        target=entry["target"],
+        place=entry["region"] or "",
+        zone=entry["zone"] or "",
+        size=entry["size"] or "",
+        gpus=entry["gpus"] or "",
+        usd_hour=entry["usd_hour"],
+        as_of=entry["price_as_of"] or "",
+        steps=tuple(
+            Step(step["urn"], step["type"], step["name"], step["action"], tuple(step["reasons"]))
+            for step in entry["steps"]
+        ),
+        openings=tuple(
+            Opening(one["port"], one["from"] or "192.0.2.1/32", one["who"], one["from"] is None)
+            for one in entry["open"]
+        ),
+        note=entry["note"] or "",
+    )
+
+
+def check_same(saved: Plan, fresh: Plan) -> None:
+    """Refuse to apply a saved plan to anything but what it was made for. Pure.
+
+    Raises:
+        RefusedError: spec or kits changed, another realm, or the engine wants what the plan does not show.
+    """
+    again = "fedspan plan --out FILE makes a new one"
+    if (saved.federation, saved.realm, saved.realm_id) != (fresh.federation, fresh.realm, fresh.realm_id):
+        raise RefusedError(
+            "the plan was made for something else",
+            why=f"it is for {saved.federation} in {saved.realm} {saved.realm_id}",
+            next_step=again,
+        )
+    if saved.digest != fresh.digest:
+        raise RefusedError("federation.yml or a kit has changed since the plan was made", next_step=again)
+    news = []
+    for part in fresh.participants:
+        shown = saved.part(part.name)
+        if shown is None:
+            news.append(f"{part.name} is not in it")
+            continue
+        seen = {(step.action, _stable_name(step)) for step in shown.steps}
+        news += [
+            f"{part.name}: {step.action} {step.title}"
+            for step in part.steps
+            if (step.action, _stable_name(step)) not in seen and not _is_awaited_rule(step, shown)
+        ]
+    if news:
+        raise RefusedError("the engine wants what the plan does not show", why="; ".join(news), next_step=again)
+
+
+def _stable_name(step: Step) -> tuple[str, str]:
+    return step.type, step.name
+
+
+def _is_awaited_rule(step: Step, shown: ParticipantPlan) -> bool:
+    """A rule for an address that was not known when the plan was made, and was shown as such."""
+    rules = ("aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule", "azure-native:network:SecurityRule")
+    if step.action != "create" or step.type not in rules:
+        return False
+    return any(opening.pending for opening in shown.openings)

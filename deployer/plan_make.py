@@ -1,0 +1,204 @@
+"""From a deployment to its plan: typed arguments for each stack, then the engine's preview where a stack exists.
+
+A stack that holds nothing yet can only be made whole, so its plan is read from `stacks.resources.describe`, without an
+engine. Where something stands, the engine is asked what it would change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from deployer import engine as engines
+from deployer.deployment import Deployment
+from deployer.engine import Preview, Program, StackEngine
+from deployer.engine_events import Step
+from deployer.ingress import Opening, cidrs, runtime_openings, ssh_openings
+from deployer.member import Member
+from deployer.plan import ParticipantPlan, Plan, now
+from stacks.args import HostKey, ParticipantArgs
+from stacks.names import Stage
+from stacks.program import participant_program
+from stacks.resources import describe
+
+
+@dataclass
+class Part:
+    """What is known of one participant while `plan` or `up` works.
+
+    Attributes:
+        state: the stack's checkpoint; None without a stack.
+        args: what the full program is made from, with what was known when the plan was made.
+        preview: what the engine said, where it was asked.
+    """
+
+    member: Member
+    state: dict[str, Any] | None = None
+    args: ParticipantArgs | None = None
+    preview: Preview | None = None
+    access: Any = None
+    openings: tuple[Opening, ...] = ()
+
+    @property
+    def has_address(self) -> bool:
+        """Whether the stack has its static address, so that the smaller program must not run any more."""
+        return engines.has_address(self.state)
+
+    @property
+    def holds_something(self) -> bool:
+        """Whether the stack holds resources of a cloud."""
+        return bool(engines.cloud_resources(self.state))
+
+    def program(self, stage: Stage = "full") -> Program:
+        """The stack's program for what is known now."""
+        assert self.member.cloud is not None, "only a participant in a cloud has a program"
+        assert self.args is not None, "args are made first"
+        return participant_program(self.member.cloud, self.args, self.access, stage)
+
+
+@dataclass
+class Planner:
+    """Makes arguments and plans for one deployment."""
+
+    deployment: Deployment
+    addresses: dict[str, str] = field(default_factory=dict)
+    _networks: tuple[str, ...] = ()
+
+    def ssh_networks(self) -> tuple[str, ...]:
+        """From where SSH is open; one's own address is asked for once."""
+        if not self._networks:
+            self._networks = tuple(self.deployment.ssh_networks())
+        return self._networks
+
+    def openings(self, member: Member) -> tuple[Opening, ...]:
+        """What will be open on a participant's machine, with the addresses known so far."""
+        if member.cloud is None:
+            return ()
+        port = member.ssh_port or self.deployment.realm.ssh_port
+        found = ssh_openings(port, self.ssh_networks())
+        if member.role == "server":
+            found += runtime_openings(
+                member,
+                self.deployment.members.values(),
+                self.addresses,
+                self.deployment.ledger.allowed(),
+                self.deployment.admins,
+            )
+        return tuple(found)
+
+    def arguments(self, member: Member) -> ParticipantArgs:
+        """The typed arguments of a participant's stack. Raises StackArgumentError for what no cloud would take."""
+        deployment = self.deployment
+        port = member.ssh_port or deployment.realm.ssh_port
+        openings = self.openings(member)
+        host = deployment.keys.host(member.name)
+        server = member.role == "server"
+        assert member.region is not None, "the spec names a region for every participant in a cloud"
+        return ParticipantArgs(
+            federation=deployment.federation,
+            deployment=deployment.ledger.deployment(),
+            participant=member.name,
+            role=member.role,
+            owner=deployment.owner,
+            region=member.region,
+            zone=member.zone,
+            size=member.offer().size,
+            gpus=member.gpus,
+            os_disk_gib=member.os_disk_gib,
+            state_disk_gib=member.state_disk_gib,
+            ssh_port=port,
+            runtime_port=member.port if server else None,
+            ssh_ingress=cidrs(openings, port),
+            runtime_ingress=cidrs(openings, member.port or 0) if server else (),
+            public_key=deployment.keys.login(deployment.federation).public,
+            host_key=HostKey(host.private, host.public),
+            spot=member.spot,
+        )
+
+    def prepare(self, member: Member, engine: StackEngine | None) -> Part:
+        """Everything but the engine's opinion: state, identity, arguments."""
+        part = Part(member)
+        if member.cloud is None or engine is None:
+            return part
+        part.access = self.deployment.realm.access(member.cloud, member)
+        part.state = engine.state()
+        if part.has_address and (address := address_in(part.state)):
+            self.addresses[member.name] = address
+        return part
+
+    def complete(self, part: Part, engine: StackEngine | None, plan_name: str | None = None) -> None:
+        """Arguments with all known addresses; then the engine's preview, where something stands already."""
+        if part.member.cloud is None or engine is None:
+            return
+        part.openings = self.openings(part.member)
+        part.args = self.arguments(part.member)
+        part.program()  # whatever no cloud would take is refused now
+        if part.holds_something:
+            part.preview = engine.preview(part.program(), plan_name)
+
+    def participant_plan(self, part: Part) -> ParticipantPlan:
+        """What to show of one participant."""
+        member = part.member
+        plan = ParticipantPlan(member.name, member.role, member.target)
+        if member.target == "kit":
+            return replace(plan, note="its owner starts the kit; awaited, never waited for")
+        if member.target == "host":
+            return replace(plan, place=member.host or "", note="by SSH; its firewall is not ours")
+        assert member.cloud is not None, "the remaining targets are clouds"
+        assert part.args is not None, "a participant in a cloud has arguments"
+        offer = member.offer()
+        return replace(
+            plan,
+            place=member.region or "",
+            zone=member.zone or "",
+            size=offer.size,
+            gpus=f"{offer.gpus}x {offer.gpu_model} {offer.gpu_memory_gib:g} GiB" if offer.gpus else "",
+            usd_hour=offer.usd_hour,
+            as_of=offer.as_of,
+            steps=part.preview.steps if part.preview else all_created(part),
+            openings=part.openings,
+        )
+
+    def plan(self, parts: Mapping[str, Part]) -> Plan:
+        """What to show of everybody."""
+        deployment = self.deployment
+        gone = [
+            row.name
+            for row in deployment.ledger.participants()
+            if row.name not in deployment.members and row.cloud and row.phase not in ("down", "planned")
+        ]
+        notes = [*deployment.notes]
+        if gone:
+            notes.append(
+                f"no longer in federation.yml, still deployed: {', '.join(gone)} (fedspan down {' '.join(gone)})"
+            )
+        return Plan(
+            federation=deployment.federation,
+            realm=deployment.realm.kind,
+            realm_id=deployment.realm.id,
+            digest=deployment.digest,
+            made=now(),
+            participants=tuple(self.participant_plan(part) for part in parts.values()),
+            notes=tuple(notes),
+        )
+
+
+def all_created(part: Part) -> tuple[Step, ...]:
+    """The steps of a stack that holds nothing yet: everything is created."""
+    assert part.member.cloud is not None, "only a participant in a cloud has resources"
+    assert part.args is not None, "args are made first"
+    resources = describe(part.member.cloud, part.args, "full")
+    return tuple(Step(f"new::{entry.type}::{entry.name}", entry.type, entry.name, "create") for entry in resources)
+
+
+def address_in(state: Mapping[str, Any] | None) -> str | None:
+    """The public address that a checkpoint exports."""
+    for entry in (state or {}).get("resources") or []:
+        if entry["type"] == "pulumi:pulumi:Stack":
+            address = (entry.get("outputs") or {}).get("public_ip")
+            return address if isinstance(address, str) else None
+    return None
+
+
+EngineFor = Callable[[Member], "StackEngine | None"]
