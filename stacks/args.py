@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal
 
+from stacks.azure_zones import has_zones
 from stacks.errors import StackArgumentError
 from stacks.names import NAME, Cloud, key_fingerprint
 
@@ -267,6 +268,8 @@ def check_for(cloud: Cloud, args: ParticipantArgs) -> None:
         raise fail("size", f"{args.size} has an Arm processor; the images are for x86-64", "like Standard_D4s_v5")
     if args.zone is not None and args.zone not in ("1", "2", "3"):
         raise fail("zone", f"{args.zone!r} is no zone; Azure's are 1, 2 and 3", "zone: 1")
+    if args.zone is not None and not has_zones(args.region):
+        raise fail("zone", f"{args.region} has no zones that are known here", "leave zone out")
 
 
 def _is_public_key(line: str) -> bool:
