@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from deployer.sandbox.aws.query import Query
+from deployer.sandbox.aws.query import Query, Refused
 from deployer.sandbox.aws.rules_machines import place_of
 from deployer.sandbox.aws.world import World
 
@@ -59,6 +59,45 @@ def _fill_in_run(query: Query, world: World) -> None:
     query.params.setdefault(f"{root}.Ebs.VolumeType", "gp3")
     query.params.setdefault(f"{root}.Ebs.DeleteOnTermination", "true")
     query.params[f"{root}.Ebs.SnapshotId"] = image.ebs_snapshot.id
+
+
+# -- instead ---------------------------------------------------------------------------------------------------
+def answer(query: Query, world: World) -> bytes | None:
+    """EC2's answer to what moto would do wrong or not at all, done here; None for all that moto does."""
+    if query.action == "ModifySecurityGroupRules":
+        _modify_rules(query, world)
+        return b"<ModifySecurityGroupRulesResponse><return>true</return></ModifySecurityGroupRulesResponse>"
+    return None
+
+
+def _modify_rules(query: Query, world: World) -> None:
+    """moto changes IPv4 rules with ports only; here every kind of source, and all protocols."""
+    group = world.group(query.need("GroupId"))
+    every = {rule.id: rule for rule in [*group.ingress_rules, *group.egress_rules]}
+    for item in query.groups("SecurityGroupRule"):
+        rule = every.get(item.get("SecurityGroupRuleId", ""))
+        if rule is None:
+            raise Refused(
+                "InvalidSecurityGroupRuleId.NotFound",
+                f"The security group rule ID '{item.get('SecurityGroupRuleId')}' does not exist",
+            )
+        new = {key.removeprefix("SecurityGroupRule."): value for key, value in item.items()}
+        text = {"Description": new["Description"]} if new.get("Description") else {}
+        rule.ip_protocol = new["IpProtocol"]
+        ports = new["IpProtocol"] != "-1"
+        rule.from_port = int(new["FromPort"]) if ports and "FromPort" in new else None
+        rule.to_port = int(new["ToPort"]) if ports and "ToPort" in new else None
+        if "CidrIpv4" in new:
+            rule.ip_range = {"CidrIp": new["CidrIpv4"], **text}
+        elif "CidrIpv6" in new:
+            rule.ip_range = {"CidrIpv6": new["CidrIpv6"], **text}
+        elif "ReferencedGroupId" in new:
+            rule.source_group = {
+                "GroupId": world.group(new["ReferencedGroupId"]).id,
+                "OwnerId": world.account,
+                "UserId": world.account,
+                **text,
+            }
 
 
 # -- after -----------------------------------------------------------------------------------------------------

@@ -1,8 +1,8 @@
 """AWS in the sandbox: moto over HTTP on loopback, behind a layer that refuses what EC2 refuses.
 
 Whoever calls, the `aws` plugin or a plain boto3 client, meets the same layer: it knows the sandbox's credentials and
-says whose account a call is for, checks EC2's rules, honours client tokens, hands out Elastic IPs from the sandbox's own
-addresses, and tells after each change that something has changed. Only EC2, STS and SSM are served.
+says whose account a call is for, checks EC2's rules, honours client tokens, hands out Elastic IPs from the sandbox's
+own addresses, and tells after each change that something has changed. Only EC2, STS and SSM are served.
 """
 
 from __future__ import annotations
@@ -146,6 +146,8 @@ class MotoServer:
             rules.check(query, world)
             if query.flag("DryRun"):
                 return self._call_moto(app, environ, query.encode())
+            if (own := mend.answer(query, world)) is not None:
+                return _plain(200, "text/xml", own)
             before = mend.look(query, world)
             undo = mend.fill_in(query, world, self._addresses)
             answer = self._call_moto(app, environ, query.encode())
