@@ -48,7 +48,7 @@ def scan(root: str, keep: Collection[str] = ()) -> Manifest:
     """The manifest of a folder.
 
     Args:
-        keep: relative paths that are left out (and survive a replacement on the machine).
+        keep: relative paths, of files or folders, that are left out (and survive a replacement on the machine).
 
     Raises:
         Refused: a symbolic link, a device, a socket or a pipe, by its path; a name that is not UTF-8.
@@ -219,8 +219,8 @@ def build(source: Source, manifest: Manifest, need: list[str], destination: str,
             os.link(os.path.join(destination, path), os.path.join(new, path), follow_symlinks=False)
     for path in keep:
         old = os.path.join(destination, path)
-        if os.path.isfile(old) and os.path.isdir(os.path.dirname(os.path.join(new, path))):
-            os.link(old, os.path.join(new, path), follow_symlinks=False)
+        if os.path.lexists(old) and os.path.isdir(os.path.dirname(os.path.join(new, path))):
+            carry(old, os.path.join(new, path))
     for path in reversed(folders):
         if sync_each:
             sync_folder(os.path.join(new, path))
@@ -230,6 +230,17 @@ def build(source: Source, manifest: Manifest, need: list[str], destination: str,
         sync_folder(new)
     else:
         os.sync()
+
+
+def carry(old: str, new: str) -> None:
+    """The same file or folder under a second name: files as hard links, so that the old folder stays whole."""
+    if os.path.isdir(old) and not os.path.islink(old):
+        os.mkdir(new, 0o700)
+        for name in os.listdir(old):
+            carry(os.path.join(old, name), os.path.join(new, name))
+        shutil.copystat(old, new)
+    elif os.path.isfile(old):
+        os.link(old, new, follow_symlinks=False)
 
 
 def receive(destination: str, keep: list[str], owner: str = "") -> None:

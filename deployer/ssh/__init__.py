@@ -11,10 +11,8 @@ from deployer.ssh.connect import scan_host_key
 from deployer.ssh.machine import Machine, connect
 from deployer.ssh.pins import (
     HostKeyPin,
-    ensure_deployment_key,
     fingerprint,
     forget_host_key,
-    new_key_pair,
     pin_host_key,
     read_pins,
 )
@@ -26,10 +24,8 @@ __all__ = [
     "Machine",
     "Session",
     "connect",
-    "ensure_deployment_key",
     "fingerprint",
     "forget_host_key",
-    "new_key_pair",
     "pin_host_key",
     "read_pins",
     "scan_host_key",

@@ -31,6 +31,10 @@ class Machine(Session):
         """What the machine is; asked once."""
         return self._facts
 
+    def forget_facts(self) -> None:
+        """Asks again next time: the machine has changed since."""
+        self.__dict__.pop("_facts", None)
+
     def path(self, absolute: str) -> str:
         """An absolute path of the product, under the machine's root."""
         return self.facts().path(absolute)

@@ -1,4 +1,4 @@
-"""Host keys that are known before the first connection, and the key that a deployment logs in with.
+"""Host keys that are known before the first connection.
 
 The file is OpenSSH's `known_hosts` format, so that plain `ssh -o UserKnownHostsFile=…` works with it too. One line a
 key: `[address]:port ssh-ed25519 AAAA…` (`address` alone for port 22, as OpenSSH writes it).
@@ -15,9 +15,6 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 
 def host_label(address: str, port: int) -> str:
@@ -93,34 +90,6 @@ def forget_host_key(known_hosts: Path, address: str, port: int) -> None:
     if known_hosts.exists():
         with _edited(known_hosts) as lines:
             _drop(lines, address, port)
-
-
-def new_key_pair(comment: str = "fedspan") -> tuple[str, str]:
-    """A new ed25519 key: (private in OpenSSH's PEM format, unencrypted; public as one line)."""
-    key = Ed25519PrivateKey.generate()
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
-    )
-    public = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
-    return private.decode(), f"{public.decode()} {comment}"
-
-
-def ensure_deployment_key(path: Path, comment: str = "fedspan") -> str:
-    """Makes the deployment's login key at `path` (0600; `path.pub` beside it) unless it is there.
-
-    Returns:
-        the public key, one line.
-    """
-    public_path = path.with_name(path.name + ".pub")
-    if path.exists():
-        key = serialization.load_ssh_private_key(path.read_bytes(), password=None)
-        public = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
-        return f"{public.decode()} {comment}"
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    private, public_line = new_key_pair(comment)
-    _write_whole(path, private, 0o600)
-    _write_whole(public_path, public_line + "\n", 0o644)
-    return public_line
 
 
 def _drop(lines: list[str], address: str, port: int) -> None:

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from deployer.ssh import HostKeyPin, Machine, connect, ensure_deployment_key, new_key_pair, pin_host_key
+from deployer.keys import KeyPair, KeyStore, make_pair
+from deployer.ssh import HostKeyPin, Machine, connect, pin_host_key
 
 SERVER = Path(__file__).with_name("ssh_server.py")
 
@@ -51,12 +52,13 @@ MakeMachine = Callable[..., Box]
 def make_machine(tmp_path: Path) -> Iterator[MakeMachine]:
     """Starts machines; `make_machine(name, pin=False, **spec)`. All are stopped afterwards."""
     made: list[Box] = []
-    public_key = ensure_deployment_key(tmp_path / "ssh" / "id_ed25519")
+    keys = KeyStore(tmp_path / "ssh")
+    public_key = keys.login("digits").public
 
-    def make(name: str = "m1", *, pin: bool = True, host_key: tuple[str, str] | None = None, **spec: Any) -> Box:
-        private, public = host_key or new_key_pair(name)
+    def make(name: str = "m1", *, pin: bool = True, host_key: KeyPair | None = None, **spec: Any) -> Box:
+        pair = host_key or make_pair(name)
         root = tmp_path / name
-        full = {"root": str(root), "host_key": private, "public_key": public_key, **spec}
+        full = {"root": str(root), "host_key": pair.private, "public_key": public_key, **spec}
         process = subprocess.Popen([sys.executable, str(SERVER), json.dumps(full)], stdout=subprocess.PIPE)
         assert process.stdout is not None
         line = process.stdout.readline()
@@ -67,12 +69,12 @@ def make_machine(tmp_path: Path) -> Iterator[MakeMachine]:
             json.loads(line)["port"],
             tmp_path / "ssh" / "id_ed25519",
             tmp_path / "ssh" / "known_hosts",
-            public,
+            pair.public,
             process,
         )
         made.append(machine)
         if pin:
-            pin_host_key(machine.known_hosts, HostKeyPin(machine.address, machine.port, public))
+            pin_host_key(machine.known_hosts, HostKeyPin(machine.address, machine.port, pair.public))
         return machine
 
     yield make

@@ -1,0 +1,302 @@
+"""From a bare machine to a running participant, over one SSH connection and without a network there.
+
+Facts, the bundle into a virtual environment of its own, the kit, its verification by the code that was pushed, the
+server's address, the start. Each step is skipped where the machine already has it, by content: the same bundle, kit
+and endpoint on a running machine change nothing; another endpoint is written and read by the agent at its next attempt
+to connect, without a restart; another bundle or kit means a restart.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from deployer.bundle import Bundle, build_bundle
+from deployer.errors import KitError, MachineError
+from deployer.facts import MachineFacts
+from deployer.logs import LogRequest, read_log
+from deployer.service import BUNDLE, KIT, OPT, Launch, Service
+from deployer.ssh.machine import Machine
+from deployer.ssh.session import OnLine
+from deployer.targets import Target
+from startup_kits.kit import ENDPOINT, Kit
+from startup_kits.layout import endpoint_file
+
+CLOUD_INIT_DEADLINE_S = 300.0
+"""cloud-init on a large image takes a minute or two; a package mirror that hangs must not hang us for ever."""
+
+INSTALL_DEADLINE_S = 600.0
+
+DISK_NEEDED = 1 << 30
+"""Bytes: environment 130 MB, bundle 45 MB, twice while one replaces the other, and room for state."""
+
+KEPT_IN_KIT = (ENDPOINT, "transfer")
+"""Belongs to the machine: the address is written apart from the signed content, transfer/ is the participant's own."""
+
+OnProgress = Callable[[str, str], None]
+"""Called with (step, detail); steps in order: boot, bundle, install, kit, verify, start."""
+
+# Words 1 to 4: interpreter, environment, pip's wheel, folder of wheels. The marker comes last and is what counts.
+_INSTALL = """\
+set -eu
+umask 022
+rm -rf "$2"
+"$1" -m venv --without-pip "$2"
+"$2/bin/python" "$3/pip" install --quiet --no-index --no-deps --no-compile --no-cache-dir --no-input \\
+  --disable-pip-version-check --no-warn-script-location --root-user-action ignore "$4"/*.whl
+: > "$2/.fedspan-installed"
+sync "$2/.fedspan-installed"
+"""
+
+
+@dataclass
+class Installed:
+    """What an installation did.
+
+    Attributes:
+        changed: the steps that changed something, in order; empty where everything was already so.
+        seconds: wall time of each step that ran.
+        sent_bytes: bytes of bundle and kit that went over the wire.
+        bundle: the bundle that runs now.
+    """
+
+    bundle: Bundle
+    changed: list[str] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    sent_bytes: int = 0
+
+
+def install_participant(
+    machine: Machine,
+    kit_path: Path,
+    bundle_cache: Path | None,
+    endpoint: str | None,
+    labels: Mapping[str, str],
+    on_progress: OnProgress | None = None,
+    *,
+    ca_fingerprint: str | None = None,
+    extra: Sequence[str] = (),
+) -> Installed:
+    """Makes a machine run a participant; does what is missing and nothing else.
+
+    Args:
+        machine: logged in to.
+        kit_path: the participant's kit here. It is verified before anything is sent.
+        bundle_cache: folder of wheels and bundles, None for `$XDG_CACHE_HOME/fedspan`.
+        endpoint: the server's `HOST:PORT`, None while it is not known.
+        labels: what the runtime tells the server about its deployment (deployed-by, target, region).
+        on_progress: told of each step.
+        ca_fingerprint: CA that the kit must be of, by default the one it names itself.
+        extra: further requirements for the environment.
+
+    Raises:
+        KitError: the kit is refused, here or by the machine.
+        MachineError: the machine lacks something, or a step failed there.
+        UnreachableError: the connection broke; the next call goes on from there.
+    """
+    tell = on_progress or (lambda step, detail: None)
+    kit = Kit.verify(kit_path, ca_fingerprint)
+    clock = _Clock()
+
+    tell("boot", "waiting for the machine to finish booting")
+    facts = await_boot(machine)
+    check_facts(facts, machine.name)
+    service = Service(machine)
+    service.prepare()
+    clock.lap("boot")
+
+    tell("bundle", f"wheels for {Target.of(facts)}")
+    bundle = build_bundle(Target.of(facts), bundle_cache, extra)
+    done = Installed(bundle, seconds=clock.seconds)
+    clock.lap("bundle")
+
+    venv = f"{facts.path(OPT)}/venv-{bundle.tree[:16]}"
+    if not _environment_exists(machine, venv):
+        _install(machine, bundle, venv, done, clock, tell)
+
+    tell("kit", "pushing the kit")
+    pushed = machine.put_tree(kit.path, facts.path(KIT), keep=KEPT_IN_KIT, privileged=True, owner=service.owner)
+    text = endpoint_file(endpoint, kit.endpoint().proxy)
+    written = machine.put_file(text.encode(), f"{facts.path(KIT)}/{ENDPOINT}", privileged=True, owner=service.owner)
+    done.sent_bytes += pushed.sent_bytes + written.sent_bytes
+    done.changed += [name for name, one in (("kit", pushed), ("endpoint", written)) if one.changed]
+    clock.lap("kit")
+
+    launch = Launch(
+        bundle=bundle.tree,
+        kit=pushed.tree,
+        venv=venv,
+        description=f"fedspan runtime: {kit.name} of {kit.federation}",
+        ca_fingerprint=kit.ca_fingerprint,
+        labels=labels,
+        port=kit.port if kit.role == "server" else None,
+    )
+    if done.changed:
+        tell("verify", "the machine verifies the kit")
+        verify_there(service, launch)
+        clock.lap("verify")
+    tell("start", "starting the runtime")
+    if service.start(launch):
+        done.changed.append("started")
+        _drop_other_environments(machine, venv)
+    clock.lap("start")
+    return done
+
+
+def await_boot(machine: Machine) -> MachineFacts:
+    """The machine's facts, once cloud-init is done there (sudo and the state volume come from it)."""
+    facts = machine.facts()
+    if not facts.cloud_init:
+        return facts
+    done = machine.run(["cloud-init", "status", "--wait"], check=False, timeout_s=CLOUD_INIT_DEADLINE_S)
+    if done.status not in (0, 2):  # 2: done, with warnings about something that was recovered
+        said = machine.run(["cloud-init", "status", "--long"], check=False, timeout_s=30).stdout
+        raise MachineError(
+            "cloud-init failed on the machine",
+            participant=machine.name,
+            why=said.strip() or done.stdout.strip() or None,
+            next_step=f"fedspan ssh {machine.name} -- sudo tail -50 /var/log/cloud-init-output.log",
+        )
+    machine.forget_facts()
+    return machine.facts()
+
+
+def check_facts(facts: MachineFacts, name: str) -> None:
+    """Raises MachineError where the machine lacks what an installation needs."""
+    if facts.implementation != "cpython":
+        raise MachineError(
+            f"the machine's python3 is {facts.implementation}",
+            participant=name,
+            next_step="install CPython 3.10 or newer there",
+        )
+    if not facts.has_venv:
+        raise MachineError(
+            "the machine's Python has no venv module",
+            participant=name,
+            next_step="install python3-venv (Debian, Ubuntu) or python3-libs (Fedora) there",
+        )
+    if not facts.writable and not facts.sudo and facts.uid != 0:
+        raise MachineError(
+            f"{facts.user} may not write {facts.path(OPT)}",
+            participant=name,
+            why="it is not root, and sudo asks for a password",
+            next_step=f"on the machine, allow {facts.user} `sudo` without a password",
+        )
+    if facts.disk_free < DISK_NEEDED:
+        raise MachineError(
+            f"the machine has {facts.disk_free >> 20} MB of free disk for {facts.path(OPT)}",
+            participant=name,
+            why=f"an installation needs {DISK_NEEDED >> 20} MB",
+            next_step="set a larger `disk` in federation.yml, or make room there",
+        )
+
+
+def verify_there(service: Service, launch: Launch) -> None:
+    """Has the machine verify its kit with the code that was pushed to it.
+
+    Raises:
+        KitError: it refuses the kit.
+    """
+    machine = service.machine
+    done = machine.run_privileged(service.verify_argv(launch), check=False, timeout_s=120)
+    if done.status == KitError.exit_code:
+        lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+        raise KitError(
+            "the machine refuses its kit",
+            participant=machine.name,
+            why=lines[0].removeprefix("error: ") if lines else None,
+            next_step=f"fedspan up {machine.name}: the kit is pushed anew where it differs from the one here",
+        )
+    if done.status != 0:
+        raise machine.failed(done)
+
+
+def runtime_status(machine: Machine) -> dict[str, Any] | None:
+    """What the runtime on a machine says about itself; None where it is not installed or not running."""
+    return Service(machine).status()
+
+
+def runtime_stop(machine: Machine) -> bool:
+    """Stops the runtime on a machine cleanly; whether it was running."""
+    return Service(machine).stop()
+
+
+def runtime_remove(machine: Machine, *, keep_state: bool = False) -> None:
+    """Stops the runtime and removes what was installed: for machines that are not taken down with their stack."""
+    Service(machine).remove(keep_state=keep_state)
+
+
+def runtime_log(
+    machine: Machine,
+    on_line: OnLine | None = None,
+    *,
+    tail: int | None = 200,
+    since: datetime | None = None,
+    follow: bool = False,
+) -> str:
+    """The runtime's log; see `deployer.logs`.
+
+    Args:
+        on_line: told each line; with `follow` until the caller interrupts.
+        tail: last lines, None for all.
+        since: nothing older.
+
+    Returns:
+        the text; empty where `on_line` got lines without bound (`follow`, or `tail` None).
+    """
+    return read_log(machine, LogRequest(tail=tail, since=since, follow=follow), on_line)
+
+
+def _environment_exists(machine: Machine, venv: str) -> bool:
+    marker = f"{venv}/.fedspan-installed"
+    return machine.run_privileged(["test", "-f", marker], check=False, timeout_s=30).status == 0
+
+
+def _install(
+    machine: Machine, bundle: Bundle, venv: str, done: Installed, clock: _Clock, tell: Callable[[str, str], None]
+) -> None:
+    facts = machine.facts()
+    folder = facts.path(BUNDLE)
+    megabytes = bundle.size / 1e6
+    tell("bundle", f"pushing {megabytes:.0f} MB")
+    shown = -10
+
+    def on_bytes(moved: int, total: int) -> None:
+        nonlocal shown
+        percent = 100 * moved // max(1, total)
+        if percent >= shown + 10:
+            shown = percent
+            tell("bundle", f"pushing {total / 1e6:.0f} MB: {percent} %")
+
+    pushed = machine.put_tree(bundle.folder, folder, privileged=True, on_bytes=on_bytes)
+    done.sent_bytes += pushed.sent_bytes
+    clock.lap("push")
+    tell("install", "installing the runtime")
+    pip = next(path.name for path in bundle.folder.iterdir() if path.name.startswith("pip-"))
+    machine.run_privileged(
+        ["sh", "-c", _INSTALL, "install", facts.python, venv, f"{folder}/{pip}", folder], timeout_s=INSTALL_DEADLINE_S
+    )
+    done.changed.append("bundle")
+    clock.lap("install")
+
+
+def _drop_other_environments(machine: Machine, venv: str) -> None:
+    script = 'for d in "$2"/venv-*; do [ "$d" = "$1" ] || [ ! -d "$d" ] || rm -rf "$d"; done'
+    machine.run_privileged(["sh", "-c", script, "clean", venv, machine.path(OPT)])
+
+
+class _Clock:
+    """Wall time by step."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.monotonic()
+
+    def lap(self, step: str) -> None:
+        now = time.monotonic()
+        self.seconds[step] = self.seconds.get(step, 0.0) + now - self._last
+        self._last = now

@@ -1,0 +1,264 @@
+"""The runtime's process on a machine: a systemd unit where systemd runs, a supervised process elsewhere.
+
+Both are driven over SSH by argv; which one it is, the machine's facts say. Nothing here knows what the runtime does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from deployer.errors import MachineError
+from deployer.ssh.machine import Machine
+from deployer.unit_file import RUNTIME_USER, UNIT_NAME, UNIT_PATH, UnitSpec, unit_text
+from stacks.state_volume import UNIT_NAME as STATE_UNIT
+
+OPT = "/opt/fedspan"
+KIT = f"{OPT}/kit"
+BUNDLE = f"{OPT}/bundle"
+VENV = f"{OPT}/venv"
+"""A link to the virtual environment in use, `venv-<bundle's hash>`."""
+STARTED = f"{OPT}/started.json"
+STATE_ROOT = "/var/lib/fedspan"
+STATE = f"{STATE_ROOT}/state"
+LOG = f"{STATE}/log/runtime.log"
+
+START_DEADLINE_S = 30.0
+"""A process that was started has to answer `status` within this time."""
+
+STOP_DEADLINE_S = 60.0
+
+NOT_RUNNING = 3
+"""Exit code of `fl_runtime status` where nothing runs."""
+
+_USERADD = ["useradd", "--system", "--user-group", "--no-create-home", "--home-dir", STATE_ROOT]
+_USERADD += ["--shell", "/usr/sbin/nologin"]
+
+# Starts a command in a session of its own, with nothing of this connection's streams.
+_DETACH = """\
+import subprocess, sys
+with open(sys.argv[1], "ab") as log:
+    child = subprocess.Popen(
+        sys.argv[2:], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, close_fds=True
+    )
+print(child.pid)
+"""
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What is to run.
+
+    Attributes:
+        bundle, kit: content hashes; a change of either means a restart.
+        venv: absolute path of the virtual environment on the machine.
+        description: for people.
+        ca_fingerprint: the kit is verified against it before each start.
+        labels: told to the server by the runtime.
+        port: the server's port, None on a site.
+    """
+
+    bundle: str
+    kit: str
+    venv: str
+    description: str
+    ca_fingerprint: str
+    labels: Mapping[str, str]
+    port: int | None
+
+
+class Service:
+    """The runtime's process on one machine."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        self.facts = machine.facts()
+
+    @property
+    def systemd(self) -> bool:
+        return self.facts.systemd and self.facts.privileged
+
+    @property
+    def owner(self) -> str:
+        """The user that the kit and the state belong to; empty for the login itself."""
+        return RUNTIME_USER if self.systemd else ""
+
+    def path(self, absolute: str) -> str:
+        return self.facts.path(absolute)
+
+    def argv(self, launch: Launch) -> list[str]:
+        """The runtime in the foreground."""
+        words = [f"{launch.venv}/bin/python", "-m", "fl_runtime", "serve"]
+        words += ["--kit", self.path(KIT), "--state", self.path(STATE)]
+        for key, value in sorted(launch.labels.items()):
+            words += ["--label", f"{key}={value}"]
+        return words
+
+    def verify_argv(self, launch: Launch) -> list[str]:
+        """The kit's verification, by the code that was pushed."""
+        python = f"{launch.venv}/bin/python"
+        return [python, "-m", "startup_kits.verify", self.path(KIT), "--ca-fingerprint", launch.ca_fingerprint]
+
+    def prepare(self) -> None:
+        """The user and the folders. The state volume is mounted first, where the machine has one."""
+        if self.systemd:
+            if self._state_unit():
+                self.machine.run_privileged(["systemctl", "start", STATE_UNIT])
+            if self.machine.run(["id", "-u", RUNTIME_USER], check=False).status != 0:
+                self.machine.run_privileged([*_USERADD, RUNTIME_USER])
+            folders = [STATE_ROOT, STATE, f"{STATE}/log"]
+            self.machine.run_privileged(
+                ["install", "-d", "-m", "0750", "-o", RUNTIME_USER, "-g", RUNTIME_USER, *folders]
+            )
+        else:
+            self.machine.run_privileged(["mkdir", "-p", self.path(OPT), self.path(f"{STATE}/log")])
+            if self.facts.sudo:  # root's folders, but the process is the login's
+                owner = f"{self.facts.user}:"
+                self.machine.run_privileged(["chown", "-R", owner, self.path(OPT), self.path(STATE_ROOT)])
+
+    def start(self, launch: Launch) -> bool:
+        """Makes the launch the one that runs; whether anything had to be done.
+
+        Raises:
+            MachineError: it does not come up; the cause is the end of its log.
+        """
+        unit = self._unit(launch) if self.systemd else ""
+        wanted = hashlib.sha256(
+            json.dumps([launch.bundle, launch.kit, self.argv(launch), self.verify_argv(launch), unit]).encode()
+        ).hexdigest()
+        running = self.alive()
+        if running and self._started() == wanted:
+            return False
+        if running:
+            self.stop()
+        self.machine.run_privileged(["ln", "-sfn", launch.venv, self.path(VENV)])
+        if self.systemd:
+            self._start_unit(unit)
+        else:
+            self._start_supervised(launch)
+        self._await()
+        note = {"launch": wanted, "bundle": launch.bundle, "kit": launch.kit}
+        self.machine.put_file(json.dumps(note).encode(), self.path(STARTED), privileged=True)
+        return True
+
+    def alive(self) -> bool:
+        """Whether the runtime's process lives."""
+        if self.systemd:
+            done = self.machine.run_privileged(["systemctl", "is-active", "--quiet", UNIT_NAME], check=False)
+            return done.status == 0
+        return self.status() is not None
+
+    def status(self) -> dict[str, Any] | None:
+        """What the runtime says about itself; None where it is not installed or not running."""
+        python = f"{self.path(VENV)}/bin/python"
+        argv = [python, "-m", "fl_runtime", "status", "--state", self.path(STATE)]
+        done = self.machine.run_privileged(argv, check=False, timeout_s=60)
+        if done.status in (NOT_RUNNING, 127) or "No such file" in done.stderr or "command not found" in done.stderr:
+            return None
+        try:
+            answer = json.loads(done.stdout)
+        except ValueError as error:
+            raise self.machine.failed(done) from error
+        if not isinstance(answer, dict):
+            raise self.machine.failed(done)
+        return answer
+
+    def stop(self) -> bool:
+        """Stops the runtime with its jobs, cleanly; whether it was running.
+
+        Raises:
+            MachineError: it does not end.
+        """
+        if self.systemd:
+            running = self.alive()
+            self.machine.run_privileged(["systemctl", "stop", UNIT_NAME], check=running, timeout_s=STOP_DEADLINE_S)
+            return running
+        if self.status() is None:
+            return False
+        python = f"{self.path(VENV)}/bin/python"
+        argv = [python, "-m", "fl_runtime", "stop", "--state", self.path(STATE)]
+        self.machine.run_privileged(argv, timeout_s=STOP_DEADLINE_S)
+        return True
+
+    def remove(self, *, keep_state: bool = False) -> None:
+        """Stops the runtime and takes everything off the machine that was put there."""
+        self.stop()
+        if self.systemd:
+            self.machine.run_privileged(["systemctl", "disable", "--quiet", UNIT_NAME], check=False)
+            self.machine.run_privileged(["rm", "-f", UNIT_PATH])
+            self.machine.run_privileged(["systemctl", "daemon-reload"])
+        gone = [self.path(OPT)] + ([] if keep_state else [self.path(STATE)])
+        self.machine.run_privileged(["rm", "-rf", *gone])
+
+    def log_end(self, lines: int = 20) -> str:
+        """The last lines of the runtime's log."""
+        if self.systemd:
+            argv = ["journalctl", "--unit", UNIT_NAME, "--output", "cat", "--no-pager", "--lines", str(lines)]
+        else:
+            argv = ["tail", "-n", str(lines), self.path(LOG)]
+        return self.machine.run_privileged(argv, check=False, timeout_s=30).stdout.rstrip()
+
+    def _unit(self, launch: Launch) -> str:
+        return unit_text(
+            UnitSpec(
+                description=launch.description,
+                argv=self.argv(launch),
+                user=RUNTIME_USER,
+                state=STATE_ROOT,
+                port=launch.port,
+                after=[STATE_UNIT] if self._state_unit() else [],
+                environment={"HOME": STATE_ROOT, "PYTHONUNBUFFERED": "1"},
+                check=self.verify_argv(launch),
+            )
+        )
+
+    def _state_unit(self) -> bool:
+        done = self.machine.run(["systemctl", "cat", STATE_UNIT], check=False)
+        return done.status == 0
+
+    def _start_unit(self, unit: str) -> None:
+        if self.machine.put_file(unit.encode(), UNIT_PATH, privileged=True).changed:
+            self.machine.run_privileged(["systemctl", "daemon-reload"])
+        self.machine.run_privileged(["systemctl", "enable", "--quiet", UNIT_NAME])
+        self.machine.run_privileged(["systemctl", "restart", UNIT_NAME], check=False, timeout_s=120)
+
+    def _start_supervised(self, launch: Launch) -> None:
+        python = f"{launch.venv}/bin/python"
+        supervise = [python, "-m", "fl_runtime", "supervise", "--state", self.path(STATE), "--", *self.argv(launch)]
+        # As the login, not as root: a supervised runtime has no more rights than whoever deployed it.
+        self.machine.run([python, "-c", _DETACH, self.path(f"{STATE}/log/supervise.log"), *supervise])
+
+    def _await(self) -> None:
+        deadline = time.monotonic() + START_DEADLINE_S
+        pause = 0.1
+        while True:
+            if self.alive():
+                return
+            if time.monotonic() + pause > deadline:
+                break
+            time.sleep(pause)
+            pause = min(1.0, pause * 1.5)
+        raise MachineError(
+            f"the runtime did not come up within {START_DEADLINE_S:.0f} s",
+            participant=self.machine.name,
+            why=self._why() or "it wrote no log",
+            next_step=f"fedspan logs {self.machine.name} --tail 100",
+        )
+
+    def _why(self) -> str:
+        said = self.log_end()
+        if not self.systemd:
+            argv = ["tail", "-n", "5", self.path(f"{STATE}/log/supervise.log")]
+            said += "\n" + self.machine.run_privileged(argv, check=False, timeout_s=30).stdout
+        return said.strip()
+
+    def _started(self) -> str:
+        done = self.machine.run_privileged(["cat", self.path(STARTED)], check=False, timeout_s=30)
+        try:
+            return str(json.loads(done.stdout)["launch"])
+        except (ValueError, LookupError, TypeError):
+            return ""
