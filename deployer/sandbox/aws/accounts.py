@@ -7,12 +7,11 @@ in the sandbox without being registered. Real credentials are no such keys: the 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 DEFAULT_ACCOUNT = "111111111111"
 # The named profiles of a sandbox's shared credentials file; README and examples speak of hospitals a to d.
-PROFILES: Mapping[str, str] = {
+PROFILES: dict[str, str] = {
     "default": DEFAULT_ACCOUNT,
     "hospital-a": "111111111111",
     "hospital-b": "222222222222",
@@ -20,6 +19,14 @@ PROFILES: Mapping[str, str] = {
     "hospital-d": "444444444444",
 }
 _KEY = re.compile(r"AKIASBOX(\d{12})\Z")
+
+
+def register_profile(name: str, account: str) -> str:
+    """Adds a profile; one that is known already keeps its account. Answers the account that the profile has."""
+    access_key(account)  # raises ValueError for what is no account id
+    if not re.fullmatch(r"[A-Za-z0-9_.@+-]{1,64}", name):
+        raise ValueError(f"no name for a profile: {name!r}")
+    return PROFILES.setdefault(name, account)
 
 
 @dataclass(frozen=True)

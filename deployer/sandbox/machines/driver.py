@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
@@ -14,8 +15,8 @@ from typing import Any
 
 from deployer.sandbox.addresses import AddressPool
 from deployer.sandbox.faults import FaultBook
-from deployer.sandbox.machines import disk
-from deployer.sandbox.machines.handle import MachineHandle, end_strays
+from deployer.sandbox.machines import disk, tree
+from deployer.sandbox.machines.handle import MachineHandle
 from deployer.sandbox.machines.setup import Network, volume_folder
 from deployer.sandbox.model import MachineSpec
 
@@ -92,6 +93,15 @@ class Driver:
         with self._lock:
             return [handle.describe() for handle in [*self._handles.values(), *self._leaving] if not handle.gone]
 
+    def console(self, id: str) -> str:
+        """The boot log of the machine whose id is, or ends with, `id`; "" when there is none."""
+        with self._lock:
+            handles = [handle for key, handle in self._handles.items() if key == id or key.endswith(f"#{id}")]
+        for handle in handles:
+            with contextlib.suppress(OSError):
+                return Path(str(handle.describe()["console"])).read_text(errors="replace")
+        return ""
+
     def wait(self, seconds: float) -> bool:
         """Waits until every machine is what it has to be. False if that took too long."""
         deadline = time.monotonic() + seconds
@@ -113,6 +123,6 @@ class Driver:
             handle.want(None, self._network)
         for handle in handles:
             handle.join()
-        end_strays(os.fsencode(f"FEDSPAN_ROOT={self._home / 'machines'}/"))
+        tree.end_strays(os.fsencode(f"FEDSPAN_ROOT={self._home / 'machines'}/"))
         for folder in ("machines", "volumes"):
             disk.remove(self._home / folder)

@@ -235,7 +235,7 @@ class MachineHandle:
     def _bury(self) -> None:
         """After the process has ended, whatever the cause: nothing that ran on the machine goes on."""
         process = self._process
-        end_strays(os.fsencode(f"FEDSPAN_ROOT={self._folder / 'root'}"), exact=True)
+        tree.end_strays(os.fsencode(f"FEDSPAN_ROOT={self._folder / 'root'}"), exact=True)
         with self._changed:
             crashed = self._state in ("starting", "running")
             self._state = "crashed" if crashed else "stopped"
@@ -271,14 +271,3 @@ def _environment(root: Path) -> dict[str, str]:
         "PYTHONDONTWRITEBYTECODE": "1",
         "FEDSPAN_ROOT": str(root),  # the mark by which strays are found
     }
-
-
-def end_strays(mark: bytes, exact: bool = False) -> int:
-    """Kills what a machine left behind when its process was killed. Returns how many there were."""
-    count = 0
-    while strays := tree.marked(mark, exact):
-        count += len(strays)
-        for pid in strays:
-            tree.send([pid, *tree.descendants(pid)], 9)
-        tree.pause_until_gone(strays)
-    return count

@@ -146,3 +146,14 @@ def pause_until_gone(pids: list[int], seconds: float = 2.0) -> None:
     for pid in pids:
         with contextlib.suppress(ChildProcessError):
             os.waitpid(pid, os.WNOHANG)
+
+
+def end_strays(mark: bytes, exact: bool = False) -> int:
+    """Kills what a machine left behind when its process was killed. Returns how many there were."""
+    count = 0
+    while strays := marked(mark, exact):
+        count += len(strays)
+        for pid in strays:
+            send([pid, *descendants(pid)], signal.SIGKILL)
+        pause_until_gone(strays)
+    return count

@@ -1,0 +1,336 @@
+"""The sandbox's daemon: `python -m deployer.sandbox.daemon HOME [READY_FD]`.
+
+It holds the emulated clouds, the plugins' leases, the machines and the world around them. One for each home (a lock
+says so); each start is another realm, because the clouds live in this process's memory. When it is killed, its machines
+notice and end by themselves; the next start sweeps up what they could not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import resource
+import secrets
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from deployer.sandbox import faults, network
+from deployer.sandbox.addresses import Block, NoLoopbackBlock, take_block
+from deployer.sandbox.aws import accounts
+from deployer.sandbox.control import Control, Refusal, Routes
+from deployer.sandbox.faults import Faults
+from deployer.sandbox.leftovers import clean
+from deployer.sandbox.machines import tree
+from deployer.sandbox.machines.driver import Driver
+from deployer.sandbox.model import InventoryItem, MachineSpec
+from deployer.sandbox.plugins import Plugins
+from deployer.sandbox.state import DEFAULT_REGION, FAULTS, LOCK, SandboxState, try_lock
+
+_LOG = logging.getLogger("sandbox")
+_SETTLE_S = 0.02
+"""Changes in a cloud come in bursts: how long the machines' reconciliation waits for the next one."""
+_SSH_PORTS = (2222, 2022, 22022, 10022)
+VOLUME_KINDS = ("ec2:volume", "Microsoft.Compute/disks")
+
+
+class Daemon:
+    """One life of a sandbox."""
+
+    def __init__(self, home: Path) -> None:
+        from fl_runtime import version
+
+        self.home = home
+        self.version = version()
+        self.realm_id = f"sandbox-{secrets.token_hex(6)}"
+        self._began = time.time()
+        self._stopping = threading.Event()
+        self._dirty = threading.Event()
+        self._faults = faults.use(home / FAULTS)
+        self._block: Block = take_block(str(home))
+        self._driver = Driver(home, str(self._block.public.network), self._block.private, self._faults)
+        self._world = network.World(self._block.public, self.changed)
+        self._applied_world: Mapping[str, str] = {}
+        self.ssh_port = _free_port(str(self._block.public.network[1]))
+        self._start_clouds()
+        self._plugins = Plugins({"aws": self._aws_provider, "azure-native": self._azure_provider})
+        self._control = Control(self._block.holder, secrets.token_hex(16), self._routes())
+
+    def _start_clouds(self) -> None:
+        from deployer.sandbox.aws.moto_server import MotoServer
+        from deployer.sandbox.azure.arm_server import ArmServer
+
+        self._aws = MotoServer(self.changed, self._block.public)
+        self._aws_url = self._aws.start()
+        self._write_profiles()
+        (self.home / "azure").mkdir(mode=0o700, exist_ok=True)
+        self._azure = ArmServer(
+            self.changed,
+            addresses=self._block.public,
+            home=self.home / "azure",
+            faults=self._faults,
+            console=self._driver.console,
+        )
+        self._azure_url = self._azure.start()
+
+    def _aws_provider(self) -> Any:
+        from deployer.sandbox.aws.provider import AwsProvider
+
+        return AwsProvider(self._aws_url)
+
+    def _azure_provider(self) -> Any:
+        from deployer.sandbox.azure.provider import AzureNativeProvider
+
+        return AzureNativeProvider(self._azure_url, str(self._azure.ca_file), self._azure.environment())
+
+    # -- life ---------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Serves from now on; `state.json` says where."""
+        self._control.start()
+        threading.Thread(target=self._reconcile, name="reconcile", daemon=True).start()
+        # What the first engine command needs takes a second to import: begin now, don't wait for it.
+        threading.Thread(target=_import_plugins, name="import plugins", daemon=True).start()
+        host, port = self._block.holder.getsockname()
+        SandboxState(
+            realm_id=self.realm_id,
+            pid=os.getpid(),
+            started=tree.start_time(os.getpid()),
+            version=self.version,
+            control=(host, port),
+            token=self._control.token,
+            ssh_port=self.ssh_port,
+            block=str(self._block.public.network),
+            aws_url=self._aws_url,
+            arm_url=self._azure_url,
+            ca_file=str(self._azure.ca_file),
+            azure=dict(self._azure.environment()),
+        ).save(self.home)
+        self.changed()
+
+    def wait(self) -> None:
+        """Returns when the daemon was told to stop."""
+        self._stopping.wait()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self._dirty.set()
+
+    def changed(self) -> None:
+        """Something changed in a cloud or in the world: the machines have to follow. From any thread, any time."""
+        self._dirty.set()
+
+    def close(self) -> None:
+        """Ends everything and removes what it made."""
+        self._stopping.set()
+        self._dirty.set()
+        self._control.close()
+        self._plugins.close()
+        self._driver.close()
+        self._world.close()
+        for cloud in (self._aws, self._azure):
+            cloud.stop()
+        tree.end_descendants(0.0)
+
+    # -- machines -----------------------------------------------------------------------------------------------
+
+    def _reconcile(self) -> None:
+        while not self._stopping.is_set():
+            self._dirty.wait()
+            time.sleep(_SETTLE_S)
+            self._dirty.clear()
+            try:
+                self._follow()
+            except Exception:  # a cloud's view that fails once must not end the machines' reconciliation for good
+                _LOG.exception("the machines could not be brought in line with the clouds")
+                if not self._stopping.wait(1.0):
+                    self._dirty.set()
+
+    def _follow(self) -> None:
+        if self._stopping.is_set():
+            return
+        world = self._world.map()
+        if world != self._applied_world:
+            self._driver.set_world(world)
+            self._applied_world = world
+        volumes = {item.id for item in self.inventory() if item.kind in VOLUME_KINDS}
+        self._driver.reconcile(self._specs(), volumes)
+
+    def _specs(self) -> list[MachineSpec]:
+        from deployer.sandbox.aws import view
+
+        return [*view.machines(), *self._azure.machines(), *self._world.hosts()]
+
+    def inventory(self) -> list[InventoryItem]:
+        from deployer.sandbox.aws import view
+
+        return [*view.inventory(), *self._azure.inventory()]
+
+    def settle(self, seconds: float) -> bool:
+        """Waits until the machines are what the clouds say. False if that took too long."""
+        self._follow()
+        return self._driver.wait(min(max(seconds, 0.0), 60.0))
+
+    # -- control ------------------------------------------------------------------------------------------------
+
+    def _routes(self) -> Routes:
+        return {
+            ("GET", "/status"): lambda _, __: self.status(),
+            ("GET", "/machines"): lambda _, __: self._driver.machines(),
+            ("POST", "/settle"): lambda _, body: {"settled": self.settle(float(body["seconds"]))},
+            ("GET", "/inventory"): lambda _, __: [{**vars(i), "tags": dict(i.tags)} for i in self.inventory()],
+            ("GET", "/faults"): lambda _, __: self._faults.read().to_json(),
+            ("PUT", "/faults"): lambda _, body: self._set_faults(body),
+            ("POST", "/leases"): lambda _, body: self._lease(body),
+            ("DELETE", "/leases/(?P<id>[0-9a-f]+)"): lambda match, _: {"released": self._plugins.release(match["id"])},
+            ("GET", "/profiles"): lambda _, __: dict(accounts.PROFILES),
+            ("POST", "/profiles"): lambda _, body: self._register_profile(body),
+            ("POST", "/subscriptions"): lambda _, body: self._subscription(str(body["subscription"])),
+            ("POST", "/on-premises"): lambda _, body: vars(self._world.exit(str(body["world_address"]))),
+            ("POST", "/hosts"): lambda _, body: self._host(body),
+            ("DELETE", "/hosts/(?P<name>[a-z0-9-]+)"): lambda match, _: self._remove_host(match["name"]),
+            ("POST", "/stop"): lambda _, __: self._stop_soon(),
+        }
+
+    def status(self) -> dict[str, Any]:
+        machines = self._driver.machines()
+        return {
+            "realm_id": self.realm_id,
+            "version": self.version,
+            "pid": os.getpid(),
+            "uptime_s": round(time.time() - self._began, 1),
+            "home": str(self.home),
+            "aws": self._aws_url,
+            "azure": self._azure_url,
+            "addresses": str(self._block.public.network),
+            "ssh_port": self.ssh_port,
+            "world": self._world.map(),
+            "exits": [vars(exit) for exit in self._world.exits()],
+            "leases": self._plugins.describe(),
+            "machines": machines,
+            "resources": len(self.inventory()),
+            "faults": self._faults.read().to_json(),
+        }
+
+    def _set_faults(self, body: Any) -> dict[str, Any]:
+        self._faults.write(Faults.from_json(body))
+        return self._faults.read().to_json()
+
+    def _lease(self, body: Any) -> dict[str, str]:
+        pid, started = int(body["pid"]), body.get("started")
+        if not tree.alive(pid, started):
+            raise Refusal(409, f"process {pid} is not alive: nobody to lease plugins to")
+        id, providers = self._plugins.lease(pid, started)
+        return {"id": id, "providers": providers}
+
+    def _register_profile(self, body: Any) -> dict[str, str]:
+        account = accounts.register_profile(str(body["name"]), str(body["account"]))
+        self._write_profiles()
+        return {"account": account}
+
+    def _write_profiles(self) -> None:
+        """The shared files that AWS clients read, for boto3 by hand and for the plugin."""
+        folder = self.home / "aws"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        (folder / "credentials").write_text(accounts.credentials_file())
+        sections = (f"[{name if name == 'default' else f'profile {name}'}]" for name in accounts.PROFILES)
+        settings = f"region = {DEFAULT_REGION}\nendpoint_url = {self._aws_url}\n"
+        (folder / "config").write_text("".join(f"{section}\n{settings}\n" for section in sections))
+
+    def _subscription(self, subscription: str) -> dict[str, str]:
+        self._azure.add_subscription(subscription)
+        return dict(self._azure.environment(subscription))
+
+    def _host(self, body: Any) -> dict[str, str]:
+        port = int(body.get("ssh_port") or self.ssh_port)
+        data = network.host_user_data(str(body["user"]), str(body["public_key"]), port)
+        address = self._world.host(str(body["name"]), data, body.get("egress"))
+        self.settle(20.0)
+        return {"address": address}
+
+    def _remove_host(self, name: str) -> dict[str, bool]:
+        removed = self._world.remove_host(name)
+        self.settle(20.0)
+        return {"removed": removed}
+
+    def _stop_soon(self) -> dict[str, bool]:
+        threading.Timer(0.05, self.stop).start()
+        return {"stopping": True}
+
+
+def _import_plugins() -> None:
+    import grpc  # noqa: F401
+    from pulumi.runtime.proto import provider_pb2_grpc  # noqa: F401
+
+    from deployer.sandbox.aws import provider as aws  # noqa: F401
+    from deployer.sandbox.azure import provider as azure  # noqa: F401
+
+
+def _free_port(address: str) -> int:
+    """A port for SSH that no program of this computer holds on all addresses."""
+    for port in _SSH_PORTS:
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe, contextlib.suppress(OSError):
+            probe.bind((address, port))
+            return port
+    return _SSH_PORTS[0]
+
+
+def main() -> int:
+    home = Path(sys.argv[1])
+    # Whoever starts the daemon need not live on to reap it.
+    if os.fork():
+        os._exit(0)
+    ready = os.fdopen(int(sys.argv[2]), "w", buffering=1) if len(sys.argv) > 2 else None
+    os.umask(0o077)
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    for noisy in ("werkzeug", "botocore", "azure"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+    def say(**what: object) -> None:
+        if ready is not None:
+            with contextlib.suppress(OSError):
+                ready.write(json.dumps(what) + "\n")
+
+    say(pid=os.getpid())
+    lock = try_lock(home / LOCK)
+    if lock is None:
+        say(error="another daemon holds this home")
+        return 1
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    tree.become_subreaper()
+    clean(home, faults=False)  # faults may have been set before the start
+    for name in ("tmp", "home"):
+        (home / name).mkdir(mode=0o700)
+    try:
+        daemon = Daemon(home)
+    except NoLoopbackBlock as error:
+        say(error=str(error))
+        return 1
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: daemon.stop())
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    daemon.start()
+    _LOG.info("realm %s, pid %d, %s", daemon.realm_id, os.getpid(), home)
+    say(ready=daemon.realm_id)
+    if ready is not None:
+        ready.close()
+    daemon.wait()
+    daemon.close()
+    clean(home)
+    _LOG.info("realm %s has ended", daemon.realm_id)
+    sys.stderr.flush()
+    # Libraries' worker threads (gRPC, executors) have nothing left to do, and must not hold up the end.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
