@@ -2,6 +2,7 @@
 
 They stand for the cloud's security group. A source without a permission is accepted by the kernel (a listener can't
 choose) and reset at once; a real cloud would let it wait. Ports without any permission are not listened on.
+A rule that opens all ports is followed by looking twice a second at what the machine listens on.
 """
 
 from __future__ import annotations
@@ -9,15 +10,16 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
-from collections.abc import Iterable
+import struct
+from collections.abc import Callable, Iterable
 
 from deployer.sandbox.machines.setup import Network
 from deployer.sandbox.machines.splice import dial, listener, reset, splice
 from deployer.sandbox.model import Rule
 
-# A rule over more ports than this opens only those that the machine is known to use.
+# Of a rule over more ports than this, only those are listened on that somebody on the machine listens on.
 _WIDE = 64
-_RETRY_S = 0.25
+_RETRY_S = 0.5
 
 
 def admits(rules: Iterable[Rule], source: str, port: int) -> bool:
@@ -43,23 +45,45 @@ def _to(rule: Rule) -> int:
     return 65535 if rule.protocol == "-1" or rule.port_to < 1 else rule.port_to
 
 
-def open_ports(rules: Iterable[Rule], known: Iterable[int]) -> set[int]:
-    """The ports to listen on: all of narrow rules, of wide ones only what some narrow rule or `known` names."""
+def is_wide(rule: Rule) -> bool:
+    """Whether a rule opens more ports than can be listened on one by one."""
+    return rule.allows_tcp and _to(rule) - _from(rule) >= _WIDE
+
+
+def open_ports(rules: Iterable[Rule], used: Iterable[int]) -> set[int]:
+    """The ports to listen on: all of narrow rules, of wide ones those that the machine uses."""
     rules = [rule for rule in rules if rule.allows_tcp]
     ports: set[int] = set()
     for rule in rules:
-        if _to(rule) - _from(rule) < _WIDE:
+        if not is_wide(rule):
             ports |= set(range(_from(rule), _to(rule) + 1))
     for rule in rules:
-        ports |= {port for port in known if _from(rule) <= port <= _to(rule)}
+        ports |= {port for port in used if _from(rule) <= port <= _to(rule)}
+    return ports
+
+
+def used_ports(address: str) -> set[int]:
+    """The TCP ports that somebody listens on at `address` (Linux; elsewhere none are known)."""
+    # The kernel prints the address as a number in the machine's byte order.
+    wanted = f"{struct.unpack('=I', socket.inet_aton(address))[0]:08X}"
+    ports = set()
+    try:
+        with open("/proc/net/tcp") as table:
+            for line in table:
+                fields = line.split()
+                if len(fields) > 3 and fields[3] == "0A" and fields[1].startswith(wanted):
+                    ports.add(int(fields[1].partition(":")[2], 16))
+    except OSError:
+        return ports
     return ports
 
 
 class Front:
     """A machine's public side. Use from one event loop only."""
 
-    def __init__(self, bind: str, network: Network) -> None:
+    def __init__(self, bind: str, network: Network, told: Callable[[], None] = lambda: None) -> None:
         self._bind = bind
+        self._told = told  # called when the open ports changed by themselves
         self._network = network
         self._address: str | None = None
         self._rules: tuple[Rule, ...] = ()
@@ -67,21 +91,23 @@ class Front:
         self._acceptors: dict[int, asyncio.Task[None]] = {}
         self._connections: dict[asyncio.Task[None], tuple[str, int]] = {}
         self._retry: asyncio.TimerHandle | None = None
-        self._known: tuple[int, ...] = ()
+        self._used: set[int] = set()
         self.problems: dict[int, str] = {}  # port -> why it can't be listened on
 
     @property
     def ports(self) -> list[int]:
         return sorted(self._listeners)
 
-    def apply(self, address: str | None, rules: tuple[Rule, ...], known: Iterable[int], network: Network) -> None:
+    def apply(self, address: str | None, rules: tuple[Rule, ...], network: Network) -> None:
         """Makes the listeners what they have to be. Connections that the rules still allow are not touched; those
         that they no longer allow are cut. With another address everything is."""
         if address != self._address:
             self.close()
             self._address = address
-        self._rules, self._network, self._known = rules, network, tuple(known)
-        wanted = open_ports(rules, self._known) if address else set()
+        self._rules, self._network = rules, network
+        wide = address is not None and any(is_wide(rule) for rule in rules)
+        self._used = used_ports(self._bind) if wide else set()
+        wanted = open_ports(rules, self._used) if address else set()
         for port in set(self._listeners) - wanted:
             self._shut(port)
         for port in list(self.problems):
@@ -95,13 +121,18 @@ class Front:
         if self._retry is not None:
             self._retry.cancel()
             self._retry = None
-        if self.problems:
-            self._retry = asyncio.get_running_loop().call_later(_RETRY_S, self._try_again)
+        if self.problems or wide:
+            self._retry = asyncio.get_running_loop().call_later(_RETRY_S, self._look_again)
 
-    def _try_again(self) -> None:
-        # The address may just be passing from a machine that is still shutting down.
+    def _look_again(self) -> None:
+        # The address may just be passing from a machine that is still shutting down; and with a rule that opens
+        # everything, what is open depends on what the machine does.
         self._retry = None
-        self.apply(self._address, self._rules, self._known, self._network)
+        if self.problems or used_ports(self._bind) != self._used:
+            self.apply(self._address, self._rules, self._network)
+            self._told()
+        else:
+            self._retry = asyncio.get_running_loop().call_later(_RETRY_S, self._look_again)
 
     def _listen(self, port: int) -> None:
         if self._address is None:

@@ -129,7 +129,7 @@ class MachineProcess:
         self._egress = Egress(self._setup.bind, self._network.public)
         extra = proxy_environment(self._root, self._setup.bind, self._egress.url, self._hostname)
         self._commands = Commands(self._root, extra)
-        self._front = Front(self._setup.bind, self._network)
+        self._front = Front(self._setup.bind, self._network, self._tell)
         self._start_ssh()
         self._apply()
         control = asyncio.ensure_future(self._obey()) if self._setup.watch_stdin else None
@@ -172,7 +172,7 @@ class MachineProcess:
     def _apply(self) -> None:
         """Makes the network what the spec says, and tells the driver what came of it."""
         spec = self._spec
-        self._front.apply(spec.public_ip, spec.ingress, self._ssh_ports, self._network)
+        self._front.apply(spec.public_ip, spec.ingress, self._network)
         self._egress.use_source(spec.public_ip)
         self._tell()
 
@@ -186,8 +186,6 @@ class MachineProcess:
             "host_key": self._ssh.host_key() if self._ssh is not None else None,
             "problems": [*self._ssh_problems, *self._front.problems.values()],
         }
-        if self._front.problems:
-            asyncio.get_running_loop().call_later(0.3, self._tell)
         if state != self._told:
             self._told = state
             try:
