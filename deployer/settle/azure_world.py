@@ -1,0 +1,223 @@
+"""What Azure holds of a participant, and its deletion. Everything is in the one resource group whose name is fixed; the
+group's tags say whose it is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from azure.core.exceptions import AzureError, HttpResponseError, ResourceNotFoundError
+
+from deployer.errors import CloudError, RefusedError
+from deployer.settle.decide import RESOURCE_GROUP
+from deployer.settle.model import Found, OnStep, Whose
+from stacks.names import azure_name, belongs_to, logical_name, tag_key
+
+if TYPE_CHECKING:
+    from azure.core.credentials import TokenCredential
+
+DELETE_LIMIT_S = 900
+"""How long one deletion may take, waiting for what is still in use included: a resource group takes minutes."""
+
+_POLL_S = 2.0
+
+VNET = "azure-native:network:VirtualNetwork"
+SUBNET = "azure-native:network:Subnet"
+FIREWALL = "azure-native:network:NetworkSecurityGroup"
+RULE = "azure-native:network:SecurityRule"
+ADDRESS = "azure-native:network:PublicIPAddress"
+INTERFACE = "azure-native:network:NetworkInterface"
+DISK = "azure-native:compute:Disk"
+MACHINE = "azure-native:compute:VirtualMachine"
+EXTENSION = "azure-native:compute:VirtualMachineExtension"
+
+_ORDER = (RESOURCE_GROUP, EXTENSION, MACHINE, DISK, INTERFACE, ADDRESS, RULE, SUBNET, VNET, FIREWALL)
+
+# ARM's words for "something else works on it" and "still in use": time mends them.
+_PATIENCE = frozenset(
+    (
+        "AnotherOperationInProgress",
+        "OperationNotAllowed",
+        "Conflict",
+        "NicInUse",
+        "NicReservedForAnotherVm",
+        "InUseSubnetCannotBeDeleted",
+        "InUseNetworkSecurityGroupCannotBeDeleted",
+        "PublicIPAddressCannotBeDeleted",
+        "ResourceGroupBeingDeleted",
+        "RetryableError",
+        "TooManyRequests",
+    )
+)
+
+
+class AzureWorld:
+    """One subscription.
+
+    Args:
+        subscription_id: the participant's.
+        credential: an azure-identity credential.
+        base_url: where Resource Manager answers, when not in the public cloud.
+        credential_scopes: for which the tokens are asked, when not the public cloud's.
+        client_options: handed to every azure-mgmt client (`connection_verify` and so on).
+    """
+
+    def __init__(
+        self,
+        subscription_id: str,
+        credential: TokenCredential,
+        *,
+        base_url: str | None = None,
+        credential_scopes: list[str] | None = None,
+        **client_options: Any,
+    ) -> None:
+        from azure.mgmt.compute import ComputeManagementClient
+        from azure.mgmt.network import NetworkManagementClient
+        from azure.mgmt.resource.resources import ResourceManagementClient
+
+        options: dict[str, Any] = {"polling_interval": 5, **client_options}
+        if base_url:
+            options["base_url"] = base_url
+        if credential_scopes:
+            options["credential_scopes"] = credential_scopes
+        self._groups = ResourceManagementClient(credential, subscription_id, **options).resource_groups
+        self._network: Any = NetworkManagementClient(credential, subscription_id, **options)
+        self._compute: Any = ComputeManagementClient(credential, subscription_id, **options)
+
+    def find(self, whose: Whose) -> list[Found]:
+        """Everything in the participant's resource group, the group included; nothing when the group is another's."""
+        group = self._group(whose)
+        if group is None or not belongs_to("azure", group.tags, **vars(whose)):
+            return []
+        try:
+            return [_found(RESOURCE_GROUP, group, whose, group.location), *self._inside(group, whose)]
+        except ResourceNotFoundError:
+            # The group went while its contents were asked for.
+            return [] if self._group(whose) is None else self.find(whose)
+        except AzureError as error:
+            raise _failed("Azure can't be asked", whose, error) from error
+
+    def check(self, whose: Whose) -> None:
+        """Refuse when the resource group of the fixed name is there and somebody else's."""
+        group = self._group(whose)
+        if group is None or belongs_to("azure", group.tags, **vars(whose)):
+            return
+        tags: Mapping[str, str] = group.tags or {}
+        other = {name: tags.get(tag_key("azure", name)) for name in ("federation", "deployment", "participant")}
+        said = ", ".join(f"{name} {value}" for name, value in other.items() if value) or "no tags of fedspan"
+        raise RefusedError(
+            f"resource group {group.name} exists and is not this deployment's",
+            participant=whose.participant,
+            why=f"it has {said}",
+            next_step="use another federation's name or another subscription; or, if it is yours, take it down there",
+        )
+
+    def delete(self, found: Iterable[Found], on_step: OnStep) -> None:
+        """Delete exactly these and wait until they are gone. Raises `CloudError`."""
+        things = sorted(found, key=lambda t: _ORDER.index(t.type))
+        gone: list[str] = []
+        for thing in things:
+            here = thing.id.lower()
+            if any(here.startswith(f"{parent}/") for parent in gone) or thing.goes_with.lower() in gone:
+                continue
+            on_step(f"deleting {thing.title}")
+            _patiently(thing, self._deletion(thing))
+            gone.append(here)
+
+    def _group(self, whose: Whose) -> Any | None:
+        try:
+            return self._groups.get(azure_name(whose.federation, whose.participant, "rg"))
+        except ResourceNotFoundError:
+            return None
+        except AzureError as error:
+            raise _failed("Azure can't be asked", whose, error) from error
+
+    def _inside(self, group: Any, whose: Whose) -> list[Found]:
+        name, region = group.name, group.location
+        found: list[Found] = []
+
+        def add(kind: str, entry: Any, **more: Any) -> None:
+            found.append(_found(kind, entry, whose, region, **more))
+
+        machines = list(self._compute.virtual_machines.list(name))
+        for machine in machines:
+            add(MACHINE, machine, created=machine.time_created)
+            for extension in self._compute.virtual_machine_extensions.list(name, machine.name).value or []:
+                add(EXTENSION, extension)
+        os_disk = azure_name(whose.federation, whose.participant, "os").lower()
+        for disk in self._compute.disks.list_by_resource_group(name):
+            # The OS disk is in no state: its machine makes it and takes it away.
+            owner = (disk.managed_by or "") if disk.name.lower() == os_disk else ""
+            add(DISK, disk, goes_with=owner, created=disk.time_created)
+        for interface in self._network.network_interfaces.list(name):
+            add(INTERFACE, interface)
+        for address in self._network.public_ip_addresses.list(name):
+            add(ADDRESS, address)
+        for vnet in self._network.virtual_networks.list(name):
+            add(VNET, vnet)
+            for subnet in self._network.subnets.list(name, vnet.name):
+                add(SUBNET, subnet)
+        for firewall in self._network.network_security_groups.list(name):
+            add(FIREWALL, firewall)
+            for rule in self._network.security_rules.list(name, firewall.name):
+                add(RULE, rule)
+        return found
+
+    def _deletion(self, thing: Found) -> Callable[[], Any]:
+        """The call that starts a deletion: names are read from the resource ID's pairs of kind and name."""
+        parts = thing.id.strip("/").split("/")
+        pairs = {parts[i].lower(): parts[i + 1] for i in range(0, 4, 2)}
+        group, names = pairs["resourcegroups"], parts[7::2]
+        operations = {
+            RESOURCE_GROUP: self._groups,
+            EXTENSION: self._compute.virtual_machine_extensions,
+            MACHINE: self._compute.virtual_machines,
+            DISK: self._compute.disks,
+            INTERFACE: self._network.network_interfaces,
+            ADDRESS: self._network.public_ip_addresses,
+            RULE: self._network.security_rules,
+            SUBNET: self._network.subnets,
+            VNET: self._network.virtual_networks,
+            FIREWALL: self._network.network_security_groups,
+        }[thing.type]
+        return lambda: operations.begin_delete(group, *names)
+
+
+def _found(kind: str, entry: Any, whose: Whose, region: str, **more: Any) -> Found:
+    tags = getattr(entry, "tags", None) or {}
+    name = tags.get(tag_key("azure", "logical-name"), "")
+    if not name and kind == SUBNET:
+        name = logical_name(whose.participant, "subnet")
+    if not name and kind == RULE:
+        name = logical_name(whose.participant, entry.name)
+    return Found("azure", kind, entry.id, name, region, **more)
+
+
+def _patiently(thing: Found, begin: Callable[[], Any]) -> None:
+    """Delete and wait for the end; begin again while ARM says that something else is at work on it."""
+    until = time.monotonic() + DELETE_LIMIT_S
+    while True:
+        try:
+            poller = begin()
+            poller.wait(max(1.0, until - time.monotonic()))
+            if poller.done():
+                poller.result()
+                return
+            raise CloudError(f"{thing.title} can't be deleted", resource=thing.title, why="Azure does not finish it")
+        except ResourceNotFoundError:
+            return
+        except HttpResponseError as error:
+            code = str(getattr(error.error, "code", "") or "")
+            busy = error.status_code in (409, 429) or code in _PATIENCE
+            if not busy or time.monotonic() > until:
+                raise CloudError(
+                    f"{thing.title} can't be deleted", resource=thing.title, why=f"{code}: {error.message}"
+                ) from error
+        except AzureError as error:
+            raise CloudError(f"{thing.title} can't be deleted", resource=thing.title, why=str(error)) from error
+        time.sleep(_POLL_S)
+
+
+def _failed(what: str, whose: Whose, error: AzureError) -> CloudError:
+    return CloudError(what, participant=whose.participant, why=str(error).splitlines()[0] if str(error) else None)

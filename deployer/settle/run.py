@@ -1,0 +1,99 @@
+"""Settling: after an operation that did not end, bring cloud and state into agreement before the next one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from datetime import datetime
+
+from deployer.errors import RefusedError
+from deployer.settle.decide import Decision, decide
+from deployer.settle.model import Deployment, Found, OnStep, Settled, Whose, World
+from deployer.settle.state import edited, pending
+
+SECOND_LOOK_S = 2.0
+"""How long a create that was under way when its engine died may still take to show in the cloud's lists."""
+
+_ROUNDS = 4
+
+
+def find_all(world: World, whose: Whose) -> list[Found]:
+    """Everything that the cloud holds of this participant now."""
+    return world.find(whose)
+
+
+def delete_all(world: World, found: Iterable[Found], on_step: OnStep | None = None) -> None:
+    """Delete exactly these, in an order that works, and wait until they are gone."""
+    world.delete(list(found), on_step or _silent)
+
+
+def settle(
+    world: World,
+    whose: Whose,
+    deployment: Deployment | None,
+    *,
+    failed: Iterable[str] = (),
+    since: datetime | None = None,
+    on_step: OnStep | None = None,
+) -> Settled:
+    """Find what an unfinished operation left, delete it, and clear the pending operations from a copy of the state.
+
+    Args:
+        world: the participant's cloud.
+        whose: the participant.
+        deployment: the exported state, None when the stack was never made.
+        failed: URNs of resources whose create failed in the last operation.
+        since: when the first operation began that did not end cleanly.
+        on_step: is told each step.
+
+    Raises:
+        RefusedError: a state volume exists that the state does not know and no interrupted operation explains, or a
+            fixed name is taken by somebody else. Nothing was touched then.
+        CloudError: the cloud refused or failed; settling again is safe.
+    """
+    tell = on_step or _silent
+    failed = tuple(failed)
+    actions: list[str] = []
+    world.check(whose)
+    first = _look(world, whose, deployment, failed, since)
+    if pending(deployment) and not first.delete:
+        time.sleep(SECOND_LOOK_S)
+        first = _look(world, whose, deployment, failed, since)
+    decision = first
+    for _ in range(_ROUNDS):
+        _refuse_doubt(decision, whose)
+        if not decision.delete:
+            break
+        actions += [f"deleted {thing.title}, left by an interrupted operation" for thing in decision.delete]
+        world.delete(list(decision.delete), tell)
+        decision = _look(world, whose, deployment, failed, since)
+    state, held = edited(deployment, first.drop)
+    actions += [f"cleared the interrupted operation: {text}" for text in first.interrupted]
+    return Settled(
+        deployment=state,
+        changed=bool(first.drop or pending(deployment)),
+        actions=tuple(actions),
+        refresh=first.refresh or bool(held),
+    )
+
+
+def _look(
+    world: World, whose: Whose, deployment: Deployment | None, failed: tuple[str, ...], since: datetime | None
+) -> Decision:
+    return decide(world.find(whose), deployment, participant=whose.participant, failed=failed, since=since)
+
+
+def _refuse_doubt(decision: Decision, whose: Whose) -> None:
+    if not decision.doubtful:
+        return
+    listed = ", ".join(thing.title for thing in decision.doubtful)
+    raise RefusedError(
+        "the stack's state does not know a volume that may hold this participant's data",
+        participant=whose.participant,
+        why=f"{listed} is there, and no interrupted operation explains it: was the state lost or replaced?",
+        next_step="bring .fedspan/stacks back from a backup; or delete the volume yourself and run fedspan up again",
+    )
+
+
+def _silent(_: str) -> None:
+    return None
