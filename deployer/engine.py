@@ -82,6 +82,8 @@ class StackEngine:
     log: IO[str]
     on_step: Callable[[str, Step], None] = lambda state, step: None
     verb: str = "up"
+    failed: list[str] = field(default_factory=list, init=False)
+    """URNs of the resources at which the last operation failed."""
     _stack: auto.Stack | None = field(default=None, init=False)
 
     # -- the stack itself ---------------------------------------------------------------------------------------
@@ -168,10 +170,12 @@ class StackEngine:
             plan.chmod(0o600)
         return Preview(tuple(collector.steps), plan if plan is not None and plan.exists() else None)
 
-    def up(self, program: Program, agreed: Preview | None = None) -> tuple[dict[str, Any], list[Step]]:
+    def up(
+        self, program: Program, agreed: Preview | None = None, refresh: bool = False
+    ) -> tuple[dict[str, Any], list[Step]]:
         """Make it so; returns the outputs and what was changed.
 
-        With `agreed` the engine itself is held to the plan saved with it.
+        With `agreed` the engine itself is held to the plan saved with it. With `refresh` it looks at the cloud first.
 
         Raises:
             CloudError, CapacityError, CredentialsError, BusyError: told by the cloud or the engine.
@@ -182,7 +186,7 @@ class StackEngine:
         collector = Collector(self.on_step)
         plan = str(agreed.plan_file) if agreed is not None and agreed.plan_file else None
         try:
-            result = stack.up(program=program, on_event=collector, show_secrets=False, plan=plan)
+            result = stack.up(program=program, on_event=collector, show_secrets=False, plan=plan, refresh=refresh)
         except auto.CommandError as error:
             raise self._failure(error, collector) from error
         finally:
@@ -229,6 +233,7 @@ class StackEngine:
             interrupted: Interrupted = stopped()
             interrupted.participant = self.participant
             return interrupted
+        self.failed = [step.urn for step in collector.failed]
         log = getattr(self.log, "name", None)
         self.log.flush()
         return from_diagnostics(

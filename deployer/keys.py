@@ -72,19 +72,31 @@ class KeyStore:
         return self.folder / f"host_{participant}"
 
     def host(self, participant: str) -> KeyPair:
-        """The host key of a participant's machine, made at the first call."""
-        return _kept(self.host_path(participant), f"fedspan-host-{participant}")
+        """The host key of a participant's machine: the renewed one where a renewal is on its way; made when missing."""
+        renewed = self._renewed(participant)
+        return _kept(renewed if renewed.is_file() else self.host_path(participant), f"fedspan-host-{participant}")
 
     def renew_host(self, participant: str) -> KeyPair:
-        """A new host key: the machine is going to be replaced."""
-        self.forget_host(participant)
-        return self.host(participant)
+        """A new host key, for the machine that is going to replace this one; `settle_host` ends the renewal."""
+        self._renewed(participant).unlink(missing_ok=True)
+        return _kept(self._renewed(participant), f"fedspan-host-{participant}")
+
+    def settle_host(self, participant: str) -> None:
+        """The machine with the renewed key stands: the old key must never be accepted again."""
+        renewed = self._renewed(participant)
+        if renewed.is_file():
+            os.replace(renewed, self.host_path(participant))
+            self.host_path(participant).with_name(f"host_{participant}.pub").unlink(missing_ok=True)
+            renewed.with_name(renewed.name + ".pub").unlink(missing_ok=True)
+
+    def _renewed(self, participant: str) -> Path:
+        return self.folder / f"host_{participant}.next"
 
     def forget_host(self, participant: str) -> None:
         """The machine is gone: its key must never be accepted again."""
-        path = self.host_path(participant)
-        path.unlink(missing_ok=True)
-        path.with_name(path.name + ".pub").unlink(missing_ok=True)
+        for path in (self.host_path(participant), self._renewed(participant)):
+            path.unlink(missing_ok=True)
+            path.with_name(path.name + ".pub").unlink(missing_ok=True)
 
     def pin(self, address: str, port: int, public_key: str) -> None:
         """Accept exactly this key from `address`; what was pinned for it before goes."""

@@ -229,7 +229,24 @@ class Ledger:
         names = [row.name for row in self.participants()]
         with self._write() as connection:
             connection.execute("delete from participant")
+            connection.execute("delete from meta where key like 'operation:%'")
         return names
+
+    # -- operations of the engine --------------------------------------------------------------------------------
+    def begin_operation(self, stack: str) -> None:
+        """An engine is let loose on a stack. Stays noted until `end_operation`: whoever finds it knows of a crash."""
+        with self._write() as connection:
+            connection.execute("insert or ignore into meta values (?, ?)", (f"operation:{stack}", str(time.time())))
+
+    def end_operation(self, stack: str) -> None:
+        """The engine ended well, or what it left was settled."""
+        with self._write() as connection:
+            connection.execute("delete from meta where key = ?", (f"operation:{stack}",))
+
+    def unclean_since(self, stack: str) -> float | None:
+        """When the first operation began that did not end well; seconds since the epoch, or None."""
+        began = self.meta(f"operation:{stack}")
+        return float(began) if began else None
 
     # -- who else may reach the server --------------------------------------------------------------------------
     def allow(self, site: str, cidr: str) -> bool:

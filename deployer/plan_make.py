@@ -6,18 +6,19 @@ engine. Where something stands, the engine is asked what it would change.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from deployer import engine as engines
 from deployer.deployment import Deployment
 from deployer.engine import Preview, Program, StackEngine
-from deployer.engine_events import Step
+from deployer.engine_events import Step, urn_name
 from deployer.ingress import Opening, cidrs, runtime_openings, ssh_openings
 from deployer.member import Member
 from deployer.plan import ParticipantPlan, Plan, now
 from stacks.args import HostKey, ParticipantArgs
+from stacks.images import image_for
 from stacks.names import Stage
 from stacks.program import participant_program
 from stacks.resources import describe
@@ -31,12 +32,14 @@ class Part:
         state: the stack's checkpoint; None without a stack.
         args: what the full program is made from, with what was known when the plan was made.
         preview: what the engine said, where it was asked.
+        refresh: an update was interrupted, so the engine has to look at the cloud first.
     """
 
     member: Member
     state: dict[str, Any] | None = None
     args: ParticipantArgs | None = None
     preview: Preview | None = None
+    refresh: bool = False
     access: Any = None
     openings: tuple[Opening, ...] = ()
 
@@ -44,6 +47,14 @@ class Part:
     def has_address(self) -> bool:
         """Whether the stack has its static address, so that the smaller program must not run any more."""
         return engines.has_address(self.state)
+
+    @property
+    def moved_from(self) -> str | None:
+        """Where the stack lies, when it is wanted in another cloud or region: then it is taken down and made anew."""
+        there = place_of(self.state)
+        if there is None or (there[0] == self.member.cloud and there[1] in (None, self.member.region)):
+            return None
+        return " ".join(word for word in there if word)
 
     @property
     def holds_something(self) -> bool:
@@ -63,6 +74,8 @@ class Planner:
 
     deployment: Deployment
     addresses: dict[str, str] = field(default_factory=dict)
+    final: bool = False
+    """Rules are going to be made: addresses still unknown have no rule. In a plan, placeholders stand for them."""
     _networks: tuple[str, ...] = ()
 
     def ssh_networks(self) -> tuple[str, ...]:
@@ -85,17 +98,17 @@ class Planner:
                 self.deployment.ledger.allowed(),
                 self.deployment.admins,
             )
-        return tuple(found)
+        return tuple(opening for opening in found if not (self.final and opening.pending))
 
-    def arguments(self, member: Member) -> ParticipantArgs:
+    def arguments(self, part: Part) -> ParticipantArgs:
         """The typed arguments of a participant's stack. Raises StackArgumentError for what no cloud would take."""
-        deployment = self.deployment
+        deployment, member = self.deployment, part.member
         port = member.ssh_port or deployment.realm.ssh_port
         openings = self.openings(member)
         host = deployment.keys.host(member.name)
         server = member.role == "server"
         assert member.region is not None, "the spec names a region for every participant in a cloud"
-        return ParticipantArgs(
+        args = ParticipantArgs(
             federation=deployment.federation,
             deployment=deployment.ledger.deployment(),
             participant=member.name,
@@ -115,15 +128,19 @@ class Planner:
             host_key=HostKey(host.private, host.public),
             spot=member.spot,
         )
+        assert member.cloud is not None, "only a participant in a cloud has a stack"
+        family = image_for(member.cloud, args).family
+        images = [outputs["image"] for outputs in stack_outputs(part.state) if outputs.get("image")]
+        # a size with GPUs needs another image than one without; a newer image alone is no reason to replace a machine
+        return replace(args, reimage=True) if images and images[0] != family else args
 
-    def prepare(self, member: Member, engine: StackEngine | None) -> Part:
-        """Everything but the engine's opinion: state, identity, arguments."""
-        part = Part(member)
+    def prepare(self, member: Member, engine: StackEngine | None, access: Any = None) -> Part:
+        """What stands: the stack's state, and its address for everybody else's rules."""
+        part = Part(member, access=access)
         if member.cloud is None or engine is None:
             return part
-        part.access = self.deployment.realm.access(member.cloud, member)
         part.state = engine.state()
-        if part.has_address and (address := address_in(part.state)):
+        if not part.moved_from and part.has_address and (address := address_in(part.state)):
             self.addresses[member.name] = address
         return part
 
@@ -132,9 +149,9 @@ class Planner:
         if part.member.cloud is None or engine is None:
             return
         part.openings = self.openings(part.member)
-        part.args = self.arguments(part.member)
+        part.args = self.arguments(part)
         part.program()  # whatever no cloud would take is refused now
-        if part.holds_something:
+        if part.holds_something and not part.moved_from:
             part.preview = engine.preview(part.program(), plan_name)
 
     def participant_plan(self, part: Part) -> ParticipantPlan:
@@ -156,8 +173,9 @@ class Planner:
             gpus=f"{offer.gpus}x {offer.gpu_model} {offer.gpu_memory_gib:g} GiB" if offer.gpus else "",
             usd_hour=offer.usd_hour,
             as_of=offer.as_of,
-            steps=part.preview.steps if part.preview else all_created(part),
+            steps=steps_of(part),
             openings=part.openings,
+            note=f"moves from {part.moved_from}: everything there is deleted" if part.moved_from else "",
         )
 
     def plan(self, parts: Mapping[str, Part]) -> Plan:
@@ -184,6 +202,32 @@ class Planner:
         )
 
 
+def steps_of(part: Part) -> tuple[Step, ...]:
+    """What happens to a participant's resources."""
+    if part.preview is not None:
+        return part.preview.steps
+    leaving = [entry for entry in engines.cloud_resources(part.state) if not entry.get("external")]
+    gone = [Step(entry["urn"], entry["type"], urn_name(entry["urn"]), "delete") for entry in leaving]
+    return (*gone, *all_created(part))
+
+
+def place_of(state: Mapping[str, Any] | None) -> tuple[str, str | None] | None:
+    """Cloud and region in which a checkpoint's resources lie; None when it holds none."""
+    found = engines.cloud_resources(state)
+    if not found:
+        return None
+    cloud = "aws" if any(entry["type"].startswith("aws:") for entry in found) else "azure"
+    everything = [*stack_outputs(state), *(entry.get("outputs") or {} for entry in found)]
+    regions = (outputs.get("region") or outputs.get("location") for outputs in everything)
+    return cloud, next((region for region in regions if isinstance(region, str)), None)
+
+
+def stack_outputs(state: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    """The stack's own outputs in a checkpoint (one mapping, or none)."""
+    found = (state or {}).get("resources") or []
+    return [entry.get("outputs") or {} for entry in found if entry["type"] == "pulumi:pulumi:Stack"]
+
+
 def all_created(part: Part) -> tuple[Step, ...]:
     """The steps of a stack that holds nothing yet: everything is created."""
     assert part.member.cloud is not None, "only a participant in a cloud has resources"
@@ -194,11 +238,5 @@ def all_created(part: Part) -> tuple[Step, ...]:
 
 def address_in(state: Mapping[str, Any] | None) -> str | None:
     """The public address that a checkpoint exports."""
-    for entry in (state or {}).get("resources") or []:
-        if entry["type"] == "pulumi:pulumi:Stack":
-            address = (entry.get("outputs") or {}).get("public_ip")
-            return address if isinstance(address, str) else None
-    return None
-
-
-EngineFor = Callable[[Member], "StackEngine | None"]
+    addresses = (outputs.get("public_ip") for outputs in stack_outputs(state))
+    return next((address for address in addresses if isinstance(address, str)), None)

@@ -10,11 +10,14 @@ import os
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Union
 
 if TYPE_CHECKING:
     from deployer.sandbox.client import Sandbox
+    from deployer.settle import AwsWorld, AzureWorld
     from stacks.access import Access
+
+World = Union["AwsWorld", "AzureWorld"]
 
 # names of variables that carry an identity or an address of a real cloud; none of them enters a sandbox
 CLOUD_PREFIXES = (
@@ -69,6 +72,10 @@ class Realm(Protocol):
 
     def access(self, cloud: str, where: Any) -> Access:
         """The identity with which a participant's stack is made. Raises CredentialsError."""
+        ...
+
+    def world(self, cloud: str, where: Any, access: Any) -> World:
+        """A look into the cloud itself, past the engine: to find what a crash left, and to see that nothing is left."""
         ...
 
     def enter(self) -> None:

@@ -9,11 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deployer.credentials import aws_identity, azure_environment, azure_identity, check_account
+from deployer.credentials import aws_identity, azure_credential, azure_environment, azure_identity, check_account
 from deployer.errors import MissingToolError
 from deployer.my_address import ask_the_world
 
 if TYPE_CHECKING:
+    from deployer.realm import World
     from stacks.access import Access
 
 
@@ -88,6 +89,16 @@ class RealRealm:
             self._subscriptions[where.subscription] = azure_identity(where.name, where.subscription, self.environ)
         subscription, tenant = self._subscriptions[where.subscription]
         return AzureAccess(subscription_id=subscription, location=where.region, tenant_id=where.tenant or tenant)
+
+    def world(self, cloud: str, where: Any, access: Any) -> World:
+        """The clouds' own clients, with the same identities as the engine's."""
+        from deployer.settle import AwsWorld, AzureWorld
+
+        if cloud == "aws":
+            import boto3
+
+            return AwsWorld(boto3.session.Session(profile_name=access.profile), access.region)
+        return AzureWorld(access.subscription_id, azure_credential(self.environ))
 
     def enter(self) -> None:
         """The stack programs run in this process: they must see what the engine sees."""

@@ -7,7 +7,6 @@ does not start unless both packages are.
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +16,9 @@ from deployer.errors import SandboxError
 from deployer.realm import is_cloud_variable, scrubbed
 
 if TYPE_CHECKING:
+    import boto3
+
+    from deployer.realm import World
     from deployer.sandbox.client import Sandbox
     from stacks.access import Access
 
@@ -57,7 +59,7 @@ class SandboxRealm:
 
     def engine_environment(self) -> dict[str, str]:
         """An allow list of the operator's variables, the emulated clouds' own, and a HOME with nothing in it."""
-        home = Path(self.sandbox.engine_root).parent / "home"
+        home = self.sandbox.home / "empty-home"
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
         environment = scrubbed(os.environ)
         environment.update(self.sandbox.azure_environment())
@@ -84,12 +86,14 @@ class SandboxRealm:
         from stacks.access import AwsAccess, AzureAccess
 
         if cloud == "aws":
+            if where.profile and where.account:
+                self.sandbox.register_profile(where.profile, where.account)
             environment = self.sandbox.aws_environment(where.profile)
             endpoints = self.sandbox.aws_endpoints()
             account = aws_account(environment, where.region, endpoints.get("sts"))
             check_account(where.name, "account", where.account, account, profile=where.profile)
             return AwsAccess(region=where.region, account_id=account, profile=where.profile, endpoints=endpoints)
-        environment = self.sandbox.azure_environment()
+        environment = self.sandbox.azure_environment(where.subscription)
         subscription = environment["ARM_SUBSCRIPTION_ID"]
         check_account(where.name, "subscription", where.subscription, subscription)
         return AzureAccess(
@@ -99,25 +103,51 @@ class SandboxRealm:
             metadata_host=environment.get("ARM_METADATA_HOSTNAME"),
         )
 
+    def world(self, cloud: str, where: Any, access: Any) -> World:
+        """Clients of the emulated clouds."""
+        from deployer.settle import AwsWorld, AzureWorld
+
+        if cloud == "aws":
+            session = aws_session(self.sandbox.aws_environment(access.profile), access.region)
+            return AwsWorld(session, access.region, self.sandbox.aws_endpoints())
+        from azure.identity import ClientSecretCredential
+
+        environment = self.sandbox.azure_environment()
+        endpoint = environment["ARM_ENDPOINT"]
+        credential = ClientSecretCredential(
+            environment["ARM_TENANT_ID"],
+            environment["ARM_CLIENT_ID"],
+            environment["ARM_CLIENT_SECRET"],
+            authority=environment["AZURE_AUTHORITY_HOST"],
+            disable_instance_discovery=True,
+        )
+        scopes = [f"{endpoint}/.default"]
+        return AzureWorld(access.subscription_id, credential, base_url=endpoint, credential_scopes=scopes)
+
     def enter(self) -> None:
         """Take every credential out of this process: the stack programs run here and read the environment."""
         for name in [name for name in os.environ if is_cloud_variable(name)]:
             del os.environ[name]
-
-    def forget_home(self) -> None:
-        """Remove the engine's empty HOME."""
-        shutil.rmtree(Path(self.sandbox.engine_root).parent / "home", ignore_errors=True)
+        # the emulated ARM has a certificate of the sandbox's own CA
+        bundle = self.sandbox.azure_environment().get("REQUESTS_CA_BUNDLE")
+        if bundle:
+            os.environ["REQUESTS_CA_BUNDLE"] = bundle
 
 
 def aws_account(environment: dict[str, str], region: str, endpoint: str | None) -> str:
     """The account that these credentials belong to, asked of (emulated) STS."""
+    client = aws_session(environment, region).client("sts", endpoint_url=endpoint)
+    account: str = client.get_caller_identity()["Account"]
+    return account
+
+
+def aws_session(environment: dict[str, str], region: str) -> boto3.session.Session:
+    """A session with exactly these credentials, whatever the operator's own configuration says."""
     import boto3
 
-    session = boto3.session.Session(
+    return boto3.session.Session(
         aws_access_key_id=environment["AWS_ACCESS_KEY_ID"],
         aws_secret_access_key=environment["AWS_SECRET_ACCESS_KEY"],
         aws_session_token=environment.get("AWS_SESSION_TOKEN"),
         region_name=region,
     )
-    account: str = session.client("sts", endpoint_url=endpoint).get_caller_identity()["Account"]
-    return account

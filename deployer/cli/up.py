@@ -1,0 +1,55 @@
+"""`fedspan up`: deploy a federation (the lead), or one kit (its owner)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from deployer.errors import UsageError
+
+
+def up(
+    participants: Annotated[list[str] | None, typer.Argument(help="Whom to deploy (default: everybody).")] = None,
+    plan: Annotated[Path | None, typer.Option("--plan", help="Apply exactly this saved plan.")] = None,
+    kit: Annotated[
+        Path | None, typer.Option("--kit", help="Deploy this kit, as its owner, in your own account.")
+    ] = None,
+    cloud: Annotated[str | None, typer.Option("--cloud", help="With --kit: aws or azure.")] = None,
+    region: Annotated[str | None, typer.Option(help="With --kit: the region.")] = None,
+    zone: Annotated[str | None, typer.Option(help="With --kit: the zone.")] = None,
+    size: Annotated[str | None, typer.Option(help="With --kit: the machine's size.")] = None,
+    profile: Annotated[
+        str | None, typer.Option(help="With --kit --cloud aws: the profile with your credentials.")
+    ] = None,
+    subscription: Annotated[str | None, typer.Option(help="With --kit --cloud azure: your subscription.")] = None,
+    server: Annotated[str | None, typer.Option(help="With --kit: the server's HOST:PORT.")] = None,
+    ca_fingerprint: Annotated[str | None, typer.Option(help="With --kit: the federation's CA.")] = None,
+    passphrase_file: Annotated[Path | None, typer.Option(help="The CA's passphrase, if kits must be made.")] = None,
+) -> None:
+    """Deploy: provision what is missing, show the plan, ask; addresses, machines, kits; wait for registration."""
+    if kit is not None:
+        if participants or plan is not None:
+            raise UsageError("--kit deploys one kit", why="it takes no participants and no plan")
+        from deployer import owner
+
+        owner.up(
+            kit,
+            cloud,
+            region=region,
+            zone=zone,
+            size=size,
+            profile=profile,
+            subscription=subscription,
+            server=server,
+            ca_fingerprint=ca_fingerprint,
+        )
+        return
+    strays = {"--cloud": cloud, "--region": region, "--zone": zone, "--size": size, "--profile": profile}
+    strays.update({"--subscription": subscription, "--server": server, "--ca-fingerprint": ca_fingerprint})
+    if stray := next((name for name, value in strays.items() if value is not None), None):
+        raise UsageError(f"{stray} goes with --kit", why="federation.yml says it for a whole federation")
+    from deployer.session import deploy
+
+    deploy(participants or [], plan, passphrase_file)

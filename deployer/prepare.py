@@ -1,0 +1,53 @@
+"""What every command does before it lets an engine loose: settle what a crash left, read states, check identities."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from deployer.crew import Crew, together
+from deployer.member import Member
+from deployer.plan_make import Part, Planner
+from deployer.recover import settle_stack
+
+
+def prepare(crew: Crew, planner: Planner, members: Iterable[Member], *, settle: bool = True) -> dict[str, Part]:
+    """States and identities of `members`, all at once; what a crash left behind is settled first.
+
+    With `settle=False` (a plan only looks) nothing is changed.
+
+    Raises:
+        The first participant's error, or all of them together.
+    """
+    members = list(members)
+
+    def work(member: Member) -> Part:
+        engine = crew.engine(member)
+        if engine is None:
+            return planner.prepare(member, None)
+        with crew.slot():
+            access = crew.deployment.realm.access(member.cloud or "", member)
+            refresh = False
+            if settle:
+                told, refresh = settle_stack(crew, member.name, member.cloud or "", member, access)
+                for text in told:
+                    crew.screen.line(f"{member.name}: {text}")
+            part = planner.prepare(member, engine, access)
+            part.refresh = refresh
+            return part
+
+    parts, errors = crew.each(members, work)
+    if errors:
+        raise together(errors, len(members))
+    return {member.name: parts[member.name] for member in members}
+
+
+def complete(crew: Crew, planner: Planner, parts: dict[str, Part]) -> None:
+    """The engine's opinion of every stack that holds something, with all addresses that are known."""
+
+    def work(member: Member) -> None:
+        with crew.slot():
+            planner.complete(parts[member.name], crew.engine(member), plan_name="agreed.plan")
+
+    _, errors = crew.each([part.member for part in parts.values()], work)
+    if errors:
+        raise together(errors, len(parts))

@@ -1,0 +1,96 @@
+"""A crash leaves nothing behind: what a killed engine or a lost connection left is settled before anything else.
+
+Three things can be left: a lock of a dead process, operations that were begun and never ended ("pending"), and things
+that a cloud made while nobody listened any more (no trace in the state at all). The last two are found by tags and by
+resource IDs, and deleted or forgotten, by `deployer.settle`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from datetime import datetime, timezone
+from typing import Any
+
+from deployer.crew import Crew
+from deployer.engine import pending_operations
+from deployer.errors import CloudError, FedspanError
+from deployer.locks import wait_free
+from deployer.settings import setting
+
+
+def free_stack(crew: Crew, name: str) -> Iterator[str]:
+    """Wait for an engine that is still saving; take the locks of dead ones away. Yields what was done.
+
+    Raises:
+        BusyError: somebody alive holds the stack.
+    """
+    home = crew.deployment.home
+    if not home.is_local:
+        return
+    dead = wait_free(
+        home.state_dir,
+        home.project,
+        name,
+        setting("ORPHAN_ENGINE_WAIT"),
+        crew.interrupts.wait,
+        lambda text: crew.screen.line(f"{name}: {text}"),
+    )
+    if dead:
+        crew.engine_named(name).unlock()
+        yield "took away the lock of an engine that was killed"
+
+
+def settle_stack(
+    crew: Crew, name: str, cloud: str, where: Any, access: Any, failed: Iterable[str] = ()
+) -> tuple[list[str], bool]:
+    """Settle everything of one stack that did not end well.
+
+    Returns:
+        What was done, in words, and whether the next `up` has to look at the cloud first.
+
+    Raises:
+        BusyError: somebody alive holds the stack.
+        CloudError: the cloud could not be asked, or something found could not be settled.
+    """
+    told = list(free_stack(crew, name))
+    engine = crew.engine_named(name)
+    since = crew.deployment.ledger.unclean_since(name)
+    state = engine.state()
+    if since is None and not pending_operations(state):
+        return told, False
+    from deployer.settle import Whose, settle
+
+    crew.screen.phase(name, "settling", "looking for what an interrupted command left")
+    whose = Whose(crew.deployment.federation, crew.deployment.ledger.deployment(), name)
+    log = crew.log.file(name)
+
+    def on_step(text: str) -> None:
+        log.write(f"settle: {text}\n")
+        crew.screen.phase(name, "settling", text)
+
+    try:
+        settled = settle(
+            crew.deployment.realm.world(cloud, where, access),
+            whose,
+            state,
+            failed=tuple(failed),
+            since=datetime.fromtimestamp(since, timezone.utc) if since else None,
+            on_step=on_step,
+        )
+    except FedspanError:
+        raise
+    except Exception as error:
+        # whatever the clouds' clients raise: it must stop us, since going on could make things twice
+        raise CloudError(
+            "what an interrupted command left could not be settled",
+            participant=name,
+            why=f"{type(error).__name__}: {error}",
+            next_step=f"fedspan {crew.verb} {name} tries again",
+            log=str(crew.log.path(name)),
+        ) from error
+    if settled.changed and settled.deployment is not None and state is not None:
+        engine.set_state(settled.deployment)
+    for action in settled.actions:
+        crew.deployment.ledger.event(name, "settled", detail=action)
+    crew.deployment.ledger.end_operation(name)
+    return [*told, *settled.actions], settled.refresh

@@ -1,0 +1,172 @@
+"""One command of the lead: load the spec, take the lock, plan, show, ask, do, tell. What `plan` and `up` share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from deployer import realm as realms
+from deployer.cli import context
+from deployer.crew import Crew
+from deployer.deployment import Deployment, lead
+from deployer.interrupts import Interrupts
+from deployer.live import Screen, Silent, screen
+from deployer.lockfile import exclusive
+from deployer.member import Member
+from deployer.plan import Plan, check_same, read
+from deployer.plan_view import render, summary
+from deployer.runlog import RunLog
+from deployer.up import Outcome, Up, with_server
+from startup_kits.spec import load_spec
+
+if TYPE_CHECKING:
+    from startup_kits.spec import FederationSpec
+    from startup_kits.workspace import Workspace
+
+
+@dataclass
+class Session:
+    """A deployment under its lock, ready to plan and to act."""
+
+    deployment: Deployment
+    members: list[Member]
+    crew: Crew
+    up: Up
+
+    def plan(self) -> Plan:
+        """What `up` would do."""
+        return self.up.plan()
+
+    def show(self, screen_: Screen) -> None:
+        """From now on progress goes to another screen."""
+        self.crew.screen = screen_
+
+
+def provision_if_needed(workspace: Workspace, spec: FederationSpec, passphrase_file: Path | None = None) -> str | None:
+    """Make the kits that are missing; returns what was done, in words, or None."""
+    from startup_kits.passphrase import PassphraseSource
+    from startup_kits.provision import provision
+
+    source = PassphraseSource.for_terminal(workspace.passphrase_path, passphrase_file)
+    result = provision(workspace, spec, source)
+    done = [*result.created, *result.updated]
+    return f"provisioned: {', '.join(done)}; CA {result.ca_fingerprint}" if done else None
+
+
+@contextmanager
+def opened(deployment: Deployment, members: list[Member], verb: str) -> Iterator[Session]:
+    """Hold the deployment's lock and handle Ctrl-C for as long as a command works on it.
+
+    Raises:
+        BusyError: another command holds it.
+        RealmError: the ledger belongs to another realm.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(exclusive(deployment.state_dir, verb))
+        deployment.bind()
+        for note in deployment.notes:
+            tell(note)
+        if deployment.home.ensure():
+            tell(
+                f"the stacks' secrets are encrypted with {deployment.home.passphrase_path}: "
+                "back it up, without it they can't be changed or taken down"
+            )
+        log = RunLog(deployment.state_dir, verb)
+        stack.callback(log.close)
+        interrupts = Interrupts()
+        stack.enter_context(interrupts.handling())
+        crew = Crew(deployment, Silent(), interrupts, log, verb)
+
+        def on_interrupt(count: int, names: list[str]) -> None:
+            what = f"the engines of {', '.join(names)} finish what runs and save" if names else "stopping"
+            crew.screen.line(f"interrupted: {what}" if count == 1 else "interrupted again: the engines stop at once")
+
+        interrupts.on_interrupt = on_interrupt
+        yield Session(deployment, members, crew, Up(crew, members))
+
+
+def tell(text: str) -> None:
+    """A line for people; an event with `--json`."""
+    if context.options().json:
+        context.emit({"event": "message", "text": text})
+    else:
+        context.say(text)
+
+
+@contextmanager
+def lead_session(verb: str, names: list[str], passphrase_file: Path | None = None) -> Iterator[Session]:
+    """The session of a federation's lead for the named participants."""
+    workspace = context.workspace()
+    spec = load_spec(workspace.spec_path)
+    realm = realms.current()
+    workspace.ensure()
+    if verb == "up" and (done := provision_if_needed(workspace, spec, passphrase_file)):
+        tell(done)
+    deployment = lead(workspace, spec, realm, verify=verb == "up")
+    members = with_server(deployment, deployment.chosen(names))
+    with opened(deployment, members, verb) as session:
+        yield session
+
+
+def deploy(names: list[str], plan_file: Path | None, passphrase_file: Path | None) -> Outcome:
+    """`fedspan up` of the lead: plan, show, ask, apply, tell."""
+    saved = read(plan_file) if plan_file is not None else None
+    if saved is not None and not names:
+        names = [part.name for part in saved.participants]
+    with lead_session("up", names, passphrase_file) as session:
+        plan = session.plan()
+        if saved is not None:
+            check_same(saved, plan)
+        return carry_out(session, plan, agreed=saved is not None)
+
+
+def carry_out(session: Session, plan: Plan, *, agreed: bool = False) -> Outcome:
+    """Show a plan, ask, make it come true, tell how it ended."""
+    if context.options().json:
+        context.emit({"event": "plan", **plan.document()})
+    else:
+        for piece in render(plan, context.options().verbose):
+            context.say(piece)
+        context.say(summary(plan))
+    if plan.changes and not agreed:
+        context.confirm(question(plan))
+    with screen([member.name for member in session.members]) as live:
+        session.show(live)
+        outcome = session.up.apply(plan)
+    conclude(outcome)
+    return outcome
+
+
+def question(plan: Plan) -> str:
+    """What is asked before anything is made."""
+    destroyed = sum(part.count("delete") + part.count("replace") for part in plan.participants)
+    warning = f", {destroyed} of them deleted or replaced" if destroyed else ""
+    return f"Change {plan.changes} resources{warning}?"
+
+
+def conclude(outcome: Outcome) -> None:
+    """The last lines of an `up`."""
+    if context.options().json:
+        context.emit(
+            {
+                "event": "result",
+                "changed": outcome.changed,
+                "pushed": outcome.pushed,
+                "registered": outcome.registered,
+                "awaited": outcome.awaited,
+                "endpoint": outcome.endpoint,
+                "nothing_changed": outcome.nothing_changed,
+            }
+        )
+        return
+    awaited = [name for name in outcome.awaited if name not in outcome.registered]
+    told = "nothing to change" if outcome.nothing_changed else f"{sum(outcome.changed.values())} resources changed"
+    sites = f"registered: {', '.join(outcome.registered)}" if outcome.registered else "no site is registered yet"
+    context.say(f"{told}; {sites}" + (f"; awaited: {', '.join(awaited)}" if awaited else ""))
+    if outcome.endpoint:
+        context.say(f"server: {outcome.endpoint}")
+    if awaited:
+        context.say(f"give each awaited owner the folder kits/NAME; they type ./start.sh --server {outcome.endpoint}")

@@ -1,0 +1,328 @@
+"""`up`: from kits to registered participants, in two passes, from whatever an earlier `up` has reached.
+
+Addresses first (only for stacks that have none), because the server's rules need the sites' addresses and the sites
+need the server's; then rules and machines, each participant pushed and started as soon as its machine is there; then
+the wait for registration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from deployer.crew import Crew, together
+from deployer.deployment import Deployment
+from deployer.endpoints import server_endpoint, write_endpoints
+from deployer.engine import check_agreed, has_machine
+from deployer.errors import Interrupted, RefusedError
+from deployer.interrupts import stopped
+from deployer.ledger import NOTHING_THERE
+from deployer.machine_run import Start, install_and_start, labels, reach_cloud, reach_host
+from deployer.member import Member
+from deployer.plan import ParticipantPlan, Plan
+from deployer.plan_make import Part, Planner
+from deployer.prepare import complete, prepare
+from deployer.reach import Reach, reach_of
+from deployer.recover import settle_stack
+from deployer.register import Awaited, registered, wait_for
+
+
+@dataclass
+class Outcome:
+    """What an `up` did: resources changed, participants whose machine was changed, the server's last word."""
+
+    changed: dict[str, int] = field(default_factory=dict)
+    pushed: dict[str, list[str]] = field(default_factory=dict)
+    registered: list[str] = field(default_factory=list)
+    awaited: list[str] = field(default_factory=list)
+    endpoint: str | None = None
+
+    @property
+    def nothing_changed(self) -> bool:
+        """Whether everything was as it should be."""
+        return not any(self.changed.values()) and not any(self.pushed.values())
+
+
+@dataclass
+class Up:
+    """One `up` of some participants."""
+
+    crew: Crew
+    members: list[Member]
+    planner: Planner = field(init=False)
+    parts: dict[str, Part] = field(default_factory=dict, init=False)
+    reaches: dict[str, Reach] = field(default_factory=dict, init=False)
+    outcome: Outcome = field(default_factory=Outcome, init=False)
+    errors: dict[str, BaseException] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        self.planner = Planner(self.crew.deployment, addresses=self.crew.deployment.addresses())
+
+    @property
+    def deployment(self) -> Deployment:
+        """What is being deployed."""
+        return self.crew.deployment
+
+    # -- the plan -----------------------------------------------------------------------------------------------
+    def plan(self) -> Plan:
+        """Settle, look, ask the engines; changes nothing but what a crash left behind."""
+        self.parts = prepare(self.crew, self.planner, self.members)
+        for part in self.parts.values():
+            if part.moved_from:
+                self.planner.addresses.pop(part.member.name, None)
+        complete(self.crew, self.planner, self.parts)
+        return self.planner.plan(self.parts)
+
+    # -- doing it -----------------------------------------------------------------------------------------------
+    def apply(self, plan: Plan) -> Outcome:
+        """Make the plan come true.
+
+        Raises:
+            What went wrong, of all participants together; Interrupted after Ctrl-C.
+        """
+        self.planner.final = True
+        self._guard(self._leave_and_allocate, plan)
+        self._endpoint()
+        self._guard(self._machines, plan)
+        if self.crew.interrupts.stopping.is_set():
+            raise stopped()
+        self._await_sites()
+        if self.errors:
+            raise together(self.errors, len(self.members))
+        return self.outcome
+
+    def _guard(self, work: Callable[[Member, ParticipantPlan | None], None], plan: Plan) -> None:
+        """One pass over everybody who has not failed yet."""
+        todo = [member for member in self.members if member.name not in self.errors]
+
+        def one(member: Member) -> None:
+            try:
+                work(member, plan.part(member.name))
+            except BaseException as error:
+                self.crew.failed(member.name, error)
+                raise
+
+        _, errors = self.crew.each(todo, one)
+        self.errors.update(errors)
+
+    def _leave_and_allocate(self, member: Member, shown: ParticipantPlan | None) -> None:
+        """Pass 1: leave another cloud or region; network and static address where there is none."""
+        part = self.parts[member.name]
+        if member.cloud is None:
+            return
+        if part.moved_from:
+            self._leave(part)
+        if part.has_address or has_machine(part.state):
+            return  # never a program smaller than the state: the engine would delete the rest
+        part.args = self.planner.arguments(part)
+        outputs = self._engine_up(part, "address", None)
+        part.preview = None
+        self.planner.addresses[member.name] = str(outputs["public_ip"])
+        self._record(part, "address", outputs)
+
+    def _leave(self, part: Part) -> None:
+        """The stack lies elsewhere: take it down there."""
+        engine = self.crew.engine(part.member)
+        assert engine is not None, "only a participant in a cloud can move"
+        name = part.member.name
+        self.crew.screen.phase(name, "leaving", part.moved_from or "")
+        with self.crew.slot():
+            self.deployment.ledger.begin_operation(name)
+            gone = engine.destroy()
+            self.deployment.ledger.end_operation(name)
+        self.outcome.changed[name] = len(gone)
+        self.deployment.keys.forget_host(name)
+        part.state, part.preview, part.refresh = None, None, False
+
+    def _engine_up(self, part: Part, stage: Any, shown: ParticipantPlan | None) -> dict[str, Any]:
+        """One `up` of the engine; what a failed create left is settled at once."""
+        engine = self.crew.engine(part.member)
+        assert engine is not None, "only a participant in a cloud has an engine"
+        name = part.member.name
+        self.crew.interrupts.check()
+        with self.crew.slot():
+            self.crew.screen.phase(name, "allocating" if stage == "address" else "making", "")
+            self.deployment.ledger.begin_operation(name)
+            try:
+                agreed = part.preview if stage == "full" else None
+                outputs, steps = engine.up(part.program(stage), agreed, refresh=part.refresh)
+            except Interrupted:
+                raise
+            except BaseException:
+                self._settle_now(part, engine.failed)
+                raise
+            self.deployment.ledger.end_operation(name)
+        self.outcome.changed[name] = self.outcome.changed.get(name, 0) + len(steps)
+        return outputs
+
+    def _settle_now(self, part: Part, failed: list[str]) -> None:
+        """A create that failed may have made something all the same: look at once, not only at the next `up`."""
+        try:
+            told, _ = settle_stack(
+                self.crew, part.member.name, part.member.cloud or "", part.member, part.access, failed
+            )
+        except Exception as error:
+            # the failure itself is told; that this look failed too is noted, and the next command looks again
+            self.crew.log.file(part.member.name).write(f"settling after the failure failed too: {error}\n")
+            return
+        for text in told:
+            self.crew.screen.line(f"{part.member.name}: {text}")
+
+    def _endpoint(self) -> None:
+        """The server's address goes into every kit here."""
+        endpoint = server_endpoint(self.deployment, self.planner.addresses)
+        if endpoint is None:
+            return
+        self.outcome.endpoint = endpoint
+        changed = write_endpoints(self.deployment, endpoint)
+        if changed:
+            self.crew.screen.line(f"server's address {endpoint} written into the kits of {', '.join(changed)}")
+
+    def _machines(self, member: Member, shown: ParticipantPlan | None) -> None:
+        """Pass 2: rules and machine, then kit and runtime."""
+        if member.target == "kit":
+            if self.deployment.ledger.participant(member.name) is None:
+                self.deployment.ledger.record(member.name, "awaited", role=member.role, target="kit")
+            self.outcome.awaited.append(member.name)
+            self.crew.screen.phase(member.name, "awaited", "its owner starts the kit")
+            return
+        if member.cloud:
+            reach = self._make_machine(self.parts[member.name], shown)
+        else:
+            reach = reach_host(self.crew, member)
+            self._record_host(member, reach)
+        self.reaches[member.name] = reach
+        self.crew.interrupts.check()
+        endpoint = None if member.role == "server" else self.outcome.endpoint
+        changed = install_and_start(self.crew, member, reach, Start(endpoint, labels(self.crew, member)))
+        self.outcome.pushed[member.name] = changed
+        row = self.deployment.ledger.participant(member.name)
+        if changed or row is None or row.phase not in ("started", "registered"):
+            self.deployment.ledger.record(member.name, "started", detail=", ".join(changed))
+        self.crew.screen.phase(member.name, "started")
+
+    def _make_machine(self, part: Part, shown: ParticipantPlan | None) -> Reach:
+        name = part.member.name
+        before = part.args
+        if shown is not None and shown.replaces_machine:
+            self.deployment.keys.renew_host(name)
+        part.openings = self.planner.openings(part.member)
+        part.args = self.planner.arguments(part)
+        if part.holds_something and (part.preview is None or part.args != before):
+            engine = self.crew.engine(part.member)
+            assert engine is not None, "a participant in a cloud has an engine"
+            with self.crew.slot():
+                part.preview = engine.preview(part.program(), "agreed.plan")
+        if part.preview is not None:
+            check_agreed(name, part.preview.steps, shown.steps if shown else ())
+        if part.preview is not None and not part.preview.steps and not part.refresh:
+            outputs = self._known_outputs(part)
+        else:
+            outputs = self._engine_up(part, "full", shown)
+            self._record(part, "machine", outputs)
+        self.deployment.keys.settle_host(name)
+        assert part.args is not None, "made above"
+        user = str(outputs.get("ssh_user") or part.args.ssh_user)
+        return reach_cloud(self.crew, part.member, str(outputs["public_ip"]), part.args.ssh_port, user)
+
+    def _known_outputs(self, part: Part) -> dict[str, Any]:
+        engine = self.crew.engine(part.member)
+        assert engine is not None, "a participant in a cloud has an engine"
+        outputs = engine.outputs()
+        if self.deployment.ledger.participant(part.member.name) is None:
+            self._record(part, "machine", outputs)
+        return outputs
+
+    def _record(self, part: Part, phase: str, outputs: dict[str, Any]) -> None:
+        member = part.member
+        assert part.args is not None, "args are made before the engine runs"
+        offer = member.offer()
+        self.deployment.ledger.record(
+            member.name,
+            phase,
+            role=member.role,
+            target=member.target,
+            region=member.region,
+            zone=member.zone,
+            size=offer.size,
+            address=str(outputs["public_ip"]),
+            ssh_port=part.args.ssh_port,
+            ssh_user=str(outputs.get("ssh_user") or part.args.ssh_user),
+            outputs={
+                **{name: value for name, value in outputs.items() if isinstance(value, (str, int, float))},
+                "account": member.account or getattr(part.access, "account_id", None) or "",
+                "profile": member.profile or "",
+                "subscription": getattr(part.access, "subscription_id", None) or "",
+                "tenant": member.tenant or "",
+            },
+            usd_hour=offer.usd_hour,
+        )
+
+    def _record_host(self, member: Member, reach: Reach) -> None:
+        row = self.deployment.ledger.participant(member.name)
+        if row is not None and row.phase not in NOTHING_THERE and row.address == reach.address:
+            return
+        self.deployment.ledger.record(
+            member.name,
+            "machine",
+            role=member.role,
+            target="host",
+            address=reach.address,
+            ssh_port=reach.port,
+            ssh_user=reach.user,
+            outputs={"key_path": str(reach.key_path)},
+        )
+
+    # -- registration -------------------------------------------------------------------------------------------
+    def _await_sites(self) -> None:
+        """Until the server reports every site that was started here."""
+        sites = [
+            Awaited(member.name, self.reaches[member.name])
+            for member in self.members
+            if member.role == "site" and member.name in self.reaches and member.name not in self.errors
+        ]
+        server = self._server_reach()
+        if server is None:
+            for site in sites:
+                self.crew.screen.phase(site.name, "started", "the server is not ours to ask; it registers by itself")
+            return
+        try:
+            status = wait_for(self.crew, server, sites)
+        except BaseException as error:
+            self.errors.setdefault("server", error)
+            return
+        self.outcome.registered = sorted(registered(status))
+        for name in self.outcome.awaited:
+            if name in self.outcome.registered:
+                self.crew.screen.phase(name, "registered")
+                self.deployment.ledger.record(name, "registered")
+
+    def _server_reach(self) -> Reach | None:
+        if "server" in self.errors:
+            return None
+        if "server" in self.reaches:
+            return self.reaches["server"]
+        row = self.deployment.ledger.participant("server")
+        if row is None or row.target == "kit" or row.phase in NOTHING_THERE or row.address is None:
+            return None
+        return reach_of(row, self.deployment.state_dir / "ssh")
+
+
+def with_server(deployment: Deployment, members: Iterable[Member]) -> list[Member]:
+    """The chosen participants, and the server with them when it is deployed: its rules follow the sites' addresses."""
+    chosen = list(members)
+    server, row = deployment.server, deployment.ledger.participant("server")
+    if server is None or server in chosen or not server.cloud or row is None or row.phase in NOTHING_THERE:
+        return chosen
+    return [server, *chosen]
+
+
+def check_deployable(deployment: Deployment, members: Iterable[Member]) -> None:
+    """Refuse what can't work before anything is asked of anybody.
+
+    Raises:
+        RefusedError: nobody to deploy.
+    """
+    if not list(members):
+        raise RefusedError("nobody to deploy", why="the spec has no participants but admins")
