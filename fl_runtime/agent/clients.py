@@ -1,0 +1,144 @@
+"""The agent's end of the Client API: a local socket, a thread for each attached process."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fl_runtime import localsock
+from fl_runtime.agent.journal import DONE, TaskRow
+from fl_runtime.agent.run import Run
+from fl_runtime.errors import FlError
+
+if TYPE_CHECKING:
+    from fl_runtime.agent.main import Agent
+
+log = logging.getLogger("fedspan.agent")
+
+
+class ClientServer:
+    """Listens on `state/local.sock`; job scripts attach, `status` asks."""
+
+    def __init__(self, agent: Agent, path: Path) -> None:
+        self._agent = agent
+        self._path = path
+        self._socket = localsock.listen(path)
+        threading.Thread(target=self._accept, name="clients", daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection = localsock.accept(self._socket)
+            except OSError:
+                return
+            if connection is not None:
+                threading.Thread(target=self._serve, args=(connection,), name="client", daemon=True).start()
+
+    def _serve(self, connection: localsock.Connection) -> None:
+        try:
+            first = connection.receive()
+            if first is None:
+                return
+            if first[0].get("op") == "status":
+                connection.send(self._agent.status())
+            elif first[0].get("op") == "attach":
+                _Client(self._agent, connection, first[0]).serve()
+        except OSError:
+            log.debug("a client went away")
+        except (FlError, ValueError, KeyError, TypeError) as error:
+            log.error("a client sent nonsense: %s", error)
+        finally:
+            connection.close()
+
+    def close(self) -> None:
+        self._socket.close()
+        self._path.unlink(missing_ok=True)
+
+
+class _Client:
+    """One process of one job."""
+
+    def __init__(self, agent: Agent, connection: localsock.Connection, hello: dict[str, Any]) -> None:
+        self._agent = agent
+        self._connection = connection
+        self._job = str(hello.get("job"))
+        self._epoch = int(hello.get("epoch", 0))
+        self._rank = int(hello.get("rank", 0))
+
+    def serve(self) -> None:
+        run = self._agent.run_of(self._job)
+        if run is None or run.epoch != self._epoch:
+            self._connection.send({"error": "this launch of the job is over"})
+            return
+        spool = str(self._agent.journal.blobs.spool)
+        kit = self._agent.kit
+        self._connection.send({**run.info(), "site": kit.name, "federation": kit.federation, "spool": spool})
+        while (received := self._connection.receive()) is not None:
+            message, binary = received
+            op = message.get("op")
+            if op == "next":
+                self._next(run, message)
+            elif op == "result":
+                self._result(run, message, binary)
+            elif op == "metric":
+                self._agent.metric(run.job, message["items"])
+            elif op == "bye":
+                return
+            else:
+                self._connection.send({"error": f"unknown operation {op!r}"})
+
+    def _next(self, run: Run, message: dict[str, Any]) -> None:
+        try:
+            task = run.next_task(self._rank, self._epoch, message.get("after"))
+        except RuntimeError as error:
+            self._connection.send({"error": str(error)})
+            return
+        if task is None:
+            self._connection.send({"task": None})
+            return
+        inline = self._agent.journal.blobs.inline(task.payload) if task.payload else None
+        body = {
+            "id": task.id,
+            "attempt": task.attempt,
+            "name": task.name,
+            "meta": task.meta,
+            "file": str(self._agent.journal.blobs.path(task.payload)) if task.payload and inline is None else None,
+        }
+        self._connection.send({"task": body}, inline or b"")
+
+    def _result(self, run: Run, message: dict[str, Any], binary: bytes) -> None:
+        """Commit a result, then say so. Said again after a break, it is answered again."""
+        if run.epoch != self._epoch:
+            self._connection.send({"error": "this process is of an older launch of the job"})
+            return
+        journal = self._agent.journal
+        task = journal.task(str(message["task"]))
+        if task is None or task.job != run.job:
+            self._connection.send({"error": "there is no such task"})
+            return
+        if task.state in ("assigned", "ready"):
+            try:
+                self._commit(task, message, binary)
+            except (OSError, FlError) as error:
+                self._connection.send({"error": f"the result can't be stored: {error}"})
+                return
+        run.answered(task.id)
+        self._connection.send({"ok": True})
+        self._agent.upload()
+
+    def _commit(self, task: TaskRow, message: dict[str, Any], binary: bytes) -> None:
+        journal = self._agent.journal
+        staged = None
+        if message.get("file"):
+            path = Path(message["file"])
+            if path.parent != journal.blobs.spool or path.is_symlink():
+                raise FlError("a result must lie in the spool folder")
+            staged = journal.blobs.stage_file(path)
+        elif message.get("tensors"):
+            staged = journal.blobs.stage_bytes(binary)
+        with journal.db.tx():
+            blob = journal.blobs.register(*staged, f"job:{task.job}:task:{task.id}:result") if staged else None
+            journal.done(task.id, blob, message["meta"])
+        log.info("%s: %s is done (%s)", task.job, task.id, DONE)

@@ -1,0 +1,210 @@
+"""One job on this site: its process, its tasks, its log."""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fl_runtime import processes
+from fl_runtime.agent.journal import READY, Journal, TaskRow
+from fl_runtime.client.session import EPOCH, JOB, SOCKET
+from fl_runtime.job.spec import JobSpec
+
+log = logging.getLogger("fedspan.agent")
+
+MAX_RESTARTS = 3  # of a script that fails, without a finished task between
+AGENT_GONE = 75  # the exit code of a script whose agent did not come back
+
+
+@dataclass
+class Current:
+    task: TaskRow
+    epoch: int
+    done: bool = False
+
+
+class Run:
+    """`on_end(run, state, why)` is called when the script has left or failed for good."""
+
+    def __init__(
+        self,
+        job: str,
+        spec: JobSpec,
+        folder: Path,
+        data: dict[str, str],
+        journal: Journal,
+        socket: Path,
+        on_end: Callable[[Run, str, str], None],
+    ) -> None:
+        self.job = job
+        self.spec = spec
+        self.folder = folder
+        self.data = data
+        self.log_path = folder / "log"
+        self.epoch = 0
+        self.over = False
+        self.log_offset: int | None = None  # what the server has; None until it said so
+        self._journal = journal
+        self._socket = socket
+        self._on_end = on_end
+        self._condition = threading.Condition()
+        self._ready: deque[TaskRow] = deque()
+        self._current: Current | None = None
+        self._failures = 0
+        self._child: subprocess.Popen[bytes] | None = None
+        self.process: processes.ProcessId | None = None
+
+    # --- the process
+
+    def start(self) -> None:
+        """Launch the script, under a new epoch: what an older launch still sends is refused."""
+        with self._condition:
+            if self.over or (self.process is not None and self.process.alive()):
+                return
+            self.epoch += 1
+            if self._current is not None and not self._current.done:
+                self._ready.appendleft(self._current.task)
+            self._current = None
+            self._condition.notify_all()
+            self._journal.set_process(self.job, self.epoch, None)
+            bundle = self.folder / "bundle"
+            env = processes.job_environment({SOCKET: str(self._socket), JOB: self.job, EPOCH: str(self.epoch)})
+            argv = [sys.executable, "-u", str(bundle / self.spec.script), *self.spec.args]
+            child = processes.start(argv, bundle, env, self.log_path)
+            self._child = child
+            self.process = processes.identify(child.pid)
+            self._journal.set_process(self.job, self.epoch, self.process)
+        log.info("%s: its script runs as process %s", self.job, child.pid)
+        threading.Thread(target=self._wait_child, args=(child,), name=f"wait-{self.job}", daemon=True).start()
+
+    def adopt(self, process: processes.ProcessId, epoch: int) -> None:
+        """Go on with a process that an earlier life of this agent has started."""
+        self.epoch, self.process = epoch, process
+        log.info("%s: goes on with process %s", self.job, process.pid)
+        threading.Thread(target=self._wait_adopted, args=(process,), name=f"wait-{self.job}", daemon=True).start()
+
+    def _wait_child(self, child: subprocess.Popen[bytes]) -> None:
+        self._exited(child.pid, child.wait())
+
+    def _wait_adopted(self, process: processes.ProcessId) -> None:
+        try:
+            fd = os.pidfd_open(process.pid)
+        except OSError:
+            fd = -1
+        if fd >= 0 and process.alive():
+            poll = select.poll()
+            poll.register(fd, select.POLLIN)
+            poll.poll()
+        if fd >= 0:
+            os.close(fd)
+        with self._condition:
+            unanswered = bool(self._ready) or (self._current is not None and not self._current.done)
+        self._exited(process.pid, 1 if unanswered else 0)
+
+    def _exited(self, pid: int, code: int) -> None:
+        processes.end_group(pid, grace=1.0)  # what it left behind
+        with self._condition:
+            if self.over or self.process is None or self.process.pid != pid:
+                return
+            self.process = None
+            if code not in (0, AGENT_GONE):
+                self._failures += 1
+            failures = self._failures
+        if code == 0:
+            self._on_end(self, "left", "its script ended before the job did")
+        elif failures > MAX_RESTARTS:
+            self._on_end(
+                self, "failed", f"its script ended {failures} times with an error (code {code}): {self._last_words()}"
+            )
+        else:
+            log.warning("%s: its script ended with code %s; started again", self.job, code)
+            time.sleep(0.25 * 2**failures)
+            self.start()
+
+    def _last_words(self) -> str:
+        lines = self.log_path.read_bytes()[-4000:].decode(errors="replace").strip().splitlines()
+        return lines[-1][:300] if lines else "it printed nothing"
+
+    def end(self) -> None:
+        """End the process group, whatever it does with signals; wake who waits for tasks."""
+        with self._condition:
+            self.over = True
+            self._condition.notify_all()
+            process, child = self.process, self._child
+        if process is not None:
+            end_at = time.monotonic() + 1.0  # a script that waits in is_running() ends by itself
+            while child is not None and child.poll() is None and time.monotonic() < end_at:
+                time.sleep(0.02)
+            processes.end_group(process.pid, child)
+
+    # --- tasks
+
+    def deliver(self, task: TaskRow) -> None:
+        """A task whose content is here."""
+        with self._condition:
+            known = [entry.id for entry in self._ready]
+            if self._current is not None:
+                known.append(self._current.task.id)
+            if task.id not in known:
+                self._ready.append(task)
+                self._condition.notify_all()
+
+    def cancel(self, task_id: str) -> None:
+        with self._condition:
+            self._ready = deque(task for task in self._ready if task.id != task_id)
+
+    def next_task(self, rank: int, epoch: int, after: str | None) -> TaskRow | None:
+        """Block until there is a task for this rank; None when the job is over.
+
+        Rank 0 takes the next task when the last one is answered; the other ranks follow it.
+
+        Raises:
+            RuntimeError: the process is of an older launch.
+        """
+        with self._condition:
+            while not self.over:
+                if epoch != self.epoch:
+                    raise RuntimeError("this process is of an older launch of the job")
+                current = self._current
+                if rank == 0:
+                    if (current is None or current.done) and self._ready:
+                        current = self._current = Current(self._ready.popleft(), epoch)
+                        self._condition.notify_all()
+                    if current is not None and not current.done:
+                        return current.task
+                elif current is not None and current.task.id != after and (not current.done or current.epoch == epoch):
+                    return current.task
+                self._condition.wait()
+            return None
+
+    def answered(self, task_id: str) -> None:
+        """The task's result is committed."""
+        with self._condition:
+            self._failures = 0
+            self._ready = deque(task for task in self._ready if task.id != task_id)
+            if self._current is not None and self._current.task.id == task_id:
+                self._current.done = True
+            self._condition.notify_all()
+
+    def requeue(self) -> None:
+        """After a restart of the agent: tasks that are here and not answered."""
+        for task in self._journal.tasks(self.job, READY):
+            self.deliver(task)
+
+    def info(self) -> dict[str, Any]:
+        return {
+            "job": self.job,
+            "config": self.spec.config,
+            "data": self.data,
+            "framework": self.spec.framework,
+        }

@@ -1,0 +1,188 @@
+"""The hub's side of the service Blobs: each call needs a grant, bytes go raw, a few streams at once."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import threading
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import grpc
+
+from fl_runtime.blobs import Manifest
+from fl_runtime.errors import FlError
+from fl_runtime.hub.state import FINAL, OPEN, RECEIVING
+from fl_runtime.names import BULK_STREAMS, CHUNK, LEAF
+from fl_runtime.proto import fedspan_pb2 as pb
+from fl_runtime.wire.identity import Identity
+
+if TYPE_CHECKING:
+    from fl_runtime.hub.main import Hub
+
+_MAX_LEAVES = 4 * 1024 * 1024  # 16 TiB
+
+
+class Turnstile:
+    """At most n inside; the others wait in the order they came."""
+
+    def __init__(self, places: int) -> None:
+        self._places = places
+        self._next = 0
+        self._serving = 0
+        self._done = 0
+        self._condition = threading.Condition()
+
+    def __enter__(self) -> None:
+        with self._condition:
+            ticket = self._next
+            self._next += 1
+            self._condition.wait_for(lambda: ticket < self._done + self._places)
+
+    def __exit__(self, *_: object) -> None:
+        with self._condition:
+            self._done += 1
+            self._condition.notify_all()
+
+
+class BulkService:
+    """Describe, Offer, Pull, Push. Knowing a blob's id grants nothing: the caller names job and task, the store decides."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+        self._turnstile = Turnstile(BULK_STREAMS)
+
+    # --- grants
+
+    def _may_read(self, identity: Identity, query: pb.BlobQuery) -> bool:
+        store = self._hub.store
+        job = store.job(query.job)
+        if job is None:
+            return False
+        if identity.role == "admin":
+            return any(boundary.model == query.blob for boundary in store.boundaries(job.id))
+        if identity.role != "site" or identity.name not in store.sites(job.id):
+            return False
+        if not query.task:
+            return query.blob == job.bundle
+        task = store.task(query.task)
+        if task is None or task.site != identity.name or task.job != job.id or task.state != OPEN:
+            return False
+        call = store.call(task.job, task.round, task.index)
+        return call is not None and call.payload == query.blob
+
+    def _may_write(self, identity: Identity, job_id: str, task_id: str, blob: bytes) -> str | None:
+        """The owner under which the blob may be stored; None = no."""
+        store = self._hub.store
+        job = store.job(job_id)
+        if job is None:
+            return None
+        if not task_id:
+            own = identity.role == "admin" and identity.name == job.submitter
+            return f"job:{job.id}:bundle" if own and job.state == RECEIVING and blob == job.bundle else None
+        task = store.task(task_id)
+        if identity.role != "site" or task is None or task.site != identity.name or task.job != job.id:
+            return None
+        return f"job:{job.id}:task:{task.id}" if task.state == OPEN and job.state not in FINAL else None
+
+    def _refuse(self, context: grpc.ServicerContext) -> None:
+        context.abort(grpc.StatusCode.PERMISSION_DENIED, "no grant for this blob")
+
+    # --- methods
+
+    def describe(self, query: pb.BlobQuery, context: grpc.ServicerContext) -> pb.Manifest:
+        identity = self._hub.gate.admit(context, ("site", "admin"))
+        if not self._may_read(identity, query):
+            self._refuse(context)
+        manifest = self._hub.blobs.manifest(query.blob)
+        if manifest is None:
+            context.abort(grpc.StatusCode.NOT_FOUND, "the blob is gone")
+        return pb.Manifest(length=manifest.length, leaves=manifest.leaves)
+
+    def offer(self, request: pb.OfferRequest, context: grpc.ServicerContext) -> pb.OfferReply:
+        identity = self._hub.gate.admit(context, ("site", "admin"))
+        manifest = self._manifest(request.manifest, context)
+        owner = self._may_write(identity, request.job, request.task, manifest.id)
+        if owner is None:
+            self._refuse(context)
+            raise AssertionError
+        incoming = self._hub.blobs.receive(manifest, owner)
+        if incoming is None:
+            self._arrived(request.job, request.task)
+            return pb.OfferReply(complete=True)
+        missing = incoming.missing()
+        if not missing:
+            self._hub.blobs.finish(incoming)
+            self._arrived(request.job, request.task)
+            return pb.OfferReply(complete=True)
+        return pb.OfferReply(missing=[pb.LeafRange(first=first, count=count) for first, count in missing])
+
+    def _manifest(self, message: pb.Manifest, context: grpc.ServicerContext) -> Manifest:
+        try:
+            manifest = Manifest(message.length, message.leaves)
+        except FlError as error:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        if manifest.count > _MAX_LEAVES or manifest.length == 0:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the blob is empty or too large")
+        return manifest
+
+    def pull(self, request: pb.PullRequest, context: grpc.ServicerContext) -> Iterator[bytes]:
+        identity = self._hub.gate.admit(context, ("site", "admin"))
+        if not self._may_read(identity, request.query):
+            self._refuse(context)
+        blobs = self._hub.blobs
+        manifest = blobs.manifest(request.query.blob)
+        if manifest is None:
+            context.abort(grpc.StatusCode.NOT_FOUND, "the blob is gone")
+        first, end = request.range.first, request.range.first + request.range.count
+        if end > manifest.count or first >= end:
+            context.abort(grpc.StatusCode.OUT_OF_RANGE, "the range lies outside of the blob")
+        start, stop = first * LEAF, min(end * LEAF, manifest.length)
+        inline = blobs.inline(request.query.blob)
+        with self._turnstile:
+            if inline is not None:
+                yield inline[start:stop]
+                return
+            yield from read_chunks(str(blobs.path(request.query.blob)), start, stop)
+
+    def push(self, frames: Iterator[bytes], context: grpc.ServicerContext) -> pb.PushReply:
+        identity = self._hub.gate.admit(context, ("site", "admin"))
+        try:
+            header = pb.PushHeader.FromString(next(frames))
+        except (StopIteration, ValueError):
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the first frame is not a header")
+        query = header.query
+        owner = self._may_write(identity, query.job, query.task, query.blob)
+        incoming = self._hub.blobs.incoming(query.blob)
+        if owner is None or incoming is None or owner not in incoming.owners:
+            self._refuse(context)
+            raise AssertionError
+        try:
+            with self._turnstile:
+                writer = incoming.writer(header.range.first, header.range.count)
+                for chunk in frames:
+                    writer.take(chunk)
+        except FlError as error:
+            context.abort(grpc.StatusCode.DATA_LOSS, str(error))
+        except OSError as error:
+            context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"the server can't store it: {error.strerror}")
+        finally:
+            incoming.journal()
+        if incoming.complete:
+            self._hub.blobs.finish(incoming)
+            self._arrived(query.job, query.task)
+        return pb.PushReply(leaves=writer.leaves)
+
+    def _arrived(self, job: str, task: str) -> None:
+        if not task:
+            self._hub.bundle_arrived(job)
+
+
+def read_chunks(path: str, start: int, stop: int) -> Iterator[bytes]:
+    """A file's bytes from `start` to `stop` in wire chunks, none of which crosses the border of a leaf."""
+    with open(path, "rb", buffering=0) as file:
+        fd = file.fileno()
+        os.posix_fadvise(fd, start, stop - start, os.POSIX_FADV_SEQUENTIAL)
+        with mmap.mmap(fd, 0, access=mmap.ACCESS_READ) as view:
+            for at in range(start, stop, CHUNK):  # CHUNK divides LEAF
+                yield view[at : min(at + CHUNK, stop)]

@@ -1,0 +1,155 @@
+"""What admins may ask of the hub."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+import grpc
+
+from fl_runtime.blobs import Manifest
+from fl_runtime.errors import FlError
+from fl_runtime.hub.state import ABORTED, FINAL, QUEUED, RECEIVING, Job
+from fl_runtime.job.bundle import MAX_PACKED
+from fl_runtime.job.envelope import open_envelope
+from fl_runtime.job.spec import parse_spec
+from fl_runtime.names import is_participant_name, iso
+from fl_runtime.proto import fedspan_pb2 as pb
+from fl_runtime.wire.identity import Identity
+
+if TYPE_CHECKING:
+    from fl_runtime.hub.main import Hub
+
+_SUBMIT_ROLES = ("lead", "member", "project_admin", "org_admin", "")
+
+
+class Desk:
+    """Submissions and questions, already authenticated."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+
+    def submit(self, identity: Identity, request: pb.SubmitRequest, context: grpc.ServicerContext) -> pb.SubmitReply:
+        """Take a signed job. It is queued when its bundle is here too; doing it again changes nothing."""
+        hub = self._hub
+        try:
+            envelope = open_envelope(
+                hub.kit, request.envelope.document, request.envelope.signature, request.envelope.certificate
+            )
+            if envelope.signer.name != identity.name or envelope.job != request.job:
+                raise FlError("The envelope was signed by another, or for another job")
+            if envelope.signer.serial in hub.store.revoked():
+                raise FlError("The signer's certificate is revoked")
+            spec = parse_spec(json.loads(request.spec))
+            manifest = Manifest(request.bundle.length, request.bundle.leaves)
+            if manifest.id != envelope.bundle or manifest.length != envelope.bundle_length:
+                raise FlError("The bundle is not the one that was signed")
+            if not 0 < manifest.length <= MAX_PACKED:
+                raise FlError(f"The bundle has {manifest.length} bytes", why=f"at most {MAX_PACKED} are taken")
+        except (FlError, ValueError) as error:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        job = Job(
+            id=envelope.job,
+            name=spec.name,
+            spec=spec.document(),
+            submitter=identity.name,
+            envelope=request.envelope.document,
+            signature=request.envelope.signature,
+            certificate=request.envelope.certificate,
+            bundle=manifest.id,
+            bundle_length=manifest.length,
+            state=RECEIVING,
+        )
+        with hub.store.tx():
+            new = hub.store.add_job(job)
+            if new:
+                hub.store.add_event(job.id, {"event": "submitted", "by": identity.name})
+        known = hub.store.job(job.id)
+        if known is None or known.envelope != job.envelope:
+            context.abort(grpc.StatusCode.ALREADY_EXISTS, f"there is another job {job.id}")
+        if known is not None and known.state == RECEIVING:
+            incoming = hub.blobs.receive(manifest, f"job:{job.id}:bundle")
+            if incoming is not None:
+                return pb.SubmitReply(complete=False)
+            hub.bundle_arrived(job.id)
+        return pb.SubmitReply(complete=True)
+
+    def ask(self, identity: Identity, question: pb.Question, context: grpc.ServicerContext) -> pb.Answer:
+        """`verb` is sites, jobs, show, abort or log."""
+        hub = self._hub
+        if question.verb == "sites":
+            return _answer(hub.site_table())
+        if question.verb == "jobs":
+            return _answer([self.brief(job) for job in hub.store.jobs()])
+        job = hub.store.job(question.job)
+        if job is None:
+            context.abort(grpc.StatusCode.NOT_FOUND, f"there is no job {question.job}")
+            raise AssertionError
+        if question.verb == "show":
+            return _answer(self.full(job))
+        if question.verb == "abort":
+            if job.state not in FINAL:
+                hub.jobs.end(job.id, ABORTED, f"by {identity.name}")
+            return _answer(self.brief(hub.store.job(job.id) or job))
+        if question.verb == "log":
+            who = question.participant or "server"
+            if not is_participant_name(who):
+                context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"{who!r} is no participant")
+            data = hub.logs.read(job.id, who, question.offset)
+            return pb.Answer(document=json.dumps({"participants": hub.logs.participants(job.id)}).encode(), data=data)
+        context.abort(grpc.StatusCode.UNIMPLEMENTED, f"this server does not know {question.verb!r}")
+        raise AssertionError
+
+    def brief(self, job: Job) -> dict[str, Any]:
+        """A job in one line."""
+        rounds = job.spec["workflow"].get("rounds")
+        last = self._hub.store.last_boundary(job.id)
+        end = job.ended or time.time()
+        return {
+            "id": job.id,
+            "name": job.name,
+            "state": job.state,
+            "cause": job.cause,
+            "detail": self._hub.jobs.detail(job) if job.state not in FINAL else "",
+            "submitter": job.submitter,
+            "submitted": iso(job.submitted),
+            "started": iso(job.started),
+            "ended": iso(job.ended),
+            "seconds": round(end - job.started, 3) if job.started else None,
+            "round": last.round + 1 if last else 0,
+            "rounds": rounds,
+        }
+
+    def full(self, job: Job) -> dict[str, Any]:
+        """Everything about a job but its logs."""
+        store = self._hub.store
+        history = [
+            {"round": boundary.round, "at": iso(boundary.at), **boundary.metrics}
+            for boundary in store.boundaries(job.id)
+        ]
+        models = [boundary for boundary in store.boundaries(job.id) if boundary.model]
+        model = models[-1].model if models else None
+        answered: dict[str, str] = {}
+        if job.state not in FINAL:
+            for call in store.open_calls(job.id):
+                for task in store.tasks(job.id, call.round, call.index):
+                    answered[task.site] = task.state
+        manifest = self._hub.blobs.manifest(model) if model else None
+        return {
+            **self.brief(job),
+            "spec": job.spec,
+            "sites": {
+                site: {"state": state, "why": why, "task": answered.get(site)}
+                for site, (state, why) in store.sites(job.id).items()
+            },
+            "history": history,
+            "metrics": store.metrics(job.id),
+            "model": {"blob": model.hex(), "length": manifest.length} if model and manifest else None,
+            "logs": self._hub.logs.participants(job.id),
+            "queued": job.state == QUEUED,
+        }
+
+
+def _answer(document: Any) -> pb.Answer:
+    return pb.Answer(document=json.dumps(document).encode())

@@ -1,0 +1,219 @@
+"""The hub's local socket: job processes attach to it, and `status` asks through it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fl_runtime import localsock
+from fl_runtime.errors import FlError
+from fl_runtime.hub.board import NotDeterministicError, digest
+from fl_runtime.hub.state import ACCEPTED, Boundary, Call, Task
+
+if TYPE_CHECKING:
+    from fl_runtime.hub.jobs import Running
+    from fl_runtime.hub.main import Hub
+
+log = logging.getLogger("fedspan.hub")
+
+
+class LocalServer:
+    """Accepts local connections; a thread for each."""
+
+    def __init__(self, hub: Hub, path: Path) -> None:
+        self._hub = hub
+        self._path = path
+        self._socket = localsock.listen(path)
+        threading.Thread(target=self._accept, name="local", daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection = localsock.accept(self._socket)
+            except OSError:
+                return
+            if connection is not None:
+                threading.Thread(target=self._serve, args=(connection,), name="local-peer", daemon=True).start()
+
+    def _serve(self, connection: localsock.Connection) -> None:
+        try:
+            first = connection.receive()
+            if first is None:
+                return
+            if first[0].get("op") == "status":
+                connection.send(self._hub.status())
+            elif first[0].get("op") == "attach":
+                self._attach(connection, first[0])
+        except OSError:
+            log.debug("a local peer went away")
+        except FlError as error:
+            log.error("a local peer sent nonsense: %s", error)
+        finally:
+            connection.close()
+
+    def _attach(self, connection: localsock.Connection, hello: Mapping[str, Any]) -> None:
+        running = self._hub.jobs.running(str(hello.get("job")))
+        if running is None or running.epoch != hello.get("epoch"):
+            connection.send({"error": "this launch of the job is over"})
+            return
+        link = JobLink(self._hub, running, connection)
+        link.serve()
+
+    def close(self) -> None:
+        self._socket.close()
+        self._path.unlink(missing_ok=True)
+
+
+class JobLink:
+    """One job process: its requests in, results and closings of calls out."""
+
+    def __init__(self, hub: Hub, running: Running, connection: localsock.Connection) -> None:
+        self._hub = hub
+        self._running = running
+        self._job = running.job
+        self._connection = connection
+
+    # --- towards the process (called by the board)
+
+    def result(self, task: Task) -> None:
+        message: dict[str, Any] = {
+            "event": "result",
+            "task": task.id,
+            "round": task.round,
+            "index": task.index,
+            "site": task.site,
+            "meta": task.meta,
+            "judged": task.state == ACCEPTED,
+        }
+        self._send(*self._with_blob(message, task.result))
+
+    def closed(self, call: Call, outcome: Mapping[str, Any]) -> None:
+        self._send({"event": "closed", "round": call.round, "index": call.index, **outcome})
+
+    def _send(self, message: dict[str, Any], binary: bytes = b"") -> None:
+        try:
+            self._connection.send(message, binary)
+        except OSError:
+            log.debug("%s: its process is gone", self._job.id)  # the supervisor of the process acts on it
+
+    def _with_blob(self, message: dict[str, Any], blob: bytes | None) -> tuple[dict[str, Any], bytes]:
+        message["blob"] = blob.hex() if blob else None
+        if blob is None:
+            return message, b""
+        inline = self._hub.blobs.inline(blob)
+        if inline is None:
+            message["file"] = str(self._hub.blobs.path(blob))
+        return message, inline or b""
+
+    # --- from the process
+
+    def serve(self) -> None:
+        hub, job = self._hub, self._job
+        if not self._running.ready.wait(3600) or self._running.over:
+            return
+        boundary = hub.store.last_boundary(job.id)
+        hello: dict[str, Any] = {
+            "job": job.id,
+            "spec": job.spec,
+            "bundle": str(self._running.folder / "bundle"),
+            "spool": str(hub.blobs.spool),
+            "sites": hub.jobs.taking_part_list(job.id),
+            "round": boundary.round if boundary else None,
+            "state": boundary.state if boundary else None,
+            "submitted": job.submitted,
+        }
+        self._send(*self._with_blob(hello, boundary.model if boundary else None))
+        while (received := self._connection.receive()) is not None:
+            message, binary = received
+            handler = getattr(self, "_do_" + str(message.get("op")), None)
+            if handler is None:
+                self._send({"error": f"unknown operation {message.get('op')!r}"})
+                return
+            handler(message, binary)
+            if self._running.over:
+                return
+
+    def _do_blob(self, message: Mapping[str, Any], binary: bytes) -> None:
+        """A new blob from the process: a finished file of the spool folder, or the bytes."""
+        blobs = self._hub.blobs
+        staged = blobs.stage_file(Path(message["file"])) if message.get("file") else blobs.stage_bytes(binary)
+        with self._hub.store.tx():
+            blob = blobs.register(*staged, f"job:{self._job.id}:new")
+        self._send({"blob": blob.hex(), "file": str(blobs.path(blob)) if staged[1] is None else None})
+
+    def _do_call(self, message: Mapping[str, Any], _: bytes) -> None:
+        payload = bytes.fromhex(message["blob"]) if message.get("blob") else None
+        targets = tuple(sorted(message["targets"])) if message.get("targets") is not None else None
+        recorded = self._hub.store.call(self._job.id, message["round"], message["index"])
+        if targets is None:  # everybody who takes part; after a restart: who took part then
+            targets = recorded.targets if recorded else tuple(self._hub.jobs.taking_part_list(self._job.id))
+        meta = message["meta"]
+        call = Call(
+            job=self._job.id,
+            round=message["round"],
+            index=message["index"],
+            name=message["name"],
+            targets=targets,
+            digest=digest(message["name"], targets, payload, meta),
+            meta=meta,
+            payload=payload,
+            settings=message["settings"],
+        )
+        try:
+            self._hub.board.open(call, self)
+        except NotDeterministicError as error:
+            self._hub.jobs.end(self._job.id, "FAILED", f"the workflow is not deterministic: {error}")
+
+    def _do_judge(self, message: Mapping[str, Any], _: bytes) -> None:
+        self._hub.board.judge(message["task"], bool(message["ok"]), str(message.get("why", "")))
+
+    def _do_sites(self, message: Mapping[str, Any], _: bytes) -> None:
+        self._send({"sites": self._hub.jobs.taking_part_list(self._job.id)})
+
+    def _do_commit(self, message: Mapping[str, Any], _: bytes) -> None:
+        """A finished round: state, model, metrics in one transaction; what it consumed is released."""
+        job, store, blobs = self._job.id, self._hub.store, self._hub.blobs
+        round_ = int(message["round"])
+        model = bytes.fromhex(message["model"]) if message.get("model") else None
+        metrics = message["metrics"]
+        with store.tx():
+            if model is not None:
+                blobs.add_ref(model, f"job:{job}:model:{round_}")
+            if message.get("best") and model is not None:
+                blobs.drop_refs(f"job:{job}:best")
+                blobs.add_ref(bytes.fromhex(message["best"]), f"job:{job}:best")
+            store.commit(Boundary(job, round_, message["state"], model, metrics, time.time()))
+            blobs.drop_refs(f"job:{job}:new")
+            blobs.drop_refs(f"job:{job}:task:")
+            blobs.drop_refs(f"job:{job}:call:")
+            for old in range(max(0, round_ - 3), round_):
+                blobs.drop_refs(f"job:{job}:model:{old}")
+            store.add_event(job, {"event": "round", "round": round_, **metrics})
+        self._send({"ok": True})
+        self._running.progressed()
+        blobs.collect()
+        self._hub.changed()
+
+    def _do_finish(self, message: Mapping[str, Any], _: bytes) -> None:
+        self._send({"ok": True})
+        self._hub.jobs.end(self._job.id, "FINISHED", "")
+
+    def _do_fail(self, message: Mapping[str, Any], _: bytes) -> None:
+        self._send({"ok": True})
+        self._hub.jobs.end(self._job.id, "FAILED", str(message.get("why", "")))
+
+    def _do_metric(self, message: Mapping[str, Any], _: bytes) -> None:
+        self._hub.store.add_metrics(self._job.id, "server", message["items"])
+
+    def _do_event(self, message: Mapping[str, Any], _: bytes) -> None:
+        self._hub.store.add_event(self._job.id, dict(message["document"]))
+        self._hub.changed()
+
+
+def as_json(value: Any) -> bytes:
+    return json.dumps(value).encode()

@@ -1,0 +1,322 @@
+"""Jobs on the hub: from submission to a final state, with the process that runs the workflow."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fl_runtime import processes
+from fl_runtime.client.session import EPOCH, JOB, SOCKET
+from fl_runtime.errors import FlError
+from fl_runtime.hub.board import payload
+from fl_runtime.hub.state import FAILED, FINAL, QUEUED, RUNNING, Job
+from fl_runtime.job.bundle import unpack
+from fl_runtime.proto import fedspan_pb2 as pb
+
+if TYPE_CHECKING:
+    from fl_runtime.hub.main import Hub
+
+log = logging.getLogger("fedspan.hub")
+
+MAX_CRASHES = 5  # of a job's process without a finished round between
+START_GRACE_S = 2.0  # for stragglers to accept, once the minimum has
+_IN = ("accepted", "running")
+
+
+@dataclass(eq=False)
+class Running:
+    """A running job's process here."""
+
+    job: Job
+    folder: Path
+    epoch: int
+    ready: threading.Event = field(default_factory=threading.Event)  # enough sites have accepted
+    over: bool = False
+    crashes: int = 0
+    child: subprocess.Popen[bytes] | None = None
+    begun: float = field(default_factory=time.monotonic)
+
+    def progressed(self) -> None:
+        self.crashes = 0
+
+
+class Jobs:
+    """Scheduler, invitations, processes. The lock guards the table of running jobs only."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+        self._running: dict[str, Running] = {}
+        self._lock = threading.RLock()
+        self._closing = False
+
+    # --- views
+
+    def running(self, job: str) -> Running | None:
+        with self._lock:
+            return self._running.get(job)
+
+    def taking_part(self, job: str) -> Mapping[str, str]:
+        return {site: state for site, (state, _) in self._hub.store.sites(job).items()}
+
+    def taking_part_list(self, job: str) -> list[str]:
+        return [site for site, state in self.taking_part(job).items() if state in _IN]
+
+    def minimum(self, job: Job) -> int:
+        """Sites that must take part: the job's min_sites, else all that it names, else one."""
+        least = job.spec["workflow"].get("min_sites")
+        if least is not None:
+            return max(1, int(least))
+        return 1 if job.spec["sites"] == "all" else len(job.spec["sites"])
+
+    def detail(self, job: Job) -> str:
+        """What a job that is not finished waits for."""
+        if job.state == QUEUED:
+            here = len(self._wanted(job))
+            return f"waiting for sites: {here} of {self.minimum(job)} connected"
+        return "; ".join(self._hub.board.waiting(job.id)) if job.state == RUNNING else ""
+
+    def _wanted(self, job: Job) -> list[str]:
+        """The connected sites that the job wants."""
+        sites = job.spec["sites"]
+        return [name for name in self._hub.connected_sites() if sites == "all" or name in sites]
+
+    # --- starting
+
+    def recover(self) -> None:
+        """After a restart of the hub: end what is left of the old processes, go on with the running jobs."""
+        for job in self._hub.store.jobs([RUNNING]):
+            if job.process is not None:
+                old = processes.ProcessId(*job.process)
+                if old.alive():
+                    processes.end_group(old.pid, grace=1.0)
+            log.info("%s: goes on after a restart of the server", job.id)
+            try:
+                self._launch(job, fresh=False)
+            except (OSError, FlError) as error:
+                self._hub.store.set_job(job.id, FAILED, f"it can't be started again: {error}")
+        self.schedule()
+
+    def schedule(self) -> None:
+        """Start each queued job for which enough sites are connected."""
+        for job in self._hub.store.jobs([QUEUED]):
+            with self._lock:
+                if self._closing or job.id in self._running:
+                    continue
+                wanted = self._wanted(job)
+                if len(wanted) < self.minimum(job):
+                    continue
+                try:
+                    self._hub.store.set_job(job.id, RUNNING)
+                    self._launch(job, fresh=True)
+                except (OSError, FlError) as error:
+                    self.end(job.id, FAILED, f"it can't be started: {error}")
+                    continue
+            log.info("%s: starts with %s", job.id, ", ".join(wanted))
+            for site in wanted:
+                self._hub.store.set_site(job.id, site, "invited")
+                self.invite(job, site)
+            self._hub.changed()
+
+    def _launch(self, job: Job, fresh: bool) -> None:
+        folder = self._hub.state / "jobs" / job.id
+        if fresh and folder.exists():
+            shutil.rmtree(folder)
+        if not (folder / "bundle").exists():
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            unpack(self._hub.blobs.read(job.bundle), folder / "unpacking")
+            (folder / "unpacking").rename(folder / "bundle")
+        with self._lock:
+            running = self._running.get(job.id)
+            if running is None:
+                running = Running(job, folder, 0)
+                self._running[job.id] = running
+            running.epoch = (self._hub.store.job(job.id) or job).epoch + 1
+        self._start_process(running)
+        if not fresh:
+            self._check_ready(running)
+
+    def _start_process(self, running: Running) -> None:
+        job = running.job
+        env = processes.job_environment(
+            {SOCKET: str(self._hub.socket_path), JOB: job.id, EPOCH: str(running.epoch), "OMP_NUM_THREADS": "1"}
+        )
+        argv = [sys.executable, "-m", "fl_runtime.workflow.process"]
+        self._hub.store.set_process(job.id, running.epoch, None)
+        child = processes.start(argv, running.folder, env, self._hub.logs.path(job.id, "server"))
+        running.child = child
+        found = processes.identify(child.pid)
+        if found is not None:
+            self._hub.store.set_process(job.id, running.epoch, (found.pid, found.started, found.boot))
+        threading.Thread(target=self._supervise, args=(running, child), name=f"job-{job.id}", daemon=True).start()
+
+    def _supervise(self, running: Running, child: subprocess.Popen[bytes]) -> None:
+        code = child.wait()
+        with self._lock:
+            if running.over or self._closing or running.child is not child:
+                return
+            running.crashes += 1
+            crashes = running.crashes
+        job = running.job.id
+        self._hub.board.forget(job)
+        if crashes > MAX_CRASHES:
+            tail = self._hub.logs.path(job, "server").read_bytes()[-2000:].decode(errors="replace").strip()
+            self.end(job, FAILED, f"its process on the server ended {crashes} times (code {code}): {tail[-300:]}")
+            return
+        log.warning("%s: its process ended with code %s; started again from the last finished round", job, code)
+        self._hub.store.add_event(job, {"event": "restarted", "code": code})
+        time.sleep(min(2.0, 0.1 * 2**crashes))
+        with self._lock:
+            if running.over or self._closing:
+                return
+            running.epoch += 1
+            self._start_process(running)
+
+    # --- sites
+
+    def invite(self, job: Job, site: str) -> None:
+        if not self._hub.sessions.get(site):
+            return
+        self._hub.sessions.send(
+            site,
+            job_start=pb.JobStart(
+                job=job.id,
+                envelope=pb.Envelope(document=job.envelope, signature=job.signature, certificate=job.certificate),
+                bundle=payload(self._hub.blobs, job.bundle),
+                log_have=self._hub.logs.size(job.id, site),
+            ),
+        )
+
+    def connected(self, site: str) -> None:
+        """A site has come, or come back: running jobs that want it invite it (again) and push what it has not answered."""
+        for job in self._hub.store.jobs([RUNNING]):
+            sites = job.spec["sites"]
+            if sites != "all" and site not in sites:
+                continue
+            state = self.taking_part(job.id).get(site)
+            if state in ("refused", "left", "failed"):
+                continue
+            if state is None:
+                self._hub.store.set_site(job.id, site, "invited")
+            self.invite(job, site)
+            if state in _IN:
+                self._hub.board.push_open(job.id, site)
+        self.schedule()
+
+    def answer(self, site: str, answer: pb.JobAnswer) -> None:
+        """A site accepts a job, or refuses it with a reason."""
+        job = self._hub.store.job(answer.job)
+        running = self.running(answer.job)
+        known = self.taking_part(answer.job)
+        if job is None or running is None or site not in known:
+            self._hub.sessions.send(
+                site, job_stop=pb.JobStop(job=answer.job, state=job.state if job else "", why="over")
+            )
+            return
+        if known[site] in ("left", "failed"):
+            return
+        state = "accepted" if answer.accepted else "refused"
+        if known[site] != state:
+            with self._hub.store.tx():
+                self._hub.store.set_site(job.id, site, state, answer.why)
+                self._hub.store.add_event(job.id, {"event": state, "site": site, "why": answer.why})
+            log.info("%s: %s has %s%s", job.id, site, state, f": {answer.why}" if answer.why else "")
+        self._check_ready(running)
+        self._hub.changed()
+
+    def _check_ready(self, running: Running) -> None:
+        """Begin when all have answered, or the minimum has accepted and stragglers had their time."""
+        job = running.job
+        if running.ready.is_set() or running.over:
+            return
+        states = self._hub.store.sites(job.id)
+        accepted = [site for site, (state, _) in states.items() if state in _IN]
+        pending = [site for site, (state, _) in states.items() if state == "invited"]
+        refused = {site: why for site, (state, why) in states.items() if state not in (*_IN, "invited")}
+        named = job.spec["workflow"].get("min_sites")
+        least = self.minimum(job) if named is not None or job.spec["sites"] != "all" else len(states)
+        if len(accepted) + len(pending) < least:
+            reasons = "; ".join(f"{site}: {why}" for site, why in refused.items())
+            self.end(job.id, FAILED, f"{len(accepted)} of {least} needed sites take part. {reasons}")
+            return
+        stragglers_late = time.monotonic() - running.begun > START_GRACE_S
+        if len(accepted) >= least and (not pending or stragglers_late):
+            running.ready.set()
+
+    def site_state(self, site: str, message: pb.SiteState) -> None:
+        """How the job's process fares on a site."""
+        known = self.taking_part(message.job).get(site)
+        if known is None or self.running(message.job) is None or message.state == known:
+            return
+        if message.state in ("left", "failed"):
+            with self._hub.store.tx():
+                self._hub.store.set_site(message.job, site, message.state, message.why)
+                self._hub.store.add_event(message.job, {"event": message.state, "site": site, "why": message.why})
+            log.warning("%s: %s %s: %s", message.job, site, message.state, message.why)
+            self._hub.board.site_out(message.job, site, message.why or message.state)
+        elif message.state == "running" and known == "accepted":
+            self._hub.store.set_site(message.job, site, "running")
+        self._hub.changed()
+
+    def tick(self) -> None:
+        with self._lock:
+            waiting = [running for running in self._running.values() if not running.ready.is_set()]
+        for running in waiting:
+            self._check_ready(running)
+
+    # --- ending
+
+    def end(self, job_id: str, state: str, cause: str) -> bool:
+        """Bring a job to its final state: durable first, then everybody is told and the process ended. Once."""
+        with self._lock:
+            job = self._hub.store.job(job_id)
+            if job is None or job.state in FINAL:
+                return False
+            with self._hub.store.tx():
+                self._hub.store.set_job(job_id, state, cause)
+                self._hub.store.add_event(job_id, {"event": "ended", "state": state, "cause": cause})
+            running = self._running.pop(job_id, None)
+            if running is not None:
+                running.over = True
+                running.ready.set()
+        log.info("%s: %s%s", job_id, state, f": {cause}" if cause else "")
+        self._hub.board.forget(job_id)
+        for site in self.taking_part(job_id):
+            self._hub.sessions.send(site, job_stop=pb.JobStop(job=job_id, state=state, why=cause))
+        with self._hub.store.tx():
+            for prefix in ("task:", "call:"):
+                self._hub.blobs.drop_refs(f"job:{job_id}:{prefix}")
+            self._hub.blobs.drop_refs(f"job:{job_id}:new")
+        self._hub.changed()
+        if running is not None:
+            threading.Thread(target=self._clear, args=(running, state), name="job-end", daemon=True).start()
+        return True
+
+    def _clear(self, running: Running, state: str) -> None:
+        child = running.child
+        if child is not None:
+            if state == "FINISHED":
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    child.wait(2.0)
+            processes.end_group(child.pid, child)
+        self._hub.blobs.collect()
+        self.schedule()
+
+    def close(self) -> None:
+        """The hub stops: job processes end with it and are started again with it."""
+        with self._lock:
+            self._closing = True
+            running = list(self._running.values())
+        for entry in running:
+            entry.over = True
+            entry.ready.set()
+            if entry.child is not None:
+                processes.end_group(entry.child.pid, entry.child, grace=1.0)

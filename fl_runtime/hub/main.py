@@ -1,0 +1,207 @@
+"""The hub: all parts put together, one process, one port."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import secrets
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from fl_runtime import version
+from fl_runtime.blobs import BlobStore
+from fl_runtime.errors import FlError
+from fl_runtime.hub.board import Board
+from fl_runtime.hub.bulk import BulkService
+from fl_runtime.hub.desk import Desk
+from fl_runtime.hub.joblink import LocalServer
+from fl_runtime.hub.jobs import Jobs
+from fl_runtime.hub.logs import LogBook
+from fl_runtime.hub.service import HubService
+from fl_runtime.hub.sessions import Session, Sessions
+from fl_runtime.hub.sqlite import SqliteState
+from fl_runtime.hub.state import QUEUED, RECEIVING
+from fl_runtime.kit import Kit
+from fl_runtime.names import iso, now_ms
+from fl_runtime.proto import fedspan_pb2 as pb
+from fl_runtime.wire import rpc, tls
+from fl_runtime.wire.identity import Gate
+
+log = logging.getLogger("fedspan.hub")
+
+THREADS = 256  # 2 for each site, the bulk streams, and 32; made when needed
+_TICK_S = 0.5
+
+
+class Hub:
+    """Start with `start()`, end with `stop()`; everything durable lies in `state`."""
+
+    def __init__(self, kit: Kit, state: Path) -> None:
+        self.kit = kit
+        self.state = state
+        self.incarnation = secrets.token_hex(8)
+        self.started = time.time()
+        self.socket_path = state / "local.sock"
+        self.store = SqliteState(state / "hub.db")
+        self.blobs = BlobStore(state, self.store.db)
+        self.logs = LogBook(state / "logs")
+        self.gate = Gate(kit.federation, self.store.revoked)
+        self.sessions = Sessions(self._connected, self._lost)
+        self.jobs = Jobs(self)
+        self.board = Board(self.store, self.blobs, self.sessions, self.jobs.taking_part)
+        self.desk = Desk(self)
+        self._change = threading.Condition()
+        self._changes = 0
+        self._stopping = threading.Event()
+        self._server = tls.server(kit, THREADS)
+        self._server.add_generic_rpc_handlers(
+            (rpc.hub_handlers(HubService(self)), rpc.blob_handlers(BulkService(self)))
+        )
+        self._local: LocalServer | None = None
+
+    def start(self) -> int:
+        """Listen, and go on with what was running. Returns the port.
+
+        Raises:
+            FlError: the port is taken.
+        """
+        bind = os.environ.get("FEDSPAN_BIND") or "[::]"
+        credentials = tls.server_credentials(self.kit)
+        port = 0
+        for address in (bind, "0.0.0.0") if bind == "[::]" else (bind,):  # noqa: S104 - the hub serves all interfaces; the stack's rules say who comes
+            try:
+                port = self._server.add_secure_port(f"{address}:{self.kit.port}", credentials)
+            except RuntimeError:
+                continue
+            if port:
+                break
+        if not port:
+            raise FlError(
+                f"Port {self.kit.port} can't be opened on {bind}",
+                participant=self.kit.name,
+                why="another process has it, or the address is not this machine's",
+                next_step=f"ss -ltnp | grep {self.kit.port}",
+            )
+        self._local = LocalServer(self, self.socket_path)
+        self._server.start()
+        self.jobs.recover()
+        threading.Thread(target=self._ticker, name="ticker", daemon=True).start()
+        log.info("the server of %s listens on port %s", self.kit.federation, port)
+        return port
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self.jobs.close()
+        self.sessions.close()
+        self._server.stop(1.0).wait(3)
+        if self._local is not None:
+            self._local.close()
+        self.changed()
+        self.store.close()
+
+    def _ticker(self) -> None:
+        while not self._stopping.wait(_TICK_S):
+            try:
+                self.sessions.end_silent()
+                self.board.tick()
+                self.jobs.tick()
+            except Exception:
+                if not self._stopping.is_set():
+                    log.exception("housekeeping failed")
+
+    # --- changes, for those who watch
+
+    def changed(self) -> None:
+        with self._change:
+            self._changes += 1
+            self._change.notify_all()
+
+    def change_number(self) -> int:
+        with self._change:
+            return self._changes
+
+    def wait_change(self, seen: int, timeout: float) -> None:
+        with self._change:
+            self._change.wait_for(lambda: self._changes != seen, timeout)
+
+    # --- participants
+
+    def connected_sites(self) -> list[str]:
+        return self.sessions.connected()
+
+    def _connected(self, name: str) -> None:
+        log.info("%s is registered", name)
+        self.jobs.connected(name)
+        self.changed()
+
+    def _lost(self, name: str) -> None:
+        if self._stopping.is_set():
+            return
+        log.warning("%s is lost", name)
+        self.board.tick()
+        self.changed()
+
+    def on_message(self, session: Session, message: pb.ToHub) -> None:
+        """One message of a site."""
+        name, kind = session.identity.name, message.WhichOneof("body")
+        if kind == "heartbeat":
+            session.send(heartbeat=pb.Heartbeat(clock_ms=now_ms()))
+        elif kind == "job_answer":
+            self.jobs.answer(name, message.job_answer)
+            if message.job_answer.accepted and self.jobs.running(message.job_answer.job):
+                self.board.push_open(message.job_answer.job, name)
+        elif kind == "task_result":
+            self.board.answer(name, message.task_result)
+            self.changed()
+        elif kind == "log":
+            if name in self.store.sites(message.log.job):
+                self.logs.append(message.log.job, name, message.log.offset, message.log.data)
+        elif kind == "metric":
+            if name in self.store.sites(message.metric.job):
+                self.store.add_metrics(message.metric.job, name, json.loads(message.metric.document))
+                self.changed()
+        elif kind == "site_state":
+            self.jobs.site_state(name, message.site_state)
+
+    def bundle_arrived(self, job: str) -> None:
+        """A submitted job is complete: queue it."""
+        known = self.store.job(job)
+        if known is not None and known.state == RECEIVING:
+            self.store.set_job(job, QUEUED)
+            log.info("%s: submitted by %s", job, known.submitter)
+            self.jobs.schedule()
+            self.changed()
+
+    # --- what people see
+
+    def site_table(self) -> dict[str, Any]:
+        table: dict[str, Any] = {}
+        for row in self.store.participants():
+            session = self.sessions.get(row["name"])
+            heard = time.time() - (time.monotonic() - session.heard) if session else row["last_seen"]
+            table[row["name"]] = {
+                "registered": session is not None,
+                "since": iso(session.since) if session else None,
+                "last_seen": iso(heard),
+                "version": row["version"],
+                "labels": row["labels"],
+                "address": row["address"],
+            }
+        return table
+
+    def status(self) -> dict[str, Any]:
+        """For `python -m fl_runtime status`."""
+        return {
+            "role": "server",
+            "name": self.kit.name,
+            "federation": self.kit.federation,
+            "version": version(),
+            "pid": os.getpid(),
+            "started": iso(self.started),
+            "port": self.kit.port,
+            "sites": self.site_table(),
+            "jobs": [self.desk.brief(job) for job in self.store.jobs()],
+        }

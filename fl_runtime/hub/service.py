@@ -1,0 +1,136 @@
+"""The hub's side of the service Hub: the participants' streams, and the admins' calls."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import grpc
+
+from fl_runtime import version
+from fl_runtime.hub.sessions import Session
+from fl_runtime.names import FEATURES, PROTOCOL_MAJOR, PROTOCOL_MINOR, now_ms
+from fl_runtime.proto import fedspan_pb2 as pb
+
+if TYPE_CHECKING:
+    from fl_runtime.hub.main import Hub
+
+log = logging.getLogger("fedspan.hub")
+
+
+class HubService:
+    """Connect, Submit, Ask, Watch."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+
+    def connect(self, messages: Iterator[pb.ToHub], context: grpc.ServicerContext) -> Iterator[pb.ToParticipant]:
+        identity = self._hub.gate.admit(context, ("site",))
+        first = next(messages, None)
+        if first is None or first.WhichOneof("body") != "hello":
+            context.abort(grpc.StatusCode.FAILED_PRECONDITION, "the first message must be a Hello")
+            raise AssertionError
+        hello = first.hello
+        if not PROTOCOL_MAJOR - 1 <= hello.major <= PROTOCOL_MAJOR:
+            yield pb.ToParticipant(
+                refusal=pb.Refusal(
+                    what=f"The server speaks protocol {PROTOCOL_MAJOR}.{PROTOCOL_MINOR}, this site {hello.major}.{hello.minor}",
+                    why=f"the server runs fedspan {version()}, the site {hello.version}",
+                    next=f"pip install 'fedspan=={version()}' on the older side, then start it again",
+                )
+            )
+            return
+        skew = abs(now_ms() - hello.clock_ms) / 1000
+        if skew > 60:
+            log.warning("%s: its clock is %.0f s away from ours", identity.name, skew)
+        session = Session(
+            identity=identity,
+            incarnation=hello.incarnation,
+            version=hello.version,
+            labels=dict(hello.labels),
+            address=context.peer(),
+            context=context,
+        )
+        context.add_callback(lambda: self._hub.sessions.leave(session))
+        self._hub.store.saw(
+            identity.name, identity.role, identity.serial, hello.version, dict(hello.labels), session.address
+        )
+        threading.Thread(target=self._read, args=(session, messages), name=f"in-{identity.name}", daemon=True).start()
+        yield pb.ToParticipant(
+            welcome=pb.Welcome(
+                major=PROTOCOL_MAJOR,
+                minor=PROTOCOL_MINOR,
+                features=FEATURES,
+                incarnation=self._hub.incarnation,
+                clock_ms=now_ms(),
+                version=version(),
+                federation=self._hub.kit.federation,
+            )
+        )
+        self._hub.sessions.enter(session)
+        try:
+            while (message := session.out.get()) is not None:
+                yield message
+        finally:
+            self._hub.sessions.leave(session)
+
+    def _read(self, session: Session, messages: Iterator[pb.ToHub]) -> None:
+        try:
+            for message in messages:
+                session.heard = time.monotonic()
+                if session.ended:
+                    break
+                self._hub.on_message(session, message)
+        except grpc.RpcError:
+            log.debug("%s: its stream broke", session.identity.name)
+        except Exception:
+            log.exception("%s: its message could not be handled", session.identity.name)
+        finally:
+            self._hub.sessions.leave(session)
+
+    # --- admins
+
+    def submit(self, request: pb.SubmitRequest, context: grpc.ServicerContext) -> pb.SubmitReply:
+        identity = self._hub.gate.admit(context, ("admin",))
+        return self._hub.desk.submit(identity, request, context)
+
+    def ask(self, question: pb.Question, context: grpc.ServicerContext) -> pb.Answer:
+        identity = self._hub.gate.admit(context, ("admin",))
+        return self._hub.desk.ask(identity, question, context)
+
+    def watch(self, request: pb.WatchRequest, context: grpc.ServicerContext) -> Iterator[pb.WatchEvent]:
+        """Events (and logs) of a job as they come, until it has ended."""
+        self._hub.gate.admit(context, ("admin",))
+        hub, after = self._hub, request.after
+        offsets: dict[str, int] = {}
+        while context.is_active():
+            seen = hub.change_number()
+            job = hub.store.job(request.job)
+            if job is None:
+                context.abort(grpc.StatusCode.NOT_FOUND, f"there is no job {request.job}")
+                raise AssertionError
+            for number, document in hub.store.events(job.id, after):
+                after = number
+                yield pb.WatchEvent(number=number, document=_json(document))
+            if request.logs:
+                for who in hub.logs.participants(job.id):
+                    if request.participant and who != request.participant:
+                        continue
+                    while data := hub.logs.read(job.id, who, offsets.get(who, 0)):
+                        offsets[who] = offsets.get(who, 0) + len(data)
+                        text = data.decode(errors="replace")
+                        yield pb.WatchEvent(number=after, document=_json({"event": "log", "site": who, "text": text}))
+            if job.ended is not None and time.time() - job.ended > (1.0 if request.logs else 0.0):
+                yield pb.WatchEvent(
+                    number=after, document=_json({"event": "end", "state": job.state, "cause": job.cause})
+                )
+                return
+            hub.wait_change(seen, 0.5 if request.logs else 5.0)
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value).encode()

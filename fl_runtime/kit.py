@@ -1,0 +1,166 @@
+"""Reading a kit: who this participant is, where the server may be, and what the site's owner allows.
+
+The layout is documented in docs/kits.md. The runtime trusts `startup/` (its signature was checked before start) and
+reads `local/` anew whenever it matters: it belongs to the site and may be changed while the runtime runs.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fl_runtime.errors import KitError
+
+SERVER = "server"
+
+
+def machine_path(path: str) -> Path:
+    """An absolute path of the product on this machine: `$FEDSPAN_ROOT` + path."""
+    root = os.environ.get("FEDSPAN_ROOT", "")
+    return Path(root + path) if root and os.path.isabs(path) else Path(path)
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where to dial. A hint: the identity of whoever answers is its certificate."""
+
+    host: str
+    port: int
+    proxy: str | None = None
+
+    @property
+    def address(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True)
+class Policy:
+    """local/policy.yml: who may submit jobs (admin roles or e-mail addresses) and which scripts may run."""
+
+    submitters: tuple[str, ...] = ("lead",)
+    scripts: tuple[str, ...] = ("any",)
+
+
+@dataclass(frozen=True)
+class Kit:
+    """One participant's kit, as far as the runtime needs it."""
+
+    path: Path
+    name: str
+    role: str
+    federation: str
+    server_name: str
+    port: int
+    runtime: str = ""
+    admin_role: str = ""
+    gpus: dict[str, Any] | None = field(default=None, hash=False)
+
+    @property
+    def ca(self) -> bytes:
+        return self._read("startup/ca.crt")
+
+    @property
+    def certificate(self) -> bytes:
+        return self._read("startup/participant.crt")
+
+    @property
+    def key(self) -> bytes:
+        return self._read("startup/participant.key")
+
+    def _read(self, relative: str) -> bytes:
+        try:
+            return (self.path / relative).read_bytes()
+        except OSError as error:
+            raise KitError(
+                f"The kit lacks {relative}", participant=self.name, why=str(error), next_step="fedspan kit verify"
+            ) from None
+
+    def endpoint(self) -> Endpoint:
+        """local/endpoint.yml as it is now.
+
+        Raises:
+            KitError: the file names no server.
+        """
+        document = self._local("endpoint.yml")
+        server = document.get("server")
+        if not server:
+            raise KitError(
+                "This kit does not know the server's address yet",
+                participant=self.name,
+                why="local/endpoint.yml has no `server: HOST:PORT`",
+                next_step="start.sh --server HOST:PORT",
+            )
+        host, _, port = str(server).rpartition(":")
+        if not host or not port.isdigit():
+            host, port = str(server), str(self.port)
+        return Endpoint(host.strip("[]"), int(port), document.get("proxy") or None)
+
+    def data(self) -> dict[str, Path]:
+        """Names of the data that this site declares, and where each lies on this machine."""
+        declared = self._local("data.yml").get("data") or {}
+        return {str(name): machine_path(str(path)) for name, path in declared.items()}
+
+    def policy(self) -> Policy:
+        document = self._local("policy.yml")
+        return Policy(
+            tuple(_texts(document.get("submitters", ["lead"]))),
+            tuple(_texts(document.get("scripts", ["any"]))),
+        )
+
+    def resources(self) -> dict[str, Any]:
+        return self._local("resources.yml")
+
+    def _local(self, name: str) -> dict[str, Any]:
+        path = self.path / "local" / name
+        try:
+            document = yaml.safe_load(path.read_text()) or {}
+        except FileNotFoundError:
+            return {}
+        except (OSError, yaml.YAMLError) as error:
+            raise KitError(f"local/{name} can't be read", participant=self.name, why=str(error)) from None
+        if not isinstance(document, dict):
+            raise KitError(f"local/{name} must hold a mapping", participant=self.name)
+        return document
+
+
+def _texts(value: Any) -> list[str]:
+    return [str(item) for item in value] if isinstance(value, (list, tuple)) else [str(value)]
+
+
+def read_kit(path: Path | str) -> Kit:
+    """Read `startup/participant.yml`.
+
+    Raises:
+        KitError: no kit lies there, or it lacks what every kit has.
+    """
+    folder = Path(path)
+    file = folder / "startup" / "participant.yml"
+    try:
+        document = yaml.safe_load(file.read_text())
+    except OSError as error:
+        raise KitError(
+            f"{folder} is not a kit",
+            why=f"{file.name}: {error.strerror}",
+            next_step="fedspan kit verify " + str(folder),
+        ) from None
+    except yaml.YAMLError as error:
+        raise KitError(f"{file} can't be read", why=str(error)) from None
+    try:
+        server = document["server"]
+        return Kit(
+            path=folder.resolve(),
+            name=str(document["name"]),
+            role=str(document["role"]),
+            federation=str(document["federation"]),
+            server_name=str(server["name"]),
+            port=int(server["port"]),
+            runtime=str(document.get("runtime") or ""),
+            admin_role=str(document.get("admin_role") or ""),
+            gpus=document.get("gpus"),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise KitError(f"{file} lacks what every kit has", why=repr(error)) from None

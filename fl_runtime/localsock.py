@@ -1,0 +1,129 @@
+"""The local wire: Unix sockets between hub or agent and the job's processes (no gRPC there).
+
+A frame: 4 bytes length of the JSON part, 4 bytes length of the binary part (little endian), the JSON object, the
+binary part (a small blob, or nothing). Sockets are 0600 and the peer's uid is checked on both sides.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import struct
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from fl_runtime.errors import ProtocolError
+
+_HEADER = struct.Struct("<II")
+_MAX_JSON = 64 * 1024 * 1024
+_MAX_BINARY = 1024 * 1024
+Message = dict[str, Any]
+
+
+class Connection:
+    """Frames over a connected socket. Sending is safe from several threads; receiving is for one."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._reader = sock.makefile("rb")
+        self._lock = threading.Lock()
+
+    def send(self, message: Message, binary: bytes = b"") -> None:
+        body = json.dumps(message, separators=(",", ":"), allow_nan=True).encode()
+        frame = _HEADER.pack(len(body), len(binary)) + body + binary
+        with self._lock:
+            self._socket.sendall(frame)
+
+    def receive(self) -> tuple[Message, bytes] | None:
+        """The next frame; None when the other side is gone."""
+        try:
+            header = self._reader.read(_HEADER.size)
+            if len(header) < _HEADER.size:
+                return None
+            size, extra = _HEADER.unpack(header)
+            if size > _MAX_JSON or extra > _MAX_BINARY:
+                raise ProtocolError("A local frame is too large", why=f"{size}+{extra} bytes")
+            body = self._reader.read(size)
+            binary = self._reader.read(extra) if extra else b""
+        except (OSError, ValueError):
+            return None
+        if len(body) < size or len(binary) < extra:
+            return None
+        try:
+            message = json.loads(body)
+        except ValueError as error:
+            raise ProtocolError("A local frame is not JSON", why=str(error)) from None
+        if not isinstance(message, dict):
+            raise ProtocolError("A local frame is not an object")
+        return message, binary
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+
+
+@contextlib.contextmanager
+def _short(path: Path) -> Iterator[str]:
+    """A Unix address holds 107 bytes; a deep folder is reached through its descriptor."""
+    text = str(path)
+    if len(os.fsencode(text)) <= 100:
+        yield text
+        return
+    fd = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{fd}/{path.name}"
+    finally:
+        os.close(fd)
+
+
+def listen(path: Path) -> socket.socket:
+    """A listening socket, 0600; a dead one of the same name is replaced."""
+    path.unlink(missing_ok=True)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    old = os.umask(0o177)
+    try:
+        with _short(path) as address:
+            sock.bind(address)
+    finally:
+        os.umask(old)
+    sock.listen(64)
+    return sock
+
+
+def connect(path: Path, timeout: float | None = None) -> Connection:
+    """Connect to a socket of this user.
+
+    Raises:
+        OSError: nobody listens there, or another user does.
+    """
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock.settimeout(timeout)
+    try:
+        with _short(path) as address:
+            sock.connect(address)
+        if peer_uid(sock) not in (os.getuid(), 0):
+            raise PermissionError(f"{path} belongs to another user")
+    except OSError:
+        sock.close()
+        raise
+    return Connection(sock)
+
+
+def accept(sock: socket.socket) -> Connection | None:
+    """The next connection of this user; None for one of somebody else's (it is closed)."""
+    connection, _ = sock.accept()
+    if peer_uid(connection) not in (os.getuid(), 0):
+        connection.close()
+        return None
+    return Connection(connection)
+
+
+def peer_uid(sock: socket.socket) -> int:
+    """The user at the other end (SO_PEERCRED)."""
+    credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    return int(struct.unpack("3i", credentials)[1])

@@ -1,0 +1,1 @@
+"""Models as safetensors: mapped, written, checked and averaged, never more than a block in memory."""

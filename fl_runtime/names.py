@@ -1,0 +1,56 @@
+"""Small things that everything here shares: identifiers, times, limits of the protocol."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+from datetime import datetime, timezone
+
+PROTOCOL_MAJOR = 1
+PROTOCOL_MINOR = 0
+FEATURES = ("blobs-1", "client-1")
+
+# One place for all time-outs, in seconds.
+HEARTBEAT_S = 1.5  # between messages on the control connection
+LOST_AFTER_S = 4.5  # without a byte from the other side
+WELCOME_WITHIN_S = 10.0  # from dialling to the hub's Welcome
+BACKOFF_S = (0.2, 2.0)  # between attempts to connect, with jitter
+PROBE_AGAIN_S = 60.0  # the same diagnosis is told again at the earliest after this
+ADOPT_S = 60.0  # a job process waits so long for its agent to come back
+STOP_S = 5.0  # between SIGTERM and SIGKILL of a process group
+
+INLINE_LIMIT = 64 * 1024  # blobs up to this travel in messages and lie in the database
+LEAF = 4 * 1024 * 1024  # fixed by the protocol
+CHUNK = 1024 * 1024  # on the wire
+BULK_STREAMS = 4  # at once, on the hub
+
+_JOB_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,79}")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}")
+
+
+def new_job_id(name: str) -> str:
+    """A job's id, readable and unique: the slug of its name and eight random hex digits."""
+    slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40] or "job"
+    return f"{slug}-{secrets.token_hex(4)}"
+
+
+def is_job_id(text: str) -> bool:
+    """Job ids become folder names, so nothing else is let through."""
+    return _JOB_ID.fullmatch(text) is not None
+
+
+def is_participant_name(text: str) -> bool:
+    """Names become file names too."""
+    return _NAME.fullmatch(text) is not None and ".." not in text
+
+
+def now_ms() -> int:
+    return int(time.time() * 1000)
+
+
+def iso(seconds: float | None) -> str | None:
+    """Unix seconds as ISO 8601 in UTC."""
+    if seconds is None:
+        return None
+    return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,100 @@
+"""Processes of jobs: started in a group of their own, identified beyond doubt, ended as a whole."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fl_runtime.names import STOP_S
+
+_PASSED = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "USER", "LOGNAME", "LD_LIBRARY_PATH", "FEDSPAN_ROOT", "PYTHONPATH")
+_PASSED_PREFIXES = ("LC_", "CUDA_", "NVIDIA_", "OMP_", "MKL_", "OPENBLAS_", "NCCL_")
+
+
+@dataclass(frozen=True)
+class ProcessId:
+    """A process across restarts of whoever asks: a pid alone may have been given to another."""
+
+    pid: int
+    started: int  # clock ticks after boot, /proc/PID/stat field 22
+    boot: str
+
+    def alive(self) -> bool:
+        return self.boot == boot_id() and start_time(self.pid) == self.started
+
+
+def boot_id() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def start_time(pid: int) -> int | None:
+    """When a process began, in clock ticks after boot; None when there is none (or only its zombie)."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    fields = text[text.rindex(")") + 2 :].split()
+    return None if fields[0] in ("Z", "X") else int(fields[19])
+
+
+def identify(pid: int) -> ProcessId | None:
+    started = start_time(pid)
+    return None if started is None else ProcessId(pid, started, boot_id())
+
+
+def job_environment(extra: Mapping[str, str]) -> dict[str, str]:
+    """What a job's process sees of our environment: a list of what is let through, so that no credential leaks."""
+    passed = {name: value for name, value in os.environ.items() if name in _PASSED or name.startswith(_PASSED_PREFIXES)}
+    return {**passed, "PYTHONUNBUFFERED": "1", **extra}
+
+
+def start(argv: Sequence[str], cwd: Path, env: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
+    """Start a process as leader of its own session; its output is appended to `log`, which outlives us."""
+    with open(log, "ab") as output:
+        return subprocess.Popen(
+            list(argv),
+            cwd=cwd,
+            env=dict(env),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            close_fds=True,
+        )
+
+
+def end_group(pid: int, child: subprocess.Popen[bytes] | None = None, grace: float = STOP_S) -> None:
+    """End a whole process group: SIGTERM, and SIGKILL to whatever is left after `grace` seconds."""
+    _signal(pid, signal.SIGTERM)
+    end = time.monotonic() + grace
+    while time.monotonic() < end:
+        if child is not None:
+            child.poll()  # reap, else the zombie holds the group
+        if not group_alive(pid):
+            return
+        time.sleep(0.02)
+    _signal(pid, signal.SIGKILL)
+    if child is not None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(2)
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, number)
+
+
+def group_alive(pid: int) -> bool:
+    try:
+        os.killpg(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

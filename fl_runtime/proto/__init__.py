@@ -1,0 +1,1 @@
+"""Generated from fedspan.proto by `python -m fl_runtime.proto.generate` (grpcio-tools 1.71; works with protobuf 5.29+)."""

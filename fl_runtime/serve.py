@@ -1,0 +1,60 @@
+"""Run a participant's process: the hub for a server's kit, the agent for a site's."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+
+from fl_runtime.errors import BusyError, FlError
+from fl_runtime.kit import read_kit
+
+
+def serve(kit_path: Path, state: Path, labels: Mapping[str, str]) -> int:
+    """Block until SIGTERM or SIGINT.
+
+    Raises:
+        BusyError: another process works with the same state folder.
+        KitError: the kit can't be used.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stdout)
+    kit = read_kit(kit_path)
+    if kit.role not in ("server", "site"):
+        raise FlError("This kit runs nothing", participant=kit.name, why=f"it is for a {kit.role}")
+    state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    state = state.resolve()
+    lock = os.open(state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise BusyError(
+            "This participant runs already",
+            participant=kit.name,
+            why=f"another process holds {state}",
+            next_step=f"python -m fl_runtime status --state {state}",
+        ) from None
+    os.ftruncate(lock, 0)
+    os.write(lock, f"{os.getpid()}\n".encode())
+    stopped = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopped.set())
+    if kit.role == "server":
+        from fl_runtime.hub.main import Hub
+
+        hub = Hub(kit, state)
+        hub.start()
+        stopped.wait()
+        hub.stop()
+    else:
+        from fl_runtime.agent.main import Agent
+
+        agent = Agent(kit, state, labels)
+        threading.Thread(target=lambda: (stopped.wait(), agent.stop()), name="stop", daemon=True).start()
+        agent.run()
+    logging.getLogger("fedspan").info("stopped")
+    return 0

@@ -1,0 +1,1 @@
+"""Algorithms on the server's side of a job, and the process that runs them."""

@@ -1,0 +1,50 @@
+"""The job's process on the server: `python -m fl_runtime.workflow.process`, started by the hub. No gRPC here."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import traceback
+
+from fl_runtime.errors import FlError, JobSpecError
+from fl_runtime.workflow.base import Workflow
+from fl_runtime.workflow.fedavg import FedAvg
+from fl_runtime.workflow.link import HubGoneError, Link
+
+WORKFLOWS: dict[str, type[Workflow]] = {"fedavg": FedAvg}
+
+
+def choose(kind: str) -> type[Workflow]:
+    """The class of `workflow.type`.
+
+    Raises:
+        JobSpecError: there is none of that name.
+    """
+    try:
+        return WORKFLOWS[kind.lower()]
+    except KeyError:
+        raise JobSpecError(f"There is no workflow {kind!r}", why=f"there are: {', '.join(sorted(WORKFLOWS))}") from None
+
+
+def main() -> int:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stdout)
+    link = Link()
+    try:
+        workflow = choose(str(link.hello["spec"]["workflow"].get("type", "fedavg")))(link)
+        workflow.run()
+        workflow.finish()
+    except HubGoneError:
+        return 75
+    except FlError as error:
+        logging.error("%s", error)
+        link.ask({"op": "fail", "why": str(error)})
+    except Exception as error:
+        traceback.print_exc(file=sys.stdout)
+        link.ask({"op": "fail", "why": f"{type(error).__name__}: {error} (see the server's log of this job)"})
+    finally:
+        link.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
