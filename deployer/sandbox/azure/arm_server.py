@@ -206,18 +206,23 @@ class ArmServer:
         client_id: str | None = None,
         client_secret: str | None = None,
     ) -> Subscription:
-        """A further subscription with a service principal of its own; the same one when it is known already."""
+        """A further subscription; the same one when it is known already.
+
+        Without a tenant it lies in the sandbox's own, and its principal may use it. With a tenant of its own it has a
+        principal of its own, and nobody else's token opens it.
+        """
         with self.cloud.lock:
             known = self.cloud.subscriptions.get(subscription_id.lower())
             if known is not None:
                 return known
-            tenant = tenant_id or _made("tenant", subscription_id.lower())
+            tenant = (tenant_id or DEFAULT_TENANT).lower()
+            principal = (tenant,) if tenant == DEFAULT_TENANT else (tenant, subscription_id.lower())
             made = Subscription(
                 subscription_id.lower(),
-                tenant.lower(),
+                tenant,
                 name or f"sandbox {subscription_id[:8]}",
-                client_id or _made("client", subscription_id.lower()),
-                client_secret or _made("secret", subscription_id.lower()),
+                client_id or _made("client", *principal),
+                client_secret or _made("secret", *principal),
             )
             self.cloud.subscriptions[made.id] = made
             return made
