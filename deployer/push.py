@@ -31,7 +31,15 @@ SILENCE_S = 600.0
 OnBytes = Callable[[int, int], None]
 """Called as bytes move, with (moved so far, of all)."""
 
-_LOADER = "import sys; size = int(sys.argv.pop(1)); exec(compile(sys.stdin.buffer.read(size), 'fedspan-tree', 'exec'))"
+# What the machine's Python is given by -c: it reads two modules' texts from standard input. Words 1 and 2: their sizes.
+_LOADER = """\
+import sys, types
+for name in ("deployer", "deployer.remote", "deployer.remote.tree"):
+    sys.modules[name] = types.ModuleType(name)
+for name in ("deployer.remote.tree", "__main__"):
+    text = sys.stdin.buffer.read(int(sys.argv.pop(1)))
+    exec(compile(text, "fedspan:" + name, "exec"), sys.modules[name].__dict__)
+"""
 
 
 @dataclass(frozen=True)
@@ -86,34 +94,35 @@ def put_tree(
         MachineError: the machine could not take it: no space, no right, another hash.
         UnreachableError: the connection broke; the folder there is still the old one.
     """
-    manifest = _scan(local, keep)
-    paths = sorted(manifest)
     argv = ["receive", remote, json.dumps(sorted(keep)), owner]
     with _start(session, argv, python, prefix) as exchange:
-        head = json.dumps(manifest).encode()
-        exchange.write(struct.pack(">Q", len(head)))
-        exchange.write(head)
-        answer = _answer(session, exchange, remote)
-        if answer["state"] == "same":
-            exchange.close_input()
-            exchange.status()
-            return Pushed(tree.tree_hash(manifest), 0, 0, changed=False)
-        need = [paths[index] for index in answer["need"]]
-        total = sum(manifest[path][1] for path in need)
-        sent = 0
-        for path in need:
-            try:
-                for block in tree.blocks(str(local / path), manifest[path][1]):
-                    exchange.write(block)
-                    sent += len(block)
-                    if on_bytes is not None:
-                        on_bytes(sent, total)
-            except (tree.Refused, OSError) as error:
-                raise UsageError(f"{local / path} cannot be sent", participant=session.name, why=str(error)) from error
-        exchange.close_input()
-        _answer(session, exchange, remote)
-        exchange.status()
-    return Pushed(tree.tree_hash(manifest), len(need), total, changed=True)
+        return _offer(session, exchange, remote, _scan(local, keep), lambda path: _blocks(local / path), on_bytes)
+
+
+def merge_tree(
+    session: Session,
+    local: Path,
+    remote: str,
+    *,
+    python: str = "python3",
+    prefix: tuple[str, ...] = (),
+    owner: str = "",
+    on_bytes: OnBytes | None = None,
+) -> Pushed:
+    """Puts a folder's files into the folder `remote`, which keeps whatever else it holds, or one file at `remote`.
+
+    Each file is replaced atomically; the folder as a whole is not.
+
+    Args, Raises: as for `put_tree`.
+    """
+    if local.is_dir():
+        manifest = _scan(local, ())
+    else:
+        info = local.stat()
+        manifest = {"": [info.st_mode & 0o777, info.st_size, tree.file_hash(str(local))]}
+    with _start(session, ["merge", remote, owner], python, prefix) as exchange:
+        source = lambda path: _blocks(local / path if path else local)  # noqa: E731 - as in put_tree
+        return _offer(session, exchange, remote, manifest, source, on_bytes)
 
 
 def put_file(
@@ -131,14 +140,9 @@ def put_file(
     Raises:
         MachineError, UnreachableError: as for `put_tree`.
     """
-    argv = ["receive-file", remote, oct(mode), owner]
-    with _start(session, argv, python, prefix) as exchange:
-        exchange.write(struct.pack(">Q", len(data)))
-        exchange.write(data)
-        exchange.close_input()
-        changed = _answer(session, exchange, remote)["state"] != "same"
-        exchange.status()
-    return Pushed(hashlib.sha256(data).hexdigest(), int(changed), len(data) if changed else 0, changed)
+    manifest: tree.Manifest = {"": [mode, len(data), hashlib.sha256(data).hexdigest()]}
+    with _start(session, ["merge", remote, owner], python, prefix) as exchange:
+        return _offer(session, exchange, remote, manifest, lambda path: iter([data]), None)
 
 
 def get(
@@ -209,6 +213,47 @@ def remote_tree(
         return str(_answer(session, exchange, remote)["hash"])
 
 
+def _offer(
+    session: Session,
+    exchange: Exchange,
+    remote: str,
+    manifest: tree.Manifest,
+    content: Callable[[str], Iterator[bytes]],
+    on_bytes: OnBytes | None,
+) -> Pushed:
+    """Shows the machine a manifest and sends it what it lacks."""
+    head = json.dumps(manifest).encode()
+    exchange.write(struct.pack(">Q", len(head)))
+    exchange.write(head)
+    answer = _answer(session, exchange, remote)
+    need = [sorted(manifest)[index] for index in answer.get("need", ())]
+    total = sum(manifest[path][1] for path in need)
+    sent = 0
+    for path in need:
+        left = manifest[path][1]
+        try:
+            for block in content(path):
+                piece = block[:left]  # a file that grew meanwhile is cut: its hash tells
+                exchange.write(piece)
+                left -= len(piece)
+                sent += len(piece)
+                if on_bytes is not None:
+                    on_bytes(sent, total)
+        except OSError as error:
+            raise UsageError(f"{path} cannot be read", participant=session.name, why=str(error)) from error
+        if left:
+            raise UsageError(f"{path} changed while it was being sent", participant=session.name)
+    exchange.close_input()
+    if answer["state"] == "send":
+        _answer(session, exchange, remote)
+    exchange.status()
+    return Pushed(tree.tree_hash(manifest), len(need), total, changed=answer["state"] == "send")
+
+
+def _blocks(path: Path) -> Iterator[bytes]:
+    return tree.blocks(str(path), path.stat().st_size)
+
+
 class _Counted:
     """Reads an exchange's output and tells how much has come."""
 
@@ -238,10 +283,13 @@ def _scan(folder: Path, keep: Collection[str]) -> tree.Manifest:
 
 
 def _start(session: Session, argv: list[str], python: str, prefix: tuple[str, ...]) -> Exchange:
-    text = resources.files("deployer.remote").joinpath("tree.py").read_bytes()
-    exchange = session.open(remote_command([*prefix, python, "-I", "-c", _LOADER, str(len(text)), *argv]))
+    package = resources.files("deployer.remote")
+    texts = [package.joinpath(name).read_bytes() for name in ("tree.py", "transfer.py")]
+    sizes = [str(len(text)) for text in texts]
+    exchange = session.open(remote_command([*prefix, python, "-I", "-c", _LOADER, *sizes, *argv]))
     try:
-        exchange.write(text)
+        for text in texts:
+            exchange.write(text)
     except BaseException:
         exchange.channel.close()
         raise

@@ -25,7 +25,7 @@ VENV = f"{OPT}/venv"
 STARTED = f"{OPT}/started.json"
 STATE_ROOT = "/var/lib/fedspan"
 STATE = f"{STATE_ROOT}/state"
-LOG = f"{STATE}/log/runtime.log"
+LOG = f"{STATE}/runtime.log"
 
 START_DEADLINE_S = 30.0
 """A process that was started has to answer `status` within this time."""
@@ -37,16 +37,6 @@ NOT_RUNNING = 3
 
 _USERADD = ["useradd", "--system", "--user-group", "--no-create-home", "--home-dir", STATE_ROOT]
 _USERADD += ["--shell", "/usr/sbin/nologin"]
-
-# Starts a command in a session of its own, with nothing of this connection's streams.
-_DETACH = """\
-import subprocess, sys
-with open(sys.argv[1], "ab") as log:
-    child = subprocess.Popen(
-        sys.argv[2:], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, close_fds=True
-    )
-print(child.pid)
-"""
 
 
 @dataclass(frozen=True)
@@ -108,17 +98,21 @@ class Service:
         if self.systemd:
             if self._state_unit():
                 self.machine.run_privileged(["systemctl", "start", STATE_UNIT])
-            if self.machine.run(["id", "-u", RUNTIME_USER], check=False).status != 0:
-                self.machine.run_privileged([*_USERADD, RUNTIME_USER])
-            folders = [STATE_ROOT, STATE, f"{STATE}/log"]
+            self.ensure_user()
+            folders = [STATE_ROOT, STATE]
             self.machine.run_privileged(
                 ["install", "-d", "-m", "0750", "-o", RUNTIME_USER, "-g", RUNTIME_USER, *folders]
             )
         else:
-            self.machine.run_privileged(["mkdir", "-p", self.path(OPT), self.path(f"{STATE}/log")])
+            self.machine.run_privileged(["mkdir", "-p", self.path(OPT), self.path(STATE)])
             if self.facts.sudo:  # root's folders, but the process is the login's
                 owner = f"{self.facts.user}:"
                 self.machine.run_privileged(["chown", "-R", owner, self.path(OPT), self.path(STATE_ROOT)])
+
+    def ensure_user(self) -> None:
+        """The runtime's own user, where it has one."""
+        if self.machine.run(["id", "-u", RUNTIME_USER], check=False).status != 0:
+            self.machine.run_privileged([*_USERADD, RUNTIME_USER])
 
     def start(self, launch: Launch) -> bool:
         """Makes the launch the one that runs; whether anything had to be done.
@@ -150,7 +144,10 @@ class Service:
         if self.systemd:
             done = self.machine.run_privileged(["systemctl", "is-active", "--quiet", UNIT_NAME], check=False)
             return done.status == 0
-        return self.status() is not None
+        try:
+            return self.status() is not None
+        except MachineError:
+            return False  # an installation that cannot even tell: whatever is wanted is started anew
 
     def status(self) -> dict[str, Any] | None:
         """What the runtime says about itself; None where it is not installed or not running."""
@@ -230,7 +227,8 @@ class Service:
         python = f"{launch.venv}/bin/python"
         supervise = [python, "-m", "fl_runtime", "supervise", "--state", self.path(STATE), "--", *self.argv(launch)]
         # As the login, not as root: a supervised runtime has no more rights than whoever deployed it.
-        self.machine.run([python, "-c", _DETACH, self.path(f"{STATE}/log/supervise.log"), *supervise])
+        # It detaches itself and returns; what it says to the end goes to its log.
+        self.machine.run(supervise, timeout_s=60)
 
     def _await(self) -> None:
         deadline = time.monotonic() + START_DEADLINE_S
@@ -245,16 +243,9 @@ class Service:
         raise MachineError(
             f"the runtime did not come up within {START_DEADLINE_S:.0f} s",
             participant=self.machine.name,
-            why=self._why() or "it wrote no log",
+            why=self.log_end(5) or "it wrote no log",
             next_step=f"fedspan logs {self.machine.name} --tail 100",
         )
-
-    def _why(self) -> str:
-        said = self.log_end()
-        if not self.systemd:
-            argv = ["tail", "-n", "5", self.path(f"{STATE}/log/supervise.log")]
-            said += "\n" + self.machine.run_privileged(argv, check=False, timeout_s=30).stdout
-        return said.strip()
 
     def _started(self) -> str:
         done = self.machine.run_privileged(["cat", self.path(STARTED)], check=False, timeout_s=30)

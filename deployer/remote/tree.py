@@ -5,11 +5,6 @@ standard library only and needs Python 3.8.
 
 A manifest maps each relative path ('/'-separated) to `[mode, size, sha256]`, a folder to `[mode, -1, ""]`. Its hash is
 the SHA-256 over the sorted entries: paths, modes and contents, no times and no owners.
-
-Protocol of `receive` (standard input -> standard output), each frame 8 bytes big-endian length + payload:
-    -> manifest as JSON         <- {"state": "same"} or {"state": "send", "need": [indexes]}
-    -> the needed files' bytes, one after the other in that order (sizes are in the manifest)
-                                <- {"state": "done"} or {"state": "error", "why": …}
 """
 
 from __future__ import annotations
@@ -22,10 +17,8 @@ import json
 import os
 import shutil
 import stat
-import struct
-import sys
 from collections.abc import Collection, Iterable, Iterator
-from typing import Any, BinaryIO, Protocol
+from typing import Any, Protocol
 
 BLOCK = 1 << 20
 FSYNC_EACH = 256  # up to so many files each is fsynced; above, one sync() of everything is cheaper
@@ -243,99 +236,12 @@ def carry(old: str, new: str) -> None:
         os.link(old, new, follow_symlinks=False)
 
 
-def receive(destination: str, keep: list[str], owner: str = "") -> None:
-    """Replaces `destination` by the tree that standard input describes; see the module for the protocol."""
-    source, answer = sys.stdin.buffer, sys.stdout.buffer
-    manifest: Manifest = checked(json.loads(read_frame(source)))
-    tree = tree_hash(manifest)
-    parent = os.path.dirname(destination)
-    os.makedirs(parent, exist_ok=True)
-    have: Manifest = {}
-    with locked(parent):
-        recover(destination)
-        if os.path.isdir(destination) and not os.path.islink(destination):
-            try:
-                have = scan(destination, keep)
-            except Refused:  # someone put a link there: nothing of it is reused
-                have = {}
-            if have == manifest:
-                write_frame(answer, {"state": "same"})
-                return
-        elif os.path.lexists(destination):
-            raise Refused(f"{destination} exists and is not a folder")
-        need = [path for path in sorted(manifest) if manifest[path][1] != -1 and have.get(path) != manifest[path]]
-        order = {path: index for index, path in enumerate(sorted(manifest))}
-        write_frame(answer, {"state": "send", "need": [order[path] for path in need]})
-        new = f"{destination}.new-{tree[:16]}"
-        try:
-            build(source, manifest, need, destination, new, keep)
-            if scan(new, keep) != manifest:
-                raise Refused("what arrived has another hash than what was sent")
-            if owner:
-                own(new, owner)
-            switch(new, destination, tree)
-        except BaseException:
-            if os.path.lexists(new):
-                remove(new)
-            raise
-    write_frame(answer, {"state": "done"})
-
-
 def own(path: str, owner: str) -> None:
     """Gives a file or a tree to a user."""
     shutil.chown(path, owner, owner)
     for folder, folders, files in os.walk(path):
         for name in folders + files:
             shutil.chown(os.path.join(folder, name), owner, owner)
-
-
-def receive_file(destination: str, mode: int, owner: str = "") -> None:
-    """Replaces one file by standard input's bytes (one frame) atomically; `same` where nothing changes."""
-    data = read_frame(sys.stdin.buffer)
-    os.makedirs(os.path.dirname(destination), exist_ok=True)
-    state = "same"
-    if os.path.isdir(destination):
-        raise Refused(f"{destination} is a folder")
-    if not is_file_with(destination, data):
-        state = "done"
-        new = f"{destination}.new-{os.getpid()}"
-        with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(new, mode)
-        if owner:
-            shutil.chown(new, owner, owner)
-        os.replace(new, destination)
-        sync_folder(os.path.dirname(destination))
-    elif stat.S_IMODE(os.stat(destination).st_mode) != mode:
-        os.chmod(destination, mode)
-    write_frame(sys.stdout.buffer, {"state": state})
-
-
-def is_file_with(path: str, data: bytes) -> bool:
-    """Whether a regular file has just these bytes."""
-    if not os.path.isfile(path) or os.path.islink(path) or os.path.getsize(path) != len(data):
-        return False
-    with open(path, "rb") as file:
-        return file.read() == data
-
-
-def send(path: str) -> None:
-    """Writes a file or a folder to standard output: its manifest as a frame, then the files' bytes in its order."""
-    if os.path.isfile(path):
-        info = os.stat(path)
-        manifest: Manifest = {"": [stat.S_IMODE(info.st_mode) & 0o777, info.st_size, file_hash(path)]}
-    elif os.path.isdir(path):
-        manifest = scan(path)
-    else:
-        raise Refused(f"{path} does not exist")
-    write_frame(sys.stdout.buffer, {"state": "sending", "manifest": manifest})
-    for name in sorted(manifest):
-        if manifest[name][1] != -1:
-            for block in blocks(os.path.join(path, name) if name else path, manifest[name][1]):
-                sys.stdout.buffer.write(block)
-    sys.stdout.buffer.flush()
 
 
 def blocks(path: str, size: int) -> Iterator[bytes]:
@@ -351,45 +257,3 @@ def blocks(path: str, size: int) -> Iterator[bytes]:
                 raise Refused(f"{path} changed while it was being sent")
             size -= len(block)
             yield block
-
-
-def read_frame(source: Source) -> bytes:
-    """One frame's payload."""
-    head = source.read(8)
-    if len(head) < 8:
-        raise EOFError("the sender stopped")
-    (size,) = struct.unpack(">Q", head)
-    data = source.read(size)
-    if len(data) < size:
-        raise EOFError("the sender stopped")
-    return data
-
-
-def write_frame(target: BinaryIO, message: dict[str, Any]) -> None:
-    """One JSON frame."""
-    data = json.dumps(message).encode()
-    target.write(struct.pack(">Q", len(data)) + data)
-    target.flush()
-
-
-def main(argv: list[str]) -> int:
-    """`receive PATH KEEP OWNER`, `receive-file PATH MODE OWNER`, `send PATH`, `hash PATH KEEP`; KEEP is a JSON list."""
-    os.umask(0o022)
-    try:
-        if argv[0] == "receive":
-            receive(argv[1], json.loads(argv[2]), argv[3])
-        elif argv[0] == "receive-file":
-            receive_file(argv[1], int(argv[2], 8), argv[3])
-        elif argv[0] == "send":
-            send(argv[1])
-        else:
-            tree = tree_hash(scan(argv[1], json.loads(argv[2]))) if os.path.isdir(argv[1]) else ""
-            write_frame(sys.stdout.buffer, {"state": "hash", "hash": tree})
-    except (Refused, OSError, EOFError, ValueError, LookupError) as error:
-        write_frame(sys.stdout.buffer, {"state": "error", "why": str(error)})
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
