@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -32,6 +33,9 @@ def fill_in(query: Query, world: World, addresses: Addresses) -> Callable[[], No
             query.params["PrivateIpAddress"] = world.free_address(world.subnet(query.need("SubnetId")))
     elif query.action == "RunInstances":
         _fill_in_run(query, world)
+    elif query.action == "ModifyInstanceAttribute" and query.get("UserData.Value"):
+        # A blob travels in base64. moto unpacks it as one, and then once more as RunInstances' text.
+        query.params["UserData.Value"] = base64.b64encode(query.need("UserData.Value").encode()).decode()
     return None
 
 

@@ -261,7 +261,7 @@ class Instance(AwsResource):
     def _change_disk(self, call: Call, ec2: Any, news: Values, live: Values) -> None:
         disk, had = news.get("rootBlockDevice") or {}, live["rootBlockDevice"]
         changed = {
-            parameter: disk[name]
+            {"VolumeSize": "Size"}.get(parameter, parameter): disk[name]
             for name, parameter in DISK.items()
             if disk.get(name) is not None and disk[name] != had[name]
         }

@@ -24,6 +24,7 @@ class Vpc(AwsResource):
         "defaultRouteTableId",
         "defaultSecurityGroupId",
         "dhcpOptionsId",
+        "ipv6AssociationId",
         "mainRouteTableId",
         "ownerId",
     )

@@ -105,7 +105,9 @@ class VolumeAttachment(AwsResource):
 
     def make(self, call: Call, ec2: Any, inputs: Values, tags: list[dict[str, Any]]) -> str:
         device, volume, instance = inputs["deviceName"], inputs["volumeId"], inputs["instanceId"]
-        ec2.attach_volume(Device=device, VolumeId=volume, InstanceId=instance)
+        attached = self._attached(ec2, inputs)
+        if attached is None or attached["Device"] != device:  # as the real provider: look first, attach when needed
+            ec2.attach_volume(Device=device, VolumeId=volume, InstanceId=instance)
         return self._id(device, volume, instance)
 
     def adopt(self, call: Call, ec2: Any, import_id: str) -> tuple[str, Values]:

@@ -84,7 +84,7 @@ class Engine:
             raise CheckFailed("; ".join(f"{f.property}: {f.reason}" for f in answer.failures))
         return from_struct(answer.inputs)
 
-    def preview(self, type_: str, name: str, **inputs: Any) -> dict[str, Any]:
+    def preview(self, type_: str, name: str, /, **inputs: Any) -> dict[str, Any]:
         resource = Resource(type_, name)
         checked = self.check(resource, inputs)
         answer = self.stub.Create(
@@ -94,13 +94,13 @@ class Engine:
         )
         return from_struct(answer.properties)
 
-    def create(self, type_: str, name: str, *, timeout: float = 0, **inputs: Any) -> Resource:
-        resource = Resource(type_, name)
+    def create(self, type_: str, name_: str, /, *, timeout: float = 0, **inputs: Any) -> Resource:
+        resource = Resource(type_, name_)
         resource.inputs = self.check(resource, inputs)
         try:
             answer = self.stub.Create(
                 provider_pb2.CreateRequest(
-                    urn=resource.urn, name=name, type=type_, properties=to_struct(resource.inputs), timeout=timeout
+                    urn=resource.urn, name=name_, type=type_, properties=to_struct(resource.inputs), timeout=timeout
                 )
             )
         except grpc.RpcError as error:
@@ -111,7 +111,7 @@ class Engine:
         return resource
 
     def diff(
-        self, resource: Resource, *, ignore: tuple[str, ...] = (), **inputs: Any
+        self, resource: Resource, /, *, ignore: tuple[str, ...] = (), **inputs: Any
     ) -> tuple[dict[str, str], provider_pb2.DiffResponse]:
         """What would change if the program said `inputs`: path -> kind, and the whole answer."""
         news = self.check(resource, inputs, resource.inputs)
@@ -129,7 +129,7 @@ class Engine:
         )
         return {path: NAMES[detail.kind] for path, detail in answer.detailedDiff.items()}, answer
 
-    def update(self, resource: Resource, **inputs: Any) -> Resource:
+    def update(self, resource: Resource, /, **inputs: Any) -> Resource:
         news = self.check(resource, inputs, resource.inputs)
         try:
             answer = self.stub.Update(
