@@ -31,6 +31,7 @@ import grpc  # isort: skip - after wire.tls, which sets what gRPC reads at impor
 
 FINAL = ("FINISHED", "FAILED", "ABORTED")
 _TIMEOUT_S = 30.0
+_SETTLE_S = 3.0
 
 
 class Session:
@@ -155,6 +156,10 @@ class Session:
     def download(self, job: str, dest: Path | str) -> Path:
         """Fetch what a job has made into `dest/JOB`: model.safetensors, metrics.json, history.csv, logs/NAME.log."""
         view = self.show(job)
+        until = time.monotonic() + _SETTLE_S
+        while view["state"] in FINAL and not view["settled"] and time.monotonic() < until:
+            time.sleep(0.1)  # the sites send the rest of their logs
+            view = self.show(job)
         target = Path(dest) / job
         partial = target.with_name(f".{job}.partial")
         shutil.rmtree(partial, ignore_errors=True)

@@ -54,7 +54,12 @@ def serve(kit_path: Path, state: Path, labels: Mapping[str, str]) -> int:
         from fl_runtime.agent.main import Agent
 
         agent = Agent(kit, state, labels)
-        threading.Thread(target=lambda: (stopped.wait(), agent.stop()), name="stop", daemon=True).start()
+
+        def wait() -> None:
+            stopped.wait()
+            agent.stop()
+
+        threading.Thread(target=wait, name="stop", daemon=True).start()
         agent.run()
     logging.getLogger("fedspan").info("stopped")
     return 0

@@ -1,4 +1,4 @@
-"""What an agent must not forget: jobs it accepted, their processes, tasks, results that the server has not confirmed."""
+"""What an agent must not forget: jobs, their processes, tasks, results that the server has not confirmed."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ASSIGNED, READY, DONE, CLOSED = "assigned", "ready", "done", "closed"
 
 @dataclass
 class TaskRow:
-    """A task on this site. `done` means: the result is on disk here; `closed`: the server has it, or wants it no more."""
+    """A task on this site. `done`: the result is on disk here; `closed`: the server has it, or wants it no more."""
 
     id: str
     job: str
@@ -137,7 +137,8 @@ class Journal:
 
     def done(self, task: str, result: bytes | None, answer: Mapping[str, Any], error: str = "") -> None:
         self.db.run(
-            "UPDATE tasks SET state = 'done', result = ?, answer = ?, error = ? WHERE id = ? AND state IN ('assigned', 'ready')",
+            "UPDATE tasks SET state = 'done', result = ?, answer = ?, error = ?"
+            " WHERE id = ? AND state IN ('assigned', 'ready')",
             *(result, json.dumps(dict(answer)), error, task),
         )
 

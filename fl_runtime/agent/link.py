@@ -215,7 +215,7 @@ class Link:
     def _beat(self) -> None:
         while not self._stopping.wait(HEARTBEAT_S):
             attempt = self._attempt
-            if attempt is None:
+            if attempt is None or attempt.call is None:
                 continue
             silent = time.monotonic() - attempt.heard
             if silent > (LOST_AFTER_S if attempt.welcome is not None else WELCOME_WITHIN_S):

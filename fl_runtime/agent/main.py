@@ -103,7 +103,7 @@ class Agent:
             return self._runs.get(job)
 
     def _recover(self) -> None:
-        """Take up what an earlier life of this agent left: adopt living processes; the rest waits for the server's word."""
+        """Take up what an earlier life left: adopt living processes; the rest waits for the server's word."""
         for row in self.journal.jobs("accepted"):
             folder = self.state / "jobs" / row.id
             if not (folder / "bundle").exists():
@@ -192,6 +192,7 @@ class Agent:
             run.end()
             self._flush_log(run)
             log.info("%s: over: %s %s", stop.job, stop.state, stop.why)
+        self.link.send(site_state=pb.SiteState(job=stop.job, state="ended"))
         self.journal.end_job(stop.job, stop.state)
         self.journal.blobs.collect()
         shutil.rmtree(self.state / "jobs" / stop.job, ignore_errors=True)
@@ -356,9 +357,12 @@ class Agent:
                 self._flush_log(run)
 
     def _flush_log(self, run: Run) -> None:
-        offset = run.log_offset
-        if offset is None or not run.log_path.exists():
-            return
+        with run.log_lock:
+            offset = run.log_offset
+            if offset is not None and run.log_path.exists():
+                self._send_log(run, offset)
+
+    def _send_log(self, run: Run, offset: int) -> None:
         with open(run.log_path, "rb") as file:
             file.seek(offset)
             while data := file.read(_LOG_PIECE):

@@ -53,6 +53,7 @@ class Run:
         self.log_path = folder / "log"
         self.epoch = 0
         self.over = False
+        self.log_lock = threading.Lock()
         self.log_offset: int | None = None  # what the server has; None until it said so
         self._journal = journal
         self._socket = socket

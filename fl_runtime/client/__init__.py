@@ -66,7 +66,7 @@ def is_running() -> bool:
 
 
 def receive(timeout: float | None = None) -> FLModel | None:
-    """The task's model; the same until `send()`. None when the job is over. (`timeout` is FLARE's; tasks are pushed.)"""
+    """The task's model; the same until `send()`. None when the job is over. (`timeout` is FLARE's.)"""
     return _get().receive()
 
 

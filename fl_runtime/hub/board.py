@@ -89,8 +89,8 @@ class Board:
                 recorded = call
             elif recorded.digest != call.digest:
                 raise NotDeterministicError(
-                    f"call {call.index} of round {call.round} was {recorded.name!r} to {list(recorded.targets)} before the"
-                    f" restart and is {call.name!r} to {list(call.targets)} with another content now"
+                    f"call {call.index} of round {call.round} was {recorded.name!r} to {list(recorded.targets)} before"
+                    f" the restart and is {call.name!r} to {list(call.targets)} with another content now"
                 )
             if recorded.state == "open":
                 self._calls[key] = _Open(recorded, listener)

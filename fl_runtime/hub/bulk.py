@@ -46,7 +46,7 @@ class Turnstile:
 
 
 class BulkService:
-    """Describe, Offer, Pull, Push. Knowing a blob's id grants nothing: the caller names job and task, the store decides."""
+    """Describe, Offer, Pull, Push. An id grants nothing: the caller names job and task, the store decides."""
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub

@@ -10,7 +10,7 @@ import grpc
 
 from fl_runtime.blobs import Manifest
 from fl_runtime.errors import FlError
-from fl_runtime.hub.state import ABORTED, FINAL, QUEUED, RECEIVING, Job
+from fl_runtime.hub.state import ABORTED, FINAL, RECEIVING, Job
 from fl_runtime.job.bundle import MAX_PACKED
 from fl_runtime.job.envelope import open_envelope
 from fl_runtime.job.spec import parse_spec
@@ -20,8 +20,6 @@ from fl_runtime.wire.identity import Identity
 
 if TYPE_CHECKING:
     from fl_runtime.hub.main import Hub
-
-_SUBMIT_ROLES = ("lead", "member", "project_admin", "org_admin", "")
 
 
 class Desk:
@@ -147,7 +145,7 @@ class Desk:
             "metrics": store.metrics(job.id),
             "model": {"blob": model.hex(), "length": manifest.length} if model and manifest else None,
             "logs": self._hub.logs.participants(job.id),
-            "queued": job.state == QUEUED,
+            "settled": self._hub.jobs.settled(job),
         }
 
 

@@ -114,7 +114,7 @@ class JobLink:
 
     def serve(self) -> None:
         hub, job = self._hub, self._job
-        if not self._running.ready.wait(3600) or self._running.over:
+        if not self._running.ready.wait(3600) or self._running.is_over():
             return
         boundary = hub.store.last_boundary(job.id)
         hello: dict[str, Any] = {
@@ -135,7 +135,7 @@ class JobLink:
                 self._send({"error": f"unknown operation {message.get('op')!r}"})
                 return
             handler(message, binary)
-            if self._running.over:
+            if self._running.is_over():
                 return
 
     def _do_blob(self, message: Mapping[str, Any], binary: bytes) -> None:

@@ -45,6 +45,9 @@ class Running:
     child: subprocess.Popen[bytes] | None = None
     begun: float = field(default_factory=time.monotonic)
 
+    def is_over(self) -> bool:
+        return self.over
+
     def progressed(self) -> None:
         self.crashes = 0
 
@@ -115,14 +118,16 @@ class Jobs:
                 if len(wanted) < self.minimum(job):
                     continue
                 try:
-                    self._hub.store.set_job(job.id, RUNNING)
+                    with self._hub.store.tx():
+                        self._hub.store.set_job(job.id, RUNNING)
+                        for site in wanted:
+                            self._hub.store.set_site(job.id, site, "invited")
                     self._launch(job, fresh=True)
                 except (OSError, FlError) as error:
                     self.end(job.id, FAILED, f"it can't be started: {error}")
                     continue
             log.info("%s: starts with %s", job.id, ", ".join(wanted))
             for site in wanted:
-                self._hub.store.set_site(job.id, site, "invited")
                 self.invite(job, site)
             self._hub.changed()
 
@@ -161,7 +166,7 @@ class Jobs:
     def _supervise(self, running: Running, child: subprocess.Popen[bytes]) -> None:
         code = child.wait()
         with self._lock:
-            if running.over or self._closing or running.child is not child:
+            if running.is_over() or self._closing or running.child is not child:
                 return
             running.crashes += 1
             crashes = running.crashes
@@ -175,7 +180,7 @@ class Jobs:
         self._hub.store.add_event(job, {"event": "restarted", "code": code})
         time.sleep(min(2.0, 0.1 * 2**crashes))
         with self._lock:
-            if running.over or self._closing:
+            if running.is_over() or self._closing:
                 return
             running.epoch += 1
             self._start_process(running)
@@ -196,7 +201,7 @@ class Jobs:
         )
 
     def connected(self, site: str) -> None:
-        """A site has come, or come back: running jobs that want it invite it (again) and push what it has not answered."""
+        """A site has come (back): running jobs that want it invite it and push what it has not answered."""
         for job in self._hub.store.jobs([RUNNING]):
             sites = job.spec["sites"]
             if sites != "all" and site not in sites:
@@ -235,7 +240,7 @@ class Jobs:
     def _check_ready(self, running: Running) -> None:
         """Begin when all have answered, or the minimum has accepted and stragglers had their time."""
         job = running.job
-        if running.ready.is_set() or running.over:
+        if running.ready.is_set() or running.is_over():
             return
         states = self._hub.store.sites(job.id)
         accepted = [site for site, (state, _) in states.items() if state in _IN]
@@ -254,7 +259,10 @@ class Jobs:
     def site_state(self, site: str, message: pb.SiteState) -> None:
         """How the job's process fares on a site."""
         known = self.taking_part(message.job).get(site)
-        if known is None or self.running(message.job) is None or message.state == known:
+        if known is None or message.state == known:
+            return
+        if self.running(message.job) is None:
+            self._after_the_end(site, message, known)
             return
         if message.state in ("left", "failed"):
             with self._hub.store.tx():
@@ -265,6 +273,23 @@ class Jobs:
         elif message.state == "running" and known == "accepted":
             self._hub.store.set_site(message.job, site, "running")
         self._hub.changed()
+
+    def _after_the_end(self, site: str, message: pb.SiteState, known: str) -> None:
+        job = self._hub.store.job(message.job)
+        if job is None or job.state not in FINAL:
+            return
+        if message.state == "ended" and known in (*_IN, "invited"):
+            self._hub.store.set_site(job.id, site, "ended")
+            self._hub.changed()
+        elif message.state == "running":  # it was away when the job ended
+            self._hub.sessions.send(site, job_stop=pb.JobStop(job=job.id, state=job.state, why=job.cause))
+
+    def settled(self, job: Job) -> bool:
+        """The job is over, and every connected site has ended its part and sent the rest of its log."""
+        if job.state not in FINAL:
+            return False
+        here = set(self._hub.connected_sites())
+        return not any(state in _IN and site in here for site, state in self.taking_part(job.id).items())
 
     def tick(self) -> None:
         with self._lock:

@@ -11,7 +11,7 @@ PIECE = 256 * 1024
 
 
 class LogBook:
-    """Files `FOLDER/JOB/PARTICIPANT.log`. A piece is kept when it continues its file: nothing twice, nothing out of order."""
+    """Files `FOLDER/JOB/PARTICIPANT.log`. A piece is kept when it continues its file: nothing twice, all in order."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -29,7 +29,7 @@ class Decision:
 
 
 def decide(parts: Sequence[Part], minimum: int, waited: float, deadline: float | None, grace: float) -> Decision:
-    """Close when all answered; or, with the minimum met, when every missing site is lost for `grace`, or at the deadline.
+    """Close when all answered; or, with the minimum met, when every missing site is lost for `grace` or time is up.
 
     Args:
         minimum: accepted results that are needed.

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from fl_runtime.hub.main import Hub
 
 log = logging.getLogger("fedspan.hub")
+SETTLE_S = 3.0  # after a job's end, for the sites to send the rest of their logs
 
 
 class HubService:
@@ -38,7 +39,7 @@ class HubService:
         if not PROTOCOL_MAJOR - 1 <= hello.major <= PROTOCOL_MAJOR:
             yield pb.ToParticipant(
                 refusal=pb.Refusal(
-                    what=f"The server speaks protocol {PROTOCOL_MAJOR}.{PROTOCOL_MINOR}, this site {hello.major}.{hello.minor}",
+                    what=f"The server speaks protocol {PROTOCOL_MAJOR}, this site {hello.major}.{hello.minor}",
                     why=f"the server runs fedspan {version()}, the site {hello.version}",
                     next=f"pip install 'fedspan=={version()}' on the older side, then start it again",
                 )
@@ -116,20 +117,23 @@ class HubService:
             for number, document in hub.store.events(job.id, after):
                 after = number
                 yield pb.WatchEvent(number=number, document=_json(document))
+            logs = False
             if request.logs:
                 for who in hub.logs.participants(job.id):
                     if request.participant and who != request.participant:
                         continue
                     while data := hub.logs.read(job.id, who, offsets.get(who, 0)):
                         offsets[who] = offsets.get(who, 0) + len(data)
+                        logs = True
                         text = data.decode(errors="replace")
                         yield pb.WatchEvent(number=after, document=_json({"event": "log", "site": who, "text": text}))
-            if job.ended is not None and time.time() - job.ended > (1.0 if request.logs else 0.0):
+            over = job.ended is not None and (hub.jobs.settled(job) or time.time() - job.ended > SETTLE_S)
+            if over and not logs:
                 yield pb.WatchEvent(
                     number=after, document=_json({"event": "end", "state": job.state, "cause": job.cause})
                 )
                 return
-            hub.wait_change(seen, 0.5 if request.logs else 5.0)
+            hub.wait_change(seen, 0.3 if request.logs or job.ended else 5.0)
 
 
 def _json(value: Any) -> bytes:

@@ -40,7 +40,7 @@ class Session:
             self.ended = True
             self.out.put(None)
         if cancel:
-            self.context.cancel()
+            self.context.cancel()  # type: ignore[no-untyped-call]  # the stubs forgot to type it
 
 
 class Sessions:

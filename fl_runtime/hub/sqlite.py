@@ -17,7 +17,8 @@ _SCHEMA = (
     BLOB_SCHEMA
     + """
 CREATE TABLE participants (
-    name TEXT PRIMARY KEY, role TEXT, serial TEXT, version TEXT, labels TEXT, address TEXT, first_seen REAL, last_seen REAL
+    name TEXT PRIMARY KEY, role TEXT, serial TEXT, version TEXT, labels TEXT, address TEXT,
+    first_seen REAL, last_seen REAL
 );
 CREATE TABLE revoked (serial TEXT PRIMARY KEY, at REAL);
 CREATE TABLE jobs (
@@ -54,7 +55,7 @@ def _json(value: Any) -> str:
 
 
 class SqliteState:
-    """See `StateStore`. `db` is shared with the hub's blob store, so that a row and its reference are one transaction."""
+    """See `StateStore`. The blob store shares `db`, so that a row and its reference are one transaction."""
 
     def __init__(self, path: Path) -> None:
         self.db = Database(path, [_SCHEMA])
@@ -68,9 +69,9 @@ class SqliteState:
     def saw(self, name: str, role: str, serial: str, version: str, labels: Mapping[str, str], address: str) -> None:
         now = time.time()
         self.db.run(
-            "INSERT INTO participants VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET role = excluded.role,"
-            " serial = excluded.serial, version = excluded.version, labels = excluded.labels, address = excluded.address,"
-            " last_seen = excluded.last_seen",
+            "INSERT INTO participants VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET"
+            " role = excluded.role, serial = excluded.serial, version = excluded.version, labels = excluded.labels,"
+            " address = excluded.address, last_seen = excluded.last_seen",
             *(name, role, serial, version, _json(dict(labels)), address, now, now),
         )
 
@@ -93,8 +94,8 @@ class SqliteState:
 
     def add_job(self, job: Job) -> bool:
         done = self.db.run(
-            "INSERT OR IGNORE INTO jobs (id, name, spec, submitter, envelope, signature, certificate, bundle, bundle_length,"
-            " state, cause, submitted) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT OR IGNORE INTO jobs (id, name, spec, submitter, envelope, signature, certificate, bundle,"
+            " bundle_length, state, cause, submitted) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             *(job.id, job.name, _json(job.spec), job.submitter, job.envelope, job.signature, job.certificate),
             *(job.bundle, job.bundle_length, job.state, job.cause, time.time()),
         )
@@ -113,9 +114,9 @@ class SqliteState:
         now = time.time()
         ended = now if state in FINAL else None
         self.db.run(
-            "UPDATE jobs SET state = ?, cause = ?, started = CASE WHEN ? = 'RUNNING' THEN COALESCE(started, ?) ELSE started"
-            " END, ended = ? WHERE id = ?",
-            *(state, cause, state, now, ended, job),
+            "UPDATE jobs SET state = ?, cause = ?, ended = ?,"
+            " started = CASE WHEN ? = 'RUNNING' THEN COALESCE(started, ?) ELSE started END WHERE id = ?",
+            *(state, cause, ended, state, now, job),
         )
 
     def set_process(self, job: str, epoch: int, process: tuple[int, int, str] | None) -> None:

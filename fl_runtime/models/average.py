@@ -84,7 +84,7 @@ def _as(values: Array, dtype: str) -> Array:
 
 
 def _pwrite(fd: int, values: Array, offset: int) -> None:
-    view = memoryview(values.view(np.uint8)).cast("B")
+    view = values.view(np.uint8).data
     while view:
         done = os.pwrite(fd, view, offset)
         view = view[done:]

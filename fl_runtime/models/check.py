@@ -17,7 +17,7 @@ def fault(result: TensorFile, expected: Mapping[str, tuple[str, tuple[int, ...]]
     """Why a result does not count: an unknown tensor, another shape or dtype, NaN or infinity; None when it is sound.
 
     Args:
-        expected: name -> (dtype, shape) of the model that was sent; None when there was none (the first result sets it).
+        expected: name -> (dtype, shape) of the model that was sent; None when there was none (the first result sets it)
             A result holds the same tensors, all of them.
     """
     names = [name for name in result.tensors if not name.startswith(OPTIMIZER_PREFIX)]

@@ -2,7 +2,7 @@
 
 The format: 8 bytes length of the header (little endian), the header (JSON: name -> dtype, shape, data_offsets), the
 data. The library's numpy loader copies, and its maps are read-only (writing there from torch is a segmentation fault);
-ours are private copy-on-write maps: a script may change its parameters in place, and pages it never touches cost nothing.
+ours are private copy-on-write maps: a script may change its parameters in place; pages it never touches cost nothing.
 """
 
 from __future__ import annotations
@@ -293,7 +293,7 @@ def write(path: Path, plan: Layout, buffers: Mapping[str, Array]) -> None:
     with open(path, "wb", buffering=0) as file:
         _write_all(file, memoryview(plan.header))
         for name in plan.tensors:
-            _write_all(file, memoryview(buffers[name]))
+            _write_all(file, buffers[name].data)
 
 
 def _write_all(file: Any, view: memoryview) -> None:

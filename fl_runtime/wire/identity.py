@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from typing import cast
 
 import grpc
 from cryptography import x509
@@ -60,7 +61,7 @@ class Gate:
 
     def admit(self, context: grpc.ServicerContext, roles: Collection[str]) -> Identity:
         """The caller's identity; aborts the call when it may not make it."""
-        auth: Mapping[str, list[bytes]] = context.auth_context()
+        auth = cast("Mapping[str, list[bytes]]", context.auth_context())
         pem = auth.get("x509_pem_cert", [b""])[0]
         try:
             identity = self._parse(pem)

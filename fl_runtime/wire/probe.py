@@ -6,6 +6,7 @@ library, whose errors name the cause.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import ssl
@@ -22,7 +23,7 @@ from fl_runtime.kit import Endpoint, Kit
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What is wrong, why, and what to do. `kind` is stable: dns, refused, timeout, proxy, clock, expired, name, ca, ..."""
+    """What is wrong, why, and what to do. `kind` is stable: dns, refused, timeout, proxy, clock, expired, name, ca."""
 
     kind: str
     what: str
@@ -70,7 +71,7 @@ def _own_window(kit: Kit) -> Diagnosis | None:
         return Diagnosis(
             "clock",
             "This machine's clock is before the start of the kit's certificate",
-            f"the clock says {now:%Y-%m-%d %H:%M} UTC, the certificate begins {certificate.not_valid_before_utc:%Y-%m-%d %H:%M}",
+            f"the clock says {now:%Y-%m-%d %H:%M} UTC, it begins {certificate.not_valid_before_utc:%Y-%m-%d %H:%M}",
             "set the clock (timedatectl set-ntp true)",
         )
     if now > certificate.not_valid_after_utc:
@@ -163,10 +164,8 @@ def _handshake(kit: Kit, connection: socket.socket, dial: str) -> Diagnosis | No
         with context.wrap_socket(connection, server_hostname=kit.server_name) as tls:
             # In TLS 1.3 the server judges our certificate after our handshake is done: its alert comes with a read.
             tls.settimeout(1.0)
-            try:
+            with contextlib.suppress(TimeoutError):
                 tls.recv(1)
-            except TimeoutError:
-                pass
             return None
     except ssl.SSLCertVerificationError as error:
         return _verification(kit, error, dial)

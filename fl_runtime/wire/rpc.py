@@ -43,7 +43,7 @@ class BlobsStub:
         self.push = _method(channel, "stream_unary", f"/{BLOBS}/Push", None, pb.PushReply)
 
 
-def hub_handlers(servicer: Any) -> grpc.GenericRpcHandler:
+def hub_handlers(servicer: Any) -> grpc.GenericRpcHandler[Any, Any]:
     """Server side of Hub: `servicer` has connect, submit, ask, watch."""
     return grpc.method_handlers_generic_handler(
         HUB,
@@ -64,7 +64,7 @@ def hub_handlers(servicer: Any) -> grpc.GenericRpcHandler:
     )
 
 
-def blob_handlers(servicer: Any) -> grpc.GenericRpcHandler:
+def blob_handlers(servicer: Any) -> grpc.GenericRpcHandler[Any, Any]:
     """Server side of Blobs: `servicer` has describe, offer, pull, push."""
     return grpc.method_handlers_generic_handler(
         BLOBS,

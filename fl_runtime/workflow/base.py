@@ -246,7 +246,7 @@ class Workflow:
         return Model(reply["blob"], small if small is not None else Path(reply["file"]))
 
     def initial_model(self) -> Model | None:
-        """`workflow.model`: a safetensors file of the bundle, or a description; None when the sites begin with theirs."""
+        """`workflow.model`: a safetensors file of the bundle, or a description; None: the sites begin with theirs."""
         wanted = self.settings.get("model")
         if wanted is None:
             return None

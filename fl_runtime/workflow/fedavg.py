@@ -16,7 +16,7 @@ log = logging.getLogger("fedspan.workflow")
 
 
 class FedAvg(Workflow):
-    """Settings: rounds, model, min_sites, deadline, grace, final_evaluation (a last task `validate` after the rounds)."""
+    """Settings: rounds, model, min_sites, deadline, grace, final_evaluation (a last task `validate`)."""
 
     def run(self) -> None:
         if self.model is None:

@@ -42,7 +42,10 @@ class TestCA:
         self.certificate = self._sign(self._name(f"{federation} CA"), self.key, None, [], ca=True)
 
     def _name(self, common: str, role: str | None = None, title: str | None = None) -> x509.Name:
-        parts = [x509.NameAttribute(NameOID.COMMON_NAME, common), x509.NameAttribute(NameOID.ORGANIZATION_NAME, self.federation)]
+        parts = [
+            x509.NameAttribute(NameOID.COMMON_NAME, common),
+            x509.NameAttribute(NameOID.ORGANIZATION_NAME, self.federation),
+        ]
         if role:
             parts.append(x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, role))
         if title:
@@ -79,9 +82,7 @@ class TestCA:
         (folder / "startup/ca.crt").write_bytes(self.certificate.public_bytes(pem))
         (folder / "startup/participant.crt").write_bytes(certificate.public_bytes(pem))
         secret = folder / "startup/participant.key"
-        secret.write_bytes(
-            key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-        )
+        secret.write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))
         secret.chmod(0o600)
         document = {
             "version": 1,
@@ -189,7 +190,11 @@ class Federation:
             sites = self.server.status().get("sites", {})
             return all(sites.get(name, {}).get("registered") for name in names)
 
-        until(all_there, timeout, f"{names} registered; {[self.sites[n].text()[-1500:] for n in names if n in self.sites]}")
+        until(
+            all_there,
+            timeout,
+            f"{names} registered; {[self.sites[n].text()[-1500:] for n in names if n in self.sites]}",
+        )
 
     def session(self) -> Session:
         return Session(self.admin_kit)
