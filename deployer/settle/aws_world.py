@@ -21,8 +21,11 @@ from stacks.names import belongs_to, tag_key
 if TYPE_CHECKING:
     import boto3
 
-DELETE_LIMIT_S = 600
-"""How long one deletion may wait for what is still in use: a machine takes minutes to terminate."""
+TERMINATE_LIMIT_S = 600
+"""How long a machine may take to terminate."""
+
+IN_USE_LIMIT_S = 180
+"""How long any other deletion waits for what is still in use."""
 
 _POLL_S = 1.0
 
@@ -157,12 +160,14 @@ def _find(ec2: Any, region: str, whose: Whose) -> list[Found]:
     for entry in ec2.describe_key_pairs(Filters=filters)["KeyPairs"]:
         if belongs_to("aws", _tags(entry), **vars(whose)):
             add(KEY, entry["KeyName"], entry, created=entry.get("CreateTime"))
+    roots: dict[str, str] = {}
     for reservation in _pages(ec2, "describe_instances", "Reservations", filters):
         for entry in reservation["Instances"]:
             if entry["State"]["Name"] != "terminated" and belongs_to("aws", _tags(entry), **vars(whose)):
                 add(INSTANCE, entry["InstanceId"], entry, created=entry.get("LaunchTime"))
+                roots |= _root_volume(entry)
     for entry in tagged("describe_volumes", "Volumes"):
-        found.extend(_volume(entry, region, whose.participant))
+        found.extend(_volume(entry, region, whose.participant, roots))
     return found
 
 
@@ -185,12 +190,22 @@ def _inside_table(table: Mapping[str, Any], region: str, participant: str) -> li
     return inside
 
 
-def _volume(entry: Mapping[str, Any], region: str, participant: str) -> list[Found]:
-    """A volume and its attachment. A root disk goes with its machine, an attachment with either end."""
+def _root_volume(instance: Mapping[str, Any]) -> dict[str, str]:
+    """The volume that a machine boots from, and goes with, by its ID."""
+    return {
+        mapping["Ebs"]["VolumeId"]: instance["InstanceId"]
+        for mapping in instance.get("BlockDeviceMappings", [])
+        if "Ebs" in mapping and mapping.get("DeviceName") == instance.get("RootDeviceName")
+    }
+
+
+def _volume(entry: Mapping[str, Any], region: str, participant: str, roots: Mapping[str, str]) -> list[Found]:
+    """A volume and its attachment. A root disk goes with its machine, an attachment with the machine too."""
     known, name = entry["VolumeId"], _tags(entry).get(tag_key("aws", "logical-name"), "")
-    attached = [a for a in entry.get("Attachments", []) if a.get("State") != "detached"]
-    root = next((a["InstanceId"] for a in attached if a.get("DeleteOnTermination")), "")
-    volume = Found("aws", VOLUME, known, name, region, goes_with=root, created=entry.get("CreateTime"))
+    owner = roots.get(known, "")
+    volume = Found("aws", VOLUME, known, name, region, goes_with=owner, created=entry.get("CreateTime"))
+    if owner:
+        return [volume]
     links = [
         Found(
             "aws",
@@ -201,15 +216,15 @@ def _volume(entry: Mapping[str, Any], region: str, participant: str) -> list[Fou
             # Its create looks first whether it is there, so nothing needs to be done about one that is.
             goes_with=a["InstanceId"],
         )
-        for a in attached
-        if not a.get("DeleteOnTermination")
+        for a in entry.get("Attachments", [])
+        if a.get("State") != "detached"
     ]
     return [volume, *links]
 
 
 def _patiently(thing: Found, ec2: Any) -> None:
     """Delete until it succeeds or the thing is gone; wait while EC2 says that it is still in use."""
-    until = time.monotonic() + DELETE_LIMIT_S
+    until = time.monotonic() + IN_USE_LIMIT_S
     while True:
         try:
             _DELETE[thing.type](ec2, thing.id)
@@ -227,7 +242,7 @@ def _patiently(thing: Found, ec2: Any) -> None:
 
 def _delete_instance(ec2: Any, known: str) -> None:
     ec2.terminate_instances(InstanceIds=[known])
-    waiter = {"Delay": 2, "MaxAttempts": DELETE_LIMIT_S // 2}
+    waiter = {"Delay": 2, "MaxAttempts": TERMINATE_LIMIT_S // 2}
     ec2.get_waiter("instance_terminated").wait(InstanceIds=[known], WaiterConfig=waiter)
 
 

@@ -60,7 +60,7 @@ class Found:
     @property
     def title(self) -> str:
         """`Instance site-1-vm (i-0123)`, for people."""
-        short = self.id.rsplit("/", 1)[-1]
+        short = self.id.rsplit("/", 1)[-1] if self.cloud == "azure" else self.id
         return f"{self.type.rsplit(':', 1)[-1]} {self.name or 'without a name'} ({short})"
 
 
