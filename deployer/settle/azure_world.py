@@ -134,33 +134,36 @@ class AzureWorld:
             raise _failed("Azure can't be asked", whose, error) from error
 
     def _inside(self, group: Any, whose: Whose) -> list[Found]:
-        name, region = group.name, group.location
+        inside, region = group.name, group.location
         found: list[Found] = []
 
         def add(kind: str, entry: Any, **more: Any) -> None:
             found.append(_found(kind, entry, whose, region, **more))
 
-        machines = list(self._compute.virtual_machines.list(name))
+        machines = list(self._compute.virtual_machines.list(inside))
         for machine in machines:
             add(MACHINE, machine, created=machine.time_created)
-            for extension in self._compute.virtual_machine_extensions.list(name, machine.name).value or []:
+            for extension in self._compute.virtual_machine_extensions.list(inside, machine.name).value or []:
                 add(EXTENSION, extension)
         os_disk = azure_name(whose.federation, whose.participant, "os").lower()
-        for disk in self._compute.disks.list_by_resource_group(name):
+        for disk in self._compute.disks.list_by_resource_group(inside):
             # The OS disk is in no state: its machine makes it and takes it away.
-            owner = (disk.managed_by or "") if disk.name.lower() == os_disk else ""
-            add(DISK, disk, goes_with=owner, created=disk.time_created)
-        for interface in self._network.network_interfaces.list(name):
+            if disk.name.lower() == os_disk:
+                name = logical_name(whose.participant, "os-disk")
+                add(DISK, disk, name=name, goes_with=disk.managed_by or "", created=disk.time_created)
+            else:
+                add(DISK, disk, created=disk.time_created)
+        for interface in self._network.network_interfaces.list(inside):
             add(INTERFACE, interface)
-        for address in self._network.public_ip_addresses.list(name):
+        for address in self._network.public_ip_addresses.list(inside):
             add(ADDRESS, address)
-        for vnet in self._network.virtual_networks.list(name):
+        for vnet in self._network.virtual_networks.list(inside):
             add(VNET, vnet)
-            for subnet in self._network.subnets.list(name, vnet.name):
+            for subnet in self._network.subnets.list(inside, vnet.name):
                 add(SUBNET, subnet)
-        for firewall in self._network.network_security_groups.list(name):
+        for firewall in self._network.network_security_groups.list(inside):
             add(FIREWALL, firewall)
-            for rule in self._network.security_rules.list(name, firewall.name):
+            for rule in self._network.security_rules.list(inside, firewall.name):
                 add(RULE, rule)
         return found
 
@@ -184,9 +187,9 @@ class AzureWorld:
         return lambda: operations.begin_delete(group, *names)
 
 
-def _found(kind: str, entry: Any, whose: Whose, region: str, **more: Any) -> Found:
+def _found(kind: str, entry: Any, whose: Whose, region: str, name: str = "", **more: Any) -> Found:
     tags = getattr(entry, "tags", None) or {}
-    name = tags.get(tag_key("azure", "logical-name"), "")
+    name = name or tags.get(tag_key("azure", "logical-name"), "")
     if not name and kind == SUBNET:
         name = logical_name(whose.participant, "subnet")
     if not name and kind == RULE:
