@@ -203,12 +203,12 @@ def _ssh_ports(files: Iterable[BootFile]) -> tuple[int, ...]:
     for file in files:
         text = file.content.decode(errors="replace")
         if re.fullmatch(r"/etc/systemd/system/ssh\.socket\.d/[^/]+\.conf", file.path):
-            for value in re.findall(r"(?m)^\s*ListenStream\s*=\s*(.*?)\s*$", text):
+            for value in re.findall(r"(?m)^[ \t]*ListenStream[ \t]*=[ \t]*(.*?)[ \t]*$", text):
                 # An empty value forgets the ports before it; without one the image's own port 22 stays.
                 base = [DEFAULT_SSH_PORT] if socket_ports is None else socket_ports
                 socket_ports = [*base, _port(value)] if value else []
         elif re.fullmatch(r"/etc/ssh/sshd_config(\.d/[^/]+\.conf)?", file.path):
-            sshd_ports += [_port(value) for value in re.findall(r"(?mi)^\s*Port[\s=]+(\d+)\s*$", text)]
+            sshd_ports += [_port(value) for value in re.findall(r"(?mi)^[ \t]*Port[ \t=]+(\d+)[ \t]*$", text)]
     ports = socket_ports if socket_ports is not None else sshd_ports or [DEFAULT_SSH_PORT]
     return tuple(dict.fromkeys(port for port in ports if port))
 

@@ -77,7 +77,7 @@ class MachineHandle:
             if not self.wanted.running:
                 return self._process is None and self._state in ("stopped", "crashed")
             if self._state == "crashed":
-                return True
+                return self._told is not None and self._told[0].boots == self.wanted.boots
             current = self._told == (self.wanted, self._network)
             return self._state == "running" and current and bool(self._report)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import asyncssh
 
+from deployer.sandbox.machines.boot import STATE_MOUNT
 from deployer.sandbox.machines.disk import inside
 
 
@@ -20,18 +21,26 @@ class MachineSftp(asyncssh.SFTPServer):
 
     def __init__(self, channel: asyncssh.SSHServerChannel[bytes], root: Path, volumes: Path, home: Path) -> None:
         super().__init__(channel)
-        self._root, self._home = root, home
-        self._allowed = (root, volumes)
+        self._root, self._home = Path(os.path.realpath(root)), home
+        self._volumes = Path(os.path.realpath(volumes))
+
+    def _allowed(self) -> tuple[Path, ...]:
+        """The folders that make up the machine: its root and, where one is mounted, its volume."""
+        point = self._root / STATE_MOUNT.lstrip("/")
+        volume = Path(os.path.realpath(point))
+        return (self._root, volume) if point.is_symlink() and volume.parent == self._volumes else (self._root,)
 
     def _local(self, path: bytes, follow: bool = False) -> bytes:
         text = os.fsdecode(path)
         root = str(self._root)
         if not text.startswith("/"):
             text = f"{self._home}/{text}"
-        elif text != root and not text.startswith(f"{root}/"):
-            text = f"{root}{text}"
+        elif not any(text == str(folder) or text.startswith(f"{folder}/") for folder in self._allowed()):
+            while text.startswith(("/../", "/./", "//")):
+                text = text[text.index("/", 1) :]  # as in any root folder, ".." of the root is the root
+            text = root if text in ("/", "/..", "/.") else f"{root}{text}"
         # Not os.path.normpath before this: "link/.." means the parent of the link's target.
-        found = inside(self._root, Path(text if text.rstrip("/") else "/"), self._allowed, follow)
+        found = inside(self._root, Path(text), self._allowed(), follow)
         if found is None:
             raise asyncssh.SFTPPermissionDenied(f"{os.fsdecode(path)}: outside of this machine")
         return os.fsencode(found)
@@ -65,7 +74,7 @@ class MachineSftp(asyncssh.SFTPServer):
         target = os.fsdecode(oldpath)
         if target.startswith("/"):
             target = os.fsdecode(self._local(oldpath))
-        elif inside(self._root, link.parent / target, self._allowed) is None:
+        elif inside(self._root, link.parent / target, self._allowed()) is None:
             raise asyncssh.SFTPPermissionDenied(f"{target}: outside of this machine")
         os.symlink(target, link)
 

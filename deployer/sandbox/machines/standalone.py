@@ -19,6 +19,7 @@ class Machines:
     """A driver and its addresses. `put` makes or changes a machine and returns its description when that is done."""
 
     def __init__(self, home: Path) -> None:
+        home.mkdir(parents=True, exist_ok=True)
         self._block = take_block(str(home))
         self.home = home
         self.faults = FaultBook(home / "faults.json")
@@ -38,11 +39,16 @@ class Machines:
             raise TimeoutError(f"machine {spec.id} is not there after {seconds} s: {self.driver.machines()}")
         return next(machine for machine in self.driver.machines() if machine["id"] == spec.id)
 
+    def specs(self) -> list[MachineSpec]:
+        return list(self._specs.values())
+
     def change(self, id: str, **changes: Any) -> dict[str, Any]:
         return self.put(replace(self._specs[id], **changes))
 
-    def remove(self, id: str) -> None:
-        del self._specs[id]
+    def remove(self, *ids: str) -> None:
+        """Those machines are no more; volumes stay."""
+        for id in ids:
+            self._specs.pop(id, None)
         self.driver.reconcile(self._specs.values())
         self.driver.wait(20.0)
 
