@@ -1,0 +1,299 @@
+"""The steps of a deployment: what each does to the world (through a provider) and to the state.
+
+A step has an `op` as the events name it, the `old` and `new` states, and `apply`, which does it and may raise ProviderError.
+`logical` says whether it counts as an operation of its own (the parts of a replacement do not).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from . import urns
+from .problems import InitFailed, ProviderError
+from .provider import Diff, Provider, invert
+from .state import Resource, now
+from .values import changed_keys, equal, identical
+
+if TYPE_CHECKING:
+    from .registry import Registry
+
+Answer = Callable[["Step"], None]
+
+
+@dataclass
+class World:
+    """What a step works with."""
+
+    registry: Registry
+    preview: bool
+    warn: Callable[[str, str], None]  # urn, message
+    deletes: set[str] = field(default_factory=set)  # URNs that this deployment deletes
+
+    def provider(self, resource: Resource) -> Provider:
+        return self.registry.get(resource.provider)
+
+
+@dataclass(eq=False)
+class Step:
+    """The parts that all steps share. `answer` is called with the step when the program waits for its outcome."""
+
+    old: Resource | None = None
+    new: Resource | None = None
+    diff: Diff = field(default_factory=Diff)
+    answer: Answer | None = None
+
+    op = "same"
+    pending = ""  # the operation that the checkpoint names while the step runs; empty: none
+    logical = True
+
+    @property
+    def resource(self) -> Resource:
+        found = self.new or self.old
+        assert found is not None
+        return found
+
+    @property
+    def urn(self) -> str:
+        return self.resource.urn
+
+    @property
+    def result_op(self) -> str:
+        return self.op
+
+    @property
+    def internal(self) -> bool:
+        """Default providers are made and unmade by the engine and are not counted."""
+        return urns.is_default_provider(self.urn)
+
+    def apply(self, world: World) -> None:
+        raise NotImplementedError
+
+    def _timeout(self, kind: str) -> float:
+        return float(self.resource.custom_timeouts.get(kind, 0))
+
+
+@dataclass(eq=False)
+class Same(Step):
+    """Nothing changes. `skipped`: a resource that a targeted update leaves unmade."""
+
+    skipped: bool = False
+
+    def apply(self, world: World) -> None:
+        assert self.new is not None
+        if self.old is None:
+            return
+        self.new.id, self.new.outputs = self.old.id, self.old.outputs
+        if identical(self.old.inputs, self.new.inputs):
+            self.new.inputs = self.old.inputs  # with the ciphertexts of its secrets
+        self.new.created, self.new.modified = self.old.created, self.old.modified
+        if urns.is_provider_type(self.new.type):
+            world.registry.same(self.old)
+
+
+@dataclass(eq=False)
+class Create(Step):
+    """Makes a resource; as part of a replacement, before (`retire`) or after the old one goes."""
+
+    replacing: bool = False
+    retire: bool = False
+    pending = "creating"
+
+    @property
+    def op(self) -> str:  # type: ignore[override]  # the class attribute is the default of the plain steps
+        return "create-replacement" if self.replacing else "create"
+
+    @property
+    def logical(self) -> bool:  # type: ignore[override]  # see op
+        return not self.replacing
+
+    def apply(self, world: World) -> None:
+        new = self.new
+        assert new is not None
+        failed: InitFailed | None = None
+        if urns.is_provider_type(new.type):
+            new.id, new.outputs = world.registry.create(new, preview=world.preview), dict(new.inputs)
+            new.outputs.pop("__internal", None)
+        elif new.custom:
+            try:
+                new.id, new.outputs = world.provider(new).create(
+                    new.urn, new.inputs, self._timeout("create"), preview=world.preview
+                )
+            except InitFailed as error:
+                failed = error
+                new.id, new.outputs, new.init_errors = error.id, dict(error.outputs), error.reasons
+        new.created = new.modified = now()
+        if self.retire and self.old is not None:
+            self.old.delete = True
+        if failed is not None:
+            raise failed
+
+
+@dataclass(eq=False)
+class Replace(Step):
+    """The bookkeeping of a replacement, between the making of the new and the deletion of the old."""
+
+    op = "replace"
+    retire: bool = False
+
+    def apply(self, world: World) -> None:
+        """Nothing happens in the world."""
+
+
+@dataclass(eq=False)
+class Update(Step):
+    op = "update"
+    pending = "updating"
+
+    def apply(self, world: World) -> None:
+        old, new = self.old, self.new
+        assert old is not None
+        assert new is not None
+        new.id, new.created, new.modified = old.id, old.created, now()
+        if urns.is_provider_type(new.type):
+            world.registry.update(new)
+            new.outputs = {k: v for k, v in new.inputs.items() if k != "__internal"}
+        elif new.custom:
+            try:
+                new.outputs = world.provider(new).update(old, new, self._timeout("update"), preview=world.preview)
+            except InitFailed as error:
+                new.outputs, new.init_errors = dict(error.outputs), error.reasons
+                if error.inputs is not None:
+                    new.inputs = dict(error.inputs)
+                raise
+
+
+@dataclass(eq=False)
+class Delete(Step):
+    """Deletes a resource; `replacing`: as the old half of a replacement."""
+
+    replacing: bool = False
+    pending = "deleting"
+
+    @property
+    def op(self) -> str:  # type: ignore[override]  # see Create.op
+        return "delete-replaced" if self.replacing else "delete"
+
+    @property
+    def logical(self) -> bool:  # type: ignore[override]  # see Create.op
+        return not self.replacing
+
+    def apply(self, world: World) -> None:
+        old = self.old
+        assert old is not None
+        if old.protect:
+            raise ProviderError(
+                f'resource "{old.urn}" cannot be deleted\nbecause it is protected. To unprotect the resource, either remove the '
+                "`protect` flag from the resource in your Pulumi program and run `pulumi up`, or use the command:\n"
+                f"`pulumi state unprotect '{old.urn}'`"
+            )
+        gone_with = bool(old.deleted_with) and old.deleted_with in world.deletes
+        left = world.preview or old.external or old.retain_on_delete or gone_with
+        if old.custom and not left and not urns.is_provider_type(old.type):
+            world.provider(old).delete(old, self._timeout("delete"))
+
+
+@dataclass(eq=False)
+class Forget(Step):
+    """Takes a resource out of the state that was deleted for a replacement which never came."""
+
+    op = "remove-pending-replace"
+    logical = False
+
+    def apply(self, world: World) -> None:
+        """It is gone from the world already."""
+
+
+@dataclass(eq=False)
+class Read(Step):
+    """Reads a resource that somebody else owns (`Resource.get`)."""
+
+    replacing: bool = False
+    pending = "reading"
+
+    @property
+    def op(self) -> str:  # type: ignore[override]  # see Create.op
+        return "read-replacement" if self.replacing else "read"
+
+    def apply(self, world: World) -> None:
+        new = self.new
+        assert new is not None
+        new.created = new.modified = now()
+        if not new.id or new.id == urns.UNKNOWN_ID:
+            new.id, new.outputs = "", {}
+            return
+        id_, _, outputs = world.provider(new).read(new.urn, new.id, new.inputs, {}, self._timeout("read"))
+        if not id_:
+            raise ProviderError(f"resource '{new.id}' does not exist")
+        new.id, new.outputs = id_, outputs
+        if self.replacing and self.old is not None:
+            self.old.delete = True
+
+
+@dataclass(eq=False)
+class Import(Step):
+    """Adopts a resource that exists. What the program says differently is then updated by a step of its own."""
+
+    op = "import"
+    pending = "importing"
+    retire: bool = False
+
+    def apply(self, world: World) -> None:
+        new = self.new
+        assert new is not None
+        id_, inputs, outputs = world.provider(new).read(new.urn, new.import_id, {}, {}, self._timeout("read"))
+        if not id_:
+            raise ProviderError(f"resource '{new.import_id}' does not exist")
+        if inputs is None:
+            raise ProviderError(
+                f"provider does not support importing resources; please try updating the '{new.provider}' plugin"
+            )
+        new.id, new.inputs, new.outputs = id_, inputs, outputs
+        new.created = new.modified = now()
+        if self.retire and self.old is not None:
+            self.old.delete = True
+
+
+@dataclass(eq=False)
+class Refresh(Step):
+    """Reads what became of a resource; `new` is None afterwards when it is gone."""
+
+    op = "refresh"
+    logical = False
+    refresh_only: bool = False  # the command is a refresh: its outcome is the operation that counts
+
+    @property
+    def result_op(self) -> str:
+        if self.new is None:
+            return "delete"
+        assert self.old is not None
+        unchanged = self.new is self.old or not changed_keys(self.old.outputs, self.new.outputs)
+        return "same" if unchanged and (self.new is self.old or equal(self.old.inputs, self.new.inputs)) else "update"
+
+    def apply(self, world: World) -> None:
+        old = self.old
+        assert old is not None
+        if not old.custom or urns.is_provider_type(old.type) or old.pending_replacement:
+            return
+        provider, reasons = world.provider(old), []
+        inputs, outputs = None, None
+        try:
+            id_, inputs, outputs = provider.read(old.urn, old.id, old.inputs, old.outputs, self._timeout("read"))
+        except InitFailed as error:
+            # A resource that is there but not well does not fail the refresh: its reasons are kept for the next update.
+            id_, reasons = error.id, error.reasons
+            inputs, outputs = error.inputs, dict(error.outputs)
+            lines = "\n* ".join(reasons)
+            world.warn(old.urn, f"Refreshed resource is in an unhealthy state:\n* {lines}")
+        if not id_:
+            self.new = None
+            return
+        new = old.copy()
+        new.id, new.outputs, new.init_errors = id_, outputs, reasons
+        if inputs is not None:
+            new.inputs = dict(inputs)
+        if changed_keys(old.outputs, new.outputs) or not equal(old.inputs, new.inputs):
+            new.modified = now()
+        diff = provider.diff(old.urn, new.id, new.inputs, new.outputs, old.inputs, old.ignore_changes)
+        self.new, self.diff = new, invert(diff)
