@@ -13,6 +13,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -48,6 +49,11 @@ class Bundle:
     size: int
 
 
+# Participants are pushed in parallel and mostly want the same bundle: one thread makes it, the others get it.
+_BUILDING = threading.Lock()
+_BUILT: dict[tuple[Target, Path, tuple[str, ...]], Bundle] = {}
+
+
 def default_cache() -> Path:
     """`$XDG_CACHE_HOME/fedspan`."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fedspan"
@@ -67,6 +73,15 @@ def build_bundle(target: Target, cache: Path | None = None, extra: Sequence[str]
         MachineError: the index has no fitting wheels.
     """
     cache = cache or default_cache()
+    with _BUILDING:
+        asked = (target, cache, tuple(extra))
+        known = _BUILT.get(asked)
+        if known is None or not known.folder.is_dir():
+            known = _BUILT[asked] = _build(target, cache, extra)
+        return known
+
+
+def _build(target: Target, cache: Path, extra: Sequence[str]) -> Bundle:
     with _locked(cache):
         wheels = [_cached(own_wheel(), cache), *_requirements(target, cache, extra)]
         names = sorted(f"{path.parent.name}/{path.name}" for path in wheels)

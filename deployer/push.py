@@ -94,9 +94,10 @@ def put_tree(
         MachineError: the machine could not take it: no space, no right, another hash.
         UnreachableError: the connection broke; the folder there is still the old one.
     """
+    manifest = _scan(local, keep)
     argv = ["receive", remote, json.dumps(sorted(keep)), owner]
     with _start(session, argv, python, prefix) as exchange:
-        return _offer(session, exchange, remote, _scan(local, keep), lambda path: _blocks(local / path), on_bytes)
+        return _offer(session, exchange, remote, manifest, lambda path: _blocks(local / path), on_bytes)
 
 
 def merge_tree(

@@ -113,7 +113,8 @@ def installed_wheel(dist: metadata.Distribution) -> InstalledWheel:
         CannotRepack: it has no RECORD or WHEEL (a system package, an egg), is editable, was compiled here, or lacks
             one of its files.
     """
-    name, listed, wheel = dist.metadata["Name"], dist.files, dist.read_text("WHEEL")
+    about = dist.metadata  # parsed anew at each access
+    name, version, listed, wheel = about["Name"], about["Version"], dist.files, dist.read_text("WHEEL")
     if not listed or not wheel or '"editable": true' in (dist.read_text("direct_url.json") or ""):
         raise CannotRepack(f"{name} was not installed from a wheel")
     tags = [line.split(":", 1)[1].strip() for line in wheel.splitlines() if line.startswith("Tag:")]
@@ -122,17 +123,18 @@ def installed_wheel(dist: metadata.Distribution) -> InstalledWheel:
     stem = re.sub(r"[-_.]+", "_", name)
     info = next((file.parts[0] for file in listed if file.parts[0].endswith(".dist-info")), "")
     scripts = {entry.name for entry in dist.entry_points if entry.group in ("console_scripts", "gui_scripts")}
+    data = f"{stem}-{version}.data"
     files: dict[str, Path] = {}
     for file in listed:
         source = Path(str(file.locate()))
-        place = _place(file, source, f"{stem}-{dist.version}.data", scripts)
+        place = _place(file, source, data, scripts)
         if place is None:
             continue
         if not source.is_file():
             raise CannotRepack(f"{name} lacks its file {file}")
         files[place] = source
     key = hashlib.sha256(f"{DEFLATE_LEVEL}\0{wheel}\0{dist.read_text('RECORD')}".encode()).hexdigest()
-    return InstalledWheel(f"{stem}-{dist.version}-{_tag_set(tags)}.whl", files, {}, info, key)
+    return InstalledWheel(f"{stem}-{version}-{_tag_set(tags)}.whl", files, {}, info, key)
 
 
 def tag_platforms(file_name: str) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -48,44 +49,50 @@ class Box:
 MakeMachine = Callable[..., Box]
 
 
+def start_box(folder: Path, name: str, pin: bool, host_key: KeyPair | None, spec: dict[str, Any]) -> Box:
+    keys = KeyStore(folder / "ssh")
+    pair = host_key or make_pair(name)
+    root = folder / name
+    full = {"root": str(root), "host_key": pair.private, "public_key": keys.login("digits").public, **spec}
+    process = subprocess.Popen([sys.executable, str(SERVER), json.dumps(full)], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    process.stdout.close()
+    assert line, "the SSH server did not start"
+    box = Box(root, json.loads(line)["port"], keys.login_path, keys.known_hosts, pair.public, process)
+    if pin:
+        pin_host_key(box.known_hosts, HostKeyPin(box.address, box.port, pair.public))
+    return box
+
+
 @pytest.fixture
 def make_machine(tmp_path: Path) -> Iterator[MakeMachine]:
     """Starts machines; `make_machine(name, pin=False, **spec)`. All are stopped afterwards."""
     made: list[Box] = []
-    keys = KeyStore(tmp_path / "ssh")
-    public_key = keys.login("digits").public
 
     def make(name: str = "m1", *, pin: bool = True, host_key: KeyPair | None = None, **spec: Any) -> Box:
-        pair = host_key or make_pair(name)
-        root = tmp_path / name
-        full = {"root": str(root), "host_key": pair.private, "public_key": public_key, **spec}
-        process = subprocess.Popen([sys.executable, str(SERVER), json.dumps(full)], stdout=subprocess.PIPE)
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        process.stdout.close()
-        assert line, "the SSH server did not start"
-        machine = Box(
-            root,
-            json.loads(line)["port"],
-            tmp_path / "ssh" / "id_ed25519",
-            tmp_path / "ssh" / "known_hosts",
-            pair.public,
-            process,
-        )
-        made.append(machine)
-        if pin:
-            pin_host_key(machine.known_hosts, HostKeyPin(machine.address, machine.port, pair.public))
-        return machine
+        made.append(start_box(tmp_path, name, pin, host_key, spec))
+        return made[-1]
 
     yield make
-    for machine in made:
-        if machine.process.poll() is None:
-            machine.stop()
+    for box in made:
+        if box.process.poll() is None:
+            box.stop()
+
+
+@pytest.fixture(scope="session")
+def shared_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
+    box = start_box(tmp_path_factory.mktemp("machine"), "m1", True, None, {})
+    yield box
+    box.stop()
 
 
 @pytest.fixture
-def machine(make_machine: MakeMachine) -> Box:
-    return make_machine()
+def machine(shared_machine: Box) -> Iterator[Box]:
+    """A machine with an empty disk. Its SSH server is shared: a test that stops it takes `make_machine`."""
+    yield shared_machine
+    for path in shared_machine.root.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 @pytest.fixture

@@ -50,6 +50,7 @@ async def run_command(process: asyncssh.SSHServerProcess[bytes], spec: dict[str,
         **spec.get("env", {}),
         **{key: value for key, value in process.env.items() if isinstance(key, str)},
     }
+    os.makedirs(env["HOME"], exist_ok=True)
     child = await asyncio.create_subprocess_exec(
         "/bin/sh",
         "-c",
@@ -57,16 +58,39 @@ async def run_command(process: asyncssh.SSHServerProcess[bytes], spec: dict[str,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
-        cwd=spec["root"] + "/home",
+        cwd=env["HOME"],
         env=env,
         start_new_session=True,
     )
+    assert child.stdin is not None
+    assert child.stdout is not None
+    assert child.stderr is not None
+    feeding = asyncio.ensure_future(feed(process, child.stdin))
     try:
-        await process.redirect(stdin=child.stdin, stdout=child.stdout, stderr=child.stderr)
+        await asyncio.gather(drain(child.stdout, process.stdout), drain(child.stderr, process.stderr))
         process.exit(await child.wait())
     finally:
+        feeding.cancel()
         if child.returncode is None:
             os.killpg(child.pid, signal.SIGTERM)
+
+
+async def feed(process: asyncssh.SSHServerProcess[bytes], sink: asyncio.StreamWriter) -> None:
+    """What the client sends goes to the command; when it goes away, the command's input ends."""
+    try:
+        while data := await process.stdin.read(1 << 16):
+            sink.write(data)
+            await sink.drain()
+    except (asyncssh.Error, OSError):
+        pass
+    finally:
+        sink.close()
+
+
+async def drain(source: asyncio.StreamReader, sink: asyncssh.SSHWriter[bytes]) -> None:
+    while data := await source.read(1 << 16):
+        sink.write(data)
+        await sink.drain()
 
 
 async def main() -> None:
@@ -82,10 +106,9 @@ async def main() -> None:
         encoding=None,
     )
     print(json.dumps({"port": server.get_port()}), flush=True)
-    stopped = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
-    await stopped.wait()
-    server.close()
+    # At once: connections that a test broke off may keep asyncssh's own ending waiting.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, os._exit, 0)
+    await asyncio.Event().wait()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,203 @@
+"""SSH: only the machine that was made, whatever it takes until it answers, and argv as argv."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from deployer.errors import HostKeyError, MachineError, UnreachableError
+from deployer.keys import KeyStore, make_pair
+from deployer.ssh import HostKeyPin, Machine, connect, fingerprint, forget_host_key, pin_host_key, read_pins
+from deployer.ssh.connect import scan_host_key
+from deployer.ssh.session import remote_command
+from tests.deployer.push.conftest import Box, MakeMachine
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+def test_words_reach_the_command_as_they_are(login: Machine) -> None:
+    words = ["it's", "a b", "$HOME", "`id`", "*", "", "ä\nö", "--x=;|&"]
+    done = login.run(["python3", "-c", "import sys, json; print(json.dumps(sys.argv[1:]))", *words])
+    import json
+
+    assert json.loads(done.stdout) == words
+
+
+def test_environment_and_folder_are_set_by_the_command(login: Machine, machine: Box) -> None:
+    done = login.run(["sh", "-c", 'echo "$X"; pwd'], env={"X": "a 'b"}, cwd=str(machine.root))
+    assert done.stdout.splitlines() == ["a 'b", str(machine.root)]
+
+
+def test_quoting_is_pure() -> None:
+    assert remote_command(["a b", "c"], {"K": "v w"}, "/x y") == "cd '/x y' && env 'K=v w' 'a b' c"
+
+
+def test_lines_come_while_the_command_runs(login: Machine) -> None:
+    seen: list[tuple[str, str, float]] = []
+    script = "echo one; sleep 0.6; echo two >&2; printf three"
+    login.run(["sh", "-c", script], on_line=lambda stream, line: seen.append((stream, line, time.monotonic())))
+    assert [(stream, line) for stream, line, _ in seen] == [("stdout", "one"), ("stderr", "two"), ("stdout", "three")]
+    assert seen[1][2] - seen[0][2] > 0.3
+
+
+def test_a_failed_command_tells_status_and_the_end_of_its_stderr(login: Machine) -> None:
+    with pytest.raises(MachineError) as caught:
+        login.run(["sh", "-c", "echo no space left >&2; exit 28"])
+    assert "status 28" in str(caught.value)
+    assert "no space left" in str(caught.value)
+    assert caught.value.participant == "site-1"
+    assert login.run(["false"], check=False).status == 1
+
+
+def test_large_input_and_output_pass_through_whole(login: Machine) -> None:
+    data = bytes(range(256)) * 40_000  # 10 MB, more than a window of the other side
+    done = login.run(["sha256sum"], input=data)
+    import hashlib
+
+    assert done.stdout.split()[0] == hashlib.sha256(data).hexdigest()
+
+
+def test_a_command_that_hangs_is_given_up_and_the_connection_lives(login: Machine) -> None:
+    started = time.monotonic()
+    with pytest.raises(MachineError, match="did not end within 1 s"):
+        login.run(["sleep", "60"], timeout_s=0.7)
+    assert time.monotonic() - started < 5
+    assert login.run(["echo", "on"]).stdout == "on\n"
+
+
+def test_several_commands_share_one_connection_at_once(login: Machine) -> None:
+    results: list[str] = []
+
+    def one(number: int) -> None:
+        results.append(login.run(["sh", "-c", f"sleep 0.5; echo {number}"]).stdout.strip())
+
+    threads = [threading.Thread(target=one, args=(number,)) for number in range(8)]
+    started = time.monotonic()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(results) == [str(number) for number in range(8)]
+    assert time.monotonic() - started < 3
+
+
+def test_a_connection_that_breaks_is_an_unreachable_machine(make_machine: MakeMachine) -> None:
+    box = make_machine()
+    with box.connect() as login:
+        threading.Timer(0.5, box.kill).start()
+        with pytest.raises(UnreachableError, match="broke"):
+            login.run(["sleep", "30"])
+
+
+def test_another_host_key_is_refused_at_once_and_nothing_is_sent(make_machine: MakeMachine) -> None:
+    box = make_machine(pin=False)
+    other = make_pair("other").public
+    pin_host_key(box.known_hosts, HostKeyPin(box.address, box.port, other))
+    started = time.monotonic()
+    with pytest.raises(HostKeyError) as caught:
+        box.connect(deadline_s=60)
+    assert time.monotonic() - started < 5
+    text = str(caught.value)
+    assert fingerprint(other) in text
+    assert fingerprint(box.host_public_key) in text
+    assert f"ssh-keygen -f {box.known_hosts} -R '[127.0.0.1]:{box.port}'" in text
+
+
+def test_a_machine_without_a_pin_is_refused(make_machine: MakeMachine) -> None:
+    box = make_machine(pin=False)
+    with pytest.raises(HostKeyError, match="no host key is pinned"):
+        box.connect()
+    assert fingerprint(scan_host_key(box.address, box.port)) == fingerprint(box.host_public_key)
+
+
+def test_either_of_two_pins_is_accepted_while_a_key_is_rotated(make_machine: MakeMachine) -> None:
+    box = make_machine()
+    pin_host_key(box.known_hosts, HostKeyPin(box.address, box.port, make_pair("next").public), keep_others=True)
+    assert len(read_pins(box.known_hosts, box.address, box.port)) == 2
+    box.connect().close()
+
+
+def test_a_machine_that_boots_late_is_waited_for(make_machine: MakeMachine) -> None:
+    port = free_port()
+    waits: list[str] = []
+    host_key = make_pair("late")
+    first = make_machine("late", host_key=host_key, port=port)
+    first.stop()
+    threading.Timer(1.0, lambda: make_machine("late", host_key=host_key, port=port)).start()
+    with first.connect(on_wait=lambda reason, waited: waits.append(reason)) as login:
+        assert login.run(["echo", "up"]).stdout == "up\n"
+    assert any("refuses connections" in reason for reason in waits)
+
+
+def test_a_port_that_says_nothing_yet_is_waited_for_until_the_deadline(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+
+        def hang_up() -> None:
+            for _ in range(100):
+                try:
+                    connection, _ = silent.accept()
+                except OSError:
+                    return
+                connection.close()
+
+        threading.Thread(target=hang_up, daemon=True).start()
+        keys = KeyStore(tmp_path)
+        keys.login("digits")
+        keys.pin("127.0.0.1", port, make_pair("x").public)
+        waits: list[str] = []
+        with pytest.raises(UnreachableError) as caught:
+            connect(
+                "127.0.0.1", port, "fedspan", keys.login_path, keys.known_hosts, 1.5, lambda why, _: waits.append(why)
+            )
+        assert "no SSH server answers yet" in str(caught.value)
+        assert "ssh_from" in str(caught.value)
+        assert len(waits) >= 2
+
+
+def test_a_login_that_is_refused_while_booting_is_retried(make_machine: MakeMachine) -> None:
+    box = make_machine(auth_fails=2)
+    waits: list[str] = []
+    box.connect(on_wait=lambda reason, waited: waits.append(reason)).close()
+    assert len(waits) == 2
+
+
+def test_a_login_that_stays_refused_is_told_long_before_the_deadline(make_machine: MakeMachine) -> None:
+    box = make_machine(user="somebody-else")
+    started = time.monotonic()
+    with pytest.raises(UnreachableError) as caught:
+        box.connect(deadline_s=60, auth_grace_s=1.0)
+    assert time.monotonic() - started < 10
+    assert "refuses the login" in str(caught.value)
+    assert f"{box.key_path}.pub" in str(caught.value)
+
+
+def test_no_agent_and_no_other_key_is_tried(make_machine: MakeMachine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSH_AUTH_SOCK", "/nonexistent/agent")
+    box = make_machine()
+    box.key_path.write_text(make_pair("stranger").private)
+    with pytest.raises(UnreachableError, match="refuses the login"):
+        box.connect(auth_grace_s=0.1)
+
+
+def test_pins_are_written_by_many_threads_at_once(tmp_path: Path) -> None:
+    known_hosts = tmp_path / "ssh" / "known_hosts"
+    pins = [HostKeyPin("127.0.0.1", 3000 + number, make_pair(str(number)).public) for number in range(24)]
+    threads = [threading.Thread(target=pin_host_key, args=(known_hosts, pin)) for pin in pins]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(known_hosts.read_text().splitlines()) == sorted(pin.line for pin in pins)
+    assert known_hosts.stat().st_mode & 0o777 == 0o600
+    forget_host_key(known_hosts, "127.0.0.1", 3000)
+    assert read_pins(known_hosts, "127.0.0.1", 3000) == []
+    assert len(known_hosts.read_text().splitlines()) == 23
