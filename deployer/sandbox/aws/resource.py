@@ -189,6 +189,10 @@ class AwsResource(Resource):
 
     def _with_tags(self, call: Call, live: Values, given: Values) -> Values:
         out = {**live, "region": self.region(call, given)}
+        for name in self.sets:  # the order of a set is the program's
+            had, has = given.get(name), out.get(name)
+            if isinstance(had, list) and isinstance(has, list) and sorted(had, key=repr) == sorted(has, key=repr):
+                out[name] = had
         if self.tag_type:
             out["tags"] = self._own_tags(call, live.get("tagsAll") or {}, given.get("tags") or {})
         return out
