@@ -194,14 +194,14 @@ class StackEngine:
                 agreed.plan_file.unlink(missing_ok=True)
         return {name: output.value for name, output in result.outputs.items()}, collector.changed
 
-    def destroy(self) -> list[Step]:
-        """Delete everything in the stack, then the stack; returns what was deleted."""
+    def destroy(self, refresh: bool = False) -> list[Step]:
+        """Delete everything in the stack, then the stack itself; with `refresh` after a look at the cloud."""
         stack = self.open(create=False)
         if stack is None:
             return []
         collector = Collector(self.on_step)
         try:
-            stack.destroy(on_event=collector, show_secrets=False, remove=True)
+            stack.destroy(on_event=collector, show_secrets=False, remove=True, refresh=refresh)
         except auto.CommandError as error:
             raise self._failure(error, collector) from error
         self._stack = None

@@ -39,6 +39,7 @@ MAX_CAUSE = 600
 
 def cause_of(text: str) -> str:
     """The telling part of what a cloud said, on one line, at most 600 characters."""
+    text = text.partition("Traceback (most recent call last)")[0] or text
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     joined = " ".join(lines)
     return joined if len(joined) <= MAX_CAUSE else joined[: MAX_CAUSE - 1] + "…"

@@ -7,6 +7,7 @@ already checked; a replaced machine gets a new one.
 from __future__ import annotations
 
 import os
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,7 +35,16 @@ def make_pair(comment: str) -> KeyPair:
     return KeyPair(private.decode(), f"{public.decode()} {comment}")
 
 
+# participants are worked on in parallel, and share the key to log in with
+_making = threading.Lock()
+
+
 def _kept(path: Path, comment: str) -> KeyPair:
+    with _making:
+        return _read_or_make(path, comment)
+
+
+def _read_or_make(path: Path, comment: str) -> KeyPair:
     public_path = path.with_name(path.name + ".pub")
     if path.is_file():
         key = serialization.load_ssh_private_key(path.read_bytes(), None)
@@ -100,28 +110,23 @@ class KeyStore:
 
     def pin(self, address: str, port: int, public_key: str) -> None:
         """Accept exactly this key from `address`; what was pinned for it before goes."""
-        entry = host_entry(address, port)
-        kind, blob = public_key.split()[:2]
-        lines = [line for line in self._lines() if line.split()[:1] != [entry]]
-        self._write([*lines, f"{entry} {kind} {blob}"])
+        from deployer.ssh.pins import HostKeyPin, pin_host_key
+
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        pin_host_key(self.known_hosts, HostKeyPin(address, port, " ".join(public_key.split()[:2])))
 
     def unpin(self, address: str, port: int) -> None:
         """Accept no key from `address` any more."""
-        entry = host_entry(address, port)
-        self._write([line for line in self._lines() if line.split()[:1] != [entry]])
+        from deployer.ssh.pins import forget_host_key
 
-    def _lines(self) -> list[str]:
-        return self.known_hosts.read_text().splitlines() if self.known_hosts.is_file() else []
-
-    def _write(self, lines: list[str]) -> None:
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_private(self.known_hosts, "".join(f"{line}\n" for line in lines).encode())
+        if self.known_hosts.is_file():
+            forget_host_key(self.known_hosts, address, port)
 
     def destroy(self) -> None:
         """Nothing is deployed any more: all keys go."""
         if self.folder.is_dir():
             for path in self.folder.iterdir():
-                if path.name == "known_hosts" or path.name.startswith(("id_ed25519", "host_")):
+                if path.name == "known_hosts" or path.name.startswith(("id_ed25519", "host_", "known_hosts")):
                     os.unlink(path)
 
 

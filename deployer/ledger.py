@@ -36,7 +36,7 @@ create table allowed (site text not null, cidr text not null, at real not null, 
 """
 
 # phases of a participant, in the order of a good deployment; "failed" and "down" can follow any of them
-PHASES = ("planned", "address", "machine", "pushed", "started", "registered", "awaited", "failed", "down")
+PHASES = ("planned", "allocating", "address", "machine", "pushed", "started", "registered", "awaited", "failed", "down")
 
 # phases in which a cloud holds nothing of the participant
 NOTHING_THERE = frozenset({"planned", "awaited", "down"})

@@ -65,13 +65,17 @@ class Lines:
         self.write = write
         self.begun = time.monotonic()
         self._lock = threading.Lock()
+        self._phases: dict[str, str] = {}
 
     def _put(self, text: str) -> None:
         with self._lock:
             self.write(f"{time.monotonic() - self.begun:6.1f}s  {text}")
 
     def phase(self, participant: str, phase: str, detail: str = "") -> None:
-        """One line."""
+        """One line for each new phase; what moves within a phase is for screens that can be redrawn."""
+        if self._phases.get(participant) == phase:
+            return
+        self._phases[participant] = phase
         self._put(f"{participant}: {phase}{f', {detail}' if detail else ''}")
 
     def resource(self, participant: str, state: str, step: Step) -> None:

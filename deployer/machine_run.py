@@ -108,7 +108,14 @@ class Start:
 
 
 # steps of an installation -> phases on the screen
-PHASES = {"boot": "booting", "bundle": "pushing", "install": "installing", "kit": "pushing", "verify": "verifying"}
+PHASES = {
+    "boot": "booting",
+    "bundle": "pushing",
+    "install": "installing",
+    "kit": "pushing",
+    "verify": "verifying",
+    "start": "starting",
+}
 
 
 def install_and_start(crew: Crew, member: Member, reach: Reach, start: Start) -> list[str]:

@@ -159,7 +159,7 @@ class Planner:
         member = part.member
         plan = ParticipantPlan(member.name, member.role, member.target)
         if member.target == "kit":
-            return replace(plan, note="its owner starts the kit; awaited, never waited for")
+            return replace(plan, note="awaited: its owner starts the kit")
         if member.target == "host":
             return replace(plan, place=member.host or "", note="by SSH; its firewall is not ours")
         assert member.cloud is not None, "the remaining targets are clouds"

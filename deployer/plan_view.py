@@ -54,8 +54,9 @@ def render(plan: Plan, verbose: bool = False) -> Iterator[RenderableType]:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("participant", "target", "region", "size", "GPU", "changes"):
-        table.add_column(heading)
+    for heading in ("participant", "target", "region", "size", "GPU"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("changes")
     table.add_column("$/h", justify="right")
     for part in plan.participants:
         place = f"{part.place} {part.zone}".strip() if part.zone else part.place

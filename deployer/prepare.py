@@ -3,11 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from types import ModuleType
+from typing import Any
 
 from deployer.crew import Crew, together
 from deployer.member import Member
 from deployer.plan_make import Part, Planner
 from deployer.recover import settle_stack
+
+
+def load_programs(members: Iterable[Member]) -> None:
+    """Import what the stacks' programs need, once and here.
+
+    The provider packages load their modules at the first look at them, which two threads must not take at once.
+    """
+    clouds = {member.cloud for member in members}
+    modules: list[Any] = []
+    if "aws" in clouds:
+        import stacks.aws
+
+        modules.append(stacks.aws)
+    if "azure" in clouds:
+        import stacks.azure
+
+        modules.append(stacks.azure)
+    for module in modules:
+        for package in [entry for entry in vars(module).values() if isinstance(entry, ModuleType)]:
+            getattr(package, "any", None)  # the first look at an attribute loads the module
 
 
 def prepare(crew: Crew, planner: Planner, members: Iterable[Member], *, settle: bool = True) -> dict[str, Part]:
@@ -43,6 +65,8 @@ def prepare(crew: Crew, planner: Planner, members: Iterable[Member], *, settle: 
 
 def complete(crew: Crew, planner: Planner, parts: dict[str, Part]) -> None:
     """The engine's opinion of every stack that holds something, with all addresses that are known."""
+
+    load_programs(part.member for part in parts.values() if part.holds_something)
 
     def work(member: Member) -> None:
         with crew.slot():

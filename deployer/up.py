@@ -13,7 +13,6 @@ from typing import Any
 
 from deployer.crew import Crew, together
 from deployer.deployment import Deployment
-from deployer.endpoints import server_endpoint, write_endpoints
 from deployer.engine import check_agreed, has_machine
 from deployer.errors import Interrupted, RefusedError
 from deployer.interrupts import stopped
@@ -22,10 +21,11 @@ from deployer.machine_run import Start, install_and_start, labels, reach_cloud, 
 from deployer.member import Member
 from deployer.plan import ParticipantPlan, Plan
 from deployer.plan_make import Part, Planner
-from deployer.prepare import complete, prepare
+from deployer.prepare import complete, load_programs, prepare
 from deployer.reach import Reach, reach_of
 from deployer.recover import settle_stack
 from deployer.register import Awaited, registered, wait_for
+from deployer.server_address import server_endpoint, write_endpoints
 
 
 @dataclass
@@ -82,6 +82,7 @@ class Up:
             What went wrong, of all participants together; Interrupted after Ctrl-C.
         """
         self.planner.final = True
+        load_programs(self.members)
         self._guard(self._leave_and_allocate, plan)
         self._endpoint()
         self._guard(self._machines, plan)
@@ -116,6 +117,8 @@ class Up:
         if part.has_address or has_machine(part.state):
             return  # never a program smaller than the state: the engine would delete the rest
         part.args = self.planner.arguments(part)
+        # before the engine is let loose: whatever happens then, `down` knows where to look
+        self._record(part, "allocating", {})
         outputs = self._engine_up(part, "address", None)
         part.preview = None
         self.planner.addresses[member.name] = str(outputs["public_ip"])
@@ -238,6 +241,7 @@ class Up:
         member = part.member
         assert part.args is not None, "args are made before the engine runs"
         offer = member.offer()
+        address = outputs.get("public_ip")
         self.deployment.ledger.record(
             member.name,
             phase,
@@ -246,7 +250,7 @@ class Up:
             region=member.region,
             zone=member.zone,
             size=offer.size,
-            address=str(outputs["public_ip"]),
+            address=str(address) if address else None,
             ssh_port=part.args.ssh_port,
             ssh_user=str(outputs.get("ssh_user") or part.args.ssh_user),
             outputs={

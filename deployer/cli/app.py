@@ -114,6 +114,7 @@ def run(argv: Sequence[str] | None = None) -> int:
     except arguments.MissingValue as missing:
         return usage(f"Option {missing} needs a value.")
     context.configure(options)
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # gRPC's own log is for its makers; read when it is imported
     if rest[:1] == ["--version"]:
         from importlib.metadata import version
 

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from deployer.cli.arguments import GlobalOptions
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
 _options = GlobalOptions()
 _console: Console | None = None
+_quiet = False
 
 SANDBOX_HEADER = (
     "sandbox: AWS, Azure, the Pulumi engine and the machines are emulated here; "
@@ -48,12 +51,27 @@ def console() -> Console:
     if _console is None:
         from rich.console import Console
 
-        _console = Console(stderr=_options.json, highlight=False, soft_wrap=True)
+        _console = Console(stderr=_options.json, highlight=False, soft_wrap=True, emoji=False)  # AB:CD:EF is no picture
+        if not _console.is_terminal:
+            _console.width = 160  # nobody's window: tables need not be squeezed
     return _console
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Inside, `say` prints nothing: for a command that is a step of a larger one."""
+    global _quiet
+    before, _quiet = _quiet, True
+    try:
+        yield
+    finally:
+        _quiet = before
 
 
 def say(what: RenderableType = "") -> None:
     """Print for people. Text is printed as it is (no markup); tables and the like as rich draws them."""
+    if _quiet:
+        return
     console().print(what, markup=False)
 
 

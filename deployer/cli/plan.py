@@ -12,9 +12,7 @@ from deployer.cli import context
 
 def plan(
     participants: Annotated[list[str] | None, typer.Argument(help="Whom to plan for (default: everybody).")] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", help="Save the plan; `up --plan FILE` applies exactly it.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Save it; `up --plan FILE` applies exactly it.")] = None,
 ) -> None:
     """Show what `up` would do, what it costs, and what will be open from where. Changes nothing."""
     from deployer.plan_view import render, summary

@@ -13,17 +13,13 @@ from deployer.errors import UsageError
 def up(
     participants: Annotated[list[str] | None, typer.Argument(help="Whom to deploy (default: everybody).")] = None,
     plan: Annotated[Path | None, typer.Option("--plan", help="Apply exactly this saved plan.")] = None,
-    kit: Annotated[
-        Path | None, typer.Option("--kit", help="Deploy this kit, as its owner, in your own account.")
-    ] = None,
+    kit: Annotated[Path | None, typer.Option("--kit", help="Deploy this kit, as its owner.")] = None,
     cloud: Annotated[str | None, typer.Option("--cloud", help="With --kit: aws or azure.")] = None,
     region: Annotated[str | None, typer.Option(help="With --kit: the region.")] = None,
     zone: Annotated[str | None, typer.Option(help="With --kit: the zone.")] = None,
     size: Annotated[str | None, typer.Option(help="With --kit: the machine's size.")] = None,
-    profile: Annotated[
-        str | None, typer.Option(help="With --kit --cloud aws: the profile with your credentials.")
-    ] = None,
-    subscription: Annotated[str | None, typer.Option(help="With --kit --cloud azure: your subscription.")] = None,
+    profile: Annotated[str | None, typer.Option(help="With --kit: your AWS profile.")] = None,
+    subscription: Annotated[str | None, typer.Option(help="With --kit: your Azure subscription.")] = None,
     server: Annotated[str | None, typer.Option(help="With --kit: the server's HOST:PORT.")] = None,
     ca_fingerprint: Annotated[str | None, typer.Option(help="With --kit: the federation's CA.")] = None,
     passphrase_file: Annotated[Path | None, typer.Option(help="The CA's passphrase, if kits must be made.")] = None,
