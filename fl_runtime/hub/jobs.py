@@ -248,12 +248,14 @@ class Jobs:
         refused = {site: why for site, (state, why) in states.items() if state not in (*_IN, "invited")}
         named = job.spec["workflow"].get("min_sites")
         least = self.minimum(job) if named is not None or job.spec["sites"] != "all" else len(states)
+        stragglers_late = time.monotonic() - running.begun > START_GRACE_S
+        if pending and not stragglers_late:
+            return
         if len(accepted) + len(pending) < least:
             reasons = "; ".join(f"{site}: {why}" for site, why in refused.items())
             self.end(job.id, FAILED, f"{len(accepted)} of {least} needed sites take part. {reasons}")
             return
-        stragglers_late = time.monotonic() - running.begun > START_GRACE_S
-        if len(accepted) >= least and (not pending or stragglers_late):
+        if len(accepted) >= least:
             running.ready.set()
 
     def site_state(self, site: str, message: pb.SiteState) -> None:

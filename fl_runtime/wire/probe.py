@@ -164,20 +164,17 @@ def _handshake(kit: Kit, connection: socket.socket, dial: str) -> Diagnosis | No
         with context.wrap_socket(connection, server_hostname=kit.server_name) as tls:
             # In TLS 1.3 the server judges our certificate after our handshake is done: its alert comes with a read.
             tls.settimeout(1.0)
+            # A server that takes us begins to speak HTTP/2 at once; one that does not just closes.
             with contextlib.suppress(TimeoutError):
-                tls.recv(1)
+                if not tls.recv(1):
+                    return _unwanted(dial)
             return None
     except ssl.SSLCertVerificationError as error:
         return _verification(kit, error, dial)
     except ssl.SSLError as error:
         text = str(error)
         if "UNKNOWN_CA" in text or "CERTIFICATE" in text or "certificate" in text:
-            return Diagnosis(
-                "ca",
-                f"The server at {dial} does not accept this kit's certificate",
-                "another CA signed it, or it is not valid there by the server's clock",
-                "compare `fedspan kit show` here with the server's CA fingerprint",
-            )
+            return _unwanted(dial)
         return Diagnosis("tls", f"{dial} does not speak our TLS", text, "check the port in local/endpoint.yml")
     except OSError as error:
         return Diagnosis(
@@ -186,6 +183,15 @@ def _handshake(kit: Kit, connection: socket.socket, dial: str) -> Diagnosis | No
             str(error) or type(error).__name__,
             "check the port in local/endpoint.yml, and firewalls on the way",
         )
+
+
+def _unwanted(dial: str) -> Diagnosis:
+    return Diagnosis(
+        "ca",
+        f"The server at {dial} does not accept this kit's certificate",
+        "another CA signed it, or it is not valid there by the server's clock",
+        "compare `fedspan kit show` here with the server's CA fingerprint",
+    )
 
 
 def _verification(kit: Kit, error: ssl.SSLCertVerificationError, dial: str) -> Diagnosis:

@@ -105,7 +105,7 @@ class Process:
 
     def __init__(self, kit: Path, state: Path, env: Mapping[str, str], labels: tuple[str, ...] = ()) -> None:
         self.kit, self.state = kit, state
-        self._env = {**os.environ, **env}
+        self.env = {**os.environ, **env}
         self._labels = labels
         self.log = state.parent / f"{state.name}.log"
         self.process: subprocess.Popen[bytes] | None = None
@@ -115,7 +115,7 @@ class Process:
         for label in self._labels:
             argv += ["--label", label]
         with open(self.log, "ab") as output:
-            self.process = subprocess.Popen(argv, stdout=output, stderr=output, env=self._env, start_new_session=True)
+            self.process = subprocess.Popen(argv, stdout=output, stderr=output, env=self.env, start_new_session=True)
 
     def kill(self) -> None:
         assert self.process is not None
@@ -160,8 +160,6 @@ class Federation:
         self.port = free_port()
         self.ca = TestCA(name)
         self.env = {"FEDSPAN_BIND": "127.0.0.1", "no_proxy": "127.0.0.1,localhost", "OMP_NUM_THREADS": "1"}
-        for proxy in ("grpc_proxy", "http_proxy", "https_proxy"):
-            self.env[proxy] = ""
         self.server = self.participant("server", "server")
         self.sites = {f"site-{n + 1}": self.participant(f"site-{n + 1}", "site") for n in range(sites)}
         self.admin_kit = self.ca.kit(

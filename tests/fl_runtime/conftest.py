@@ -1,0 +1,35 @@
+"""Fixtures: a federation for a test module (jobs take a fraction of a second each), or one for a single test."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from federation import Federation, federation
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
+    """A server and three registered sites."""
+    with federation(tmp_path_factory.mktemp("federation")) as made:
+        yield made
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Iterator[Federation]:
+    """The same, for a test that kills things."""
+    with federation(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def stopped(tmp_path: Path) -> Iterator[Federation]:
+    """Kits only; nothing runs yet."""
+    with federation(tmp_path, start=False) as made:
+        (made.root / "state").mkdir()
+        yield made
