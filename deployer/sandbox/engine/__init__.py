@@ -39,7 +39,7 @@ def root(folder: Path | None = None) -> Path:
 def _script(python: str, packages: Path) -> str:
     """The command's text. The interpreter stands in the shebang line where that is long enough, else a shell starts it."""
     body = (
-        f"import sys\nsys.path[0] = {str(packages)!r}\nfrom deployer.sandbox.engine.cli import main\nsys.exit(main())\n"
+        f"import sys\nsys.path[0] = {str(packages)!r}\nfrom deployer.sandbox.engine.cli import entry\nentry()\n"
     )
     line = f"#!{python}"
     if len(line.encode()) <= _LONGEST_SHEBANG and " " not in python:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+from deployer.sandbox.engine.cli import entry
 
-from deployer.sandbox.engine.cli import main
-
-sys.exit(main())
+if __name__ == "__main__":
+    entry()

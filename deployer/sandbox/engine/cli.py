@@ -6,10 +6,12 @@ interpreter takes to start.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 from .flags import Line, parse
 from .problems import CommandFailed
@@ -31,6 +33,15 @@ def main(argv: list[str] | None = None) -> int:
         return error.code
     except BrokenPipeError:
         return 1
+
+
+def entry() -> NoReturn:
+    """The command's process: it ends when the command has, whatever gRPC threads still wait for a program that is gone."""
+    code = main()
+    with contextlib.suppress(BrokenPipeError):
+        sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _run(argv: list[str]) -> int:

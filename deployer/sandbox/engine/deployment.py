@@ -67,6 +67,7 @@ class Deployment:
     _signalled: bool = False
     _canceled: bool = False
     _failed: bool = False
+    _closed: bool = False
     _lost: set[str] = field(default_factory=set)  # URNs that failed, or need such: --continue-on-error
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _diffs: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(DIFFS_AT_ONCE, "diff"))
@@ -74,7 +75,12 @@ class Deployment:
     # -- what others tell (any thread) --------------------------------------------------------------------------------
     def register(self, registration: Registration) -> None:
         with self._lock:
-            self._waiting.add(registration)
+            closed = self._closed
+            if not closed:
+                self._waiting.add(registration)
+        if closed:
+            registration.answer(None)
+            return
         self._queue.put(lambda: self._on_registration(registration))
 
     def outputs(self, urn: str, outputs: Properties) -> None:
@@ -82,9 +88,7 @@ class Deployment:
         if urns.type_of(urn) == urns.STACK_TYPE:
             self._root_outputs = (urn, outputs)
             return
-        done = threading.Event()
-        self._queue.put(lambda: (self._on_outputs(urn, outputs), done.set())[0])
-        done.wait()
+        self._queue.put(lambda: self._on_outputs(urn, outputs))
 
     def signal(self) -> None:
         """The program has registered all it will."""
@@ -152,6 +156,7 @@ class Deployment:
     def let_go(self) -> None:
         """Ends the program's waiting. To be called when the last event has been sent: what it logs then is nobody's."""
         with self._lock:
+            self._closed = True
             waiting, self._waiting = self._waiting, set()
         for registration in waiting:
             registration.answer(None)
