@@ -45,6 +45,7 @@ def carried_pip() -> Path | None:
 def download_argv(target: Target, requirements: Iterable[str], folder: Path, *, with_dependencies: bool) -> list[str]:
     """`pip download` for a target, without the command itself."""
     argv = ["download", "--quiet", "--disable-pip-version-check", "--no-input", "--only-binary=:all:"]
+    argv += ["--retries", "3"]  # whoever cannot be reached shows only in the warnings of the retries
     argv += ["--dest", str(folder), "--python-version", target.python, "--implementation", "cp"]
     argv += ["--abi", target.interpreter, "--abi", "abi3", "--abi", "none"]
     for tag in target.platforms():
