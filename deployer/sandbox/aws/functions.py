@@ -8,6 +8,7 @@ from typing import Any
 
 from deployer.sandbox.aws.resource import state_of
 from deployer.sandbox.provider_base import Call, Function, ProviderError, Values
+from deployer.sandbox.provider_values import secret
 
 DESCRIPTIONS = {  # AWS General Reference, regions
     "eu-central-1": "Europe (Frankfurt)",
@@ -33,15 +34,16 @@ def get_parameter(call: Call, args: Values) -> Values:
     region = _region(call, args)
     decrypt = args.get("withDecryption", True)
     found = state_of(call).client("ssm", region).get_parameter(Name=args["name"], WithDecryption=decrypt)["Parameter"]
-    plain = found["Value"] if found["Type"] != "SecureString" else ""
+    # As the real provider: `value` is a secret whatever it is, `insecureValue` is the same text for who knows better.
+    open_value = found["Value"] if found["Type"] != "SecureString" else ""
     return {
         "arn": found["ARN"],
         "id": args["name"],
-        "insecureValue": plain,
+        "insecureValue": open_value,
         "name": found["Name"],
         "region": region,
         "type": found["Type"],
-        "value": found["Value"],
+        "value": secret(found["Value"]),
         "version": found["Version"],
         "withDecryption": decrypt,
     }

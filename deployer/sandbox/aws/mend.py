@@ -136,6 +136,7 @@ def _ran(query: Query, world: World, answer: str, addresses: Addresses, before: 
             for address in world.ec2.addresses:
                 if address.eni is eni:
                     address.instance = instance
+        _give_public(world, instance, addresses)
         for mapping in query.groups("BlockDeviceMapping"):
             device = instance.block_device_mapping.get(mapping.get("DeviceName"))
             volume = world.ec2.volumes.get(device.volume_id) if device else None
@@ -145,9 +146,37 @@ def _ran(query: Query, world: World, answer: str, addresses: Addresses, before: 
                 volume.throughput = int(mapping.get("Ebs.Throughput", 125)) if is_gp3 else None
 
 
+def _give_public(world: World, instance: Any, addresses: Addresses) -> None:
+    """A public address that EC2 gives by itself (no Elastic IP) is one of the sandbox's own too, while it lasts."""
+    fixed = {address.public_ip for address in world.ec2.addresses}
+    for eni in instance.nics.values():
+        if eni.public_ip and eni.public_ip not in fixed and not getattr(eni, "sandbox_public", None):
+            eni.public_ip = eni.sandbox_public = addresses.allocate(f"ec2:public-ip {world.account}/{world.region}")
+
+
+def _take_public(instance: Any, addresses: Addresses) -> None:
+    for eni in instance.nics.values():
+        if given := getattr(eni, "sandbox_public", None):
+            addresses.release(given)
+            eni.sandbox_public = None
+
+
+def _started(query: Query, world: World, answer: str, addresses: Addresses, before: Any) -> None:
+    for instance_id in query.items("InstanceId"):
+        instance = world.instance(instance_id)
+        if not any(getattr(eni, "sandbox_public", None) for eni in instance.nics.values()):
+            _give_public(world, instance, addresses)
+
+
+def _stopped(query: Query, world: World, answer: str, addresses: Addresses, before: Any) -> None:
+    for instance_id in query.items("InstanceId"):
+        _take_public(world.instance(instance_id), addresses)
+
+
 def _terminated(query: Query, world: World, answer: str, addresses: Addresses, before: Any) -> None:
     for instance_id in query.items("InstanceId"):
         instance = world.ec2.get_instance_by_id(instance_id)
+        _take_public(instance, addresses)
         for eni in list(instance.nics.values()):
             _let_go(world, eni, keep_address=eni.id in world.ec2.enis)
             eni.instance = None
@@ -231,6 +260,8 @@ def _subnet_deleted(query: Query, world: World, answer: str, addresses: Addresse
 _AFTER: dict[str, Callable[[Query, World, str, Addresses, Any], None]] = {
     "RunInstances": _ran,
     "TerminateInstances": _terminated,
+    "StartInstances": _started,
+    "StopInstances": _stopped,
     "RebootInstances": _rebooted,
     "ModifyInstanceAttribute": _instance_modified,
     "DeleteNetworkInterface": _interface_deleted,

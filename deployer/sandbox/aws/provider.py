@@ -24,19 +24,16 @@ from deployer.sandbox.aws.resource import AwsResource, AwsState, error_text
 from deployer.sandbox.aws.resources_addresses import Eip, EipAssociation, NetworkInterface
 from deployer.sandbox.aws.resources_groups import SecurityGroup, SecurityGroupEgressRule, SecurityGroupIngressRule
 from deployer.sandbox.aws.resources_instance import Instance
-from deployer.sandbox.aws.resources_network import (
-    InternetGateway,
-    Route,
-    RouteTable,
-    RouteTableAssociation,
-    Subnet,
-    Vpc,
-)
+from deployer.sandbox.aws.resources_network import InternetGateway, Subnet, Vpc
+from deployer.sandbox.aws.resources_routes import Route, RouteTable, RouteTableAssociation
 from deployer.sandbox.aws.resources_volumes import KeyPair, Volume, VolumeAttachment
 from deployer.sandbox.provider_base import Call, ProviderError, ProviderPlugin, Resource, Values
 
 VERSION = "7.51.1"  # the pulumi-aws whose properties are served
 DOING = {"create": "creating", "update": "updating", "delete": "deleting", "read": "reading", "diff": "planning"}
+
+# Settings that would change what is done; a provider that ignored them would lie.
+NOT_EMULATED = ("assumeRoles", "assumeRoleWithWebIdentity", "ignoreTags", "tagPolicyCompliance")
 
 RESOURCES: tuple[type[AwsResource], ...] = (
     Vpc,
@@ -119,7 +116,11 @@ class AwsProvider(ProviderPlugin):
 
     # -- configuration -----------------------------------------------------------------------------------------
     def check_config(self, config: Values) -> list[tuple[str, str]]:
-        failures = []
+        failures = [
+            (name, f"the sandbox's aws plugin does not emulate the provider's {name}")
+            for name in NOT_EMULATED
+            if config.get(name)
+        ]
         for services in config.get("endpoints") or []:
             for service, url in services.items():
                 if url and not _is_loopback(str(url)):

@@ -5,24 +5,10 @@ from __future__ import annotations
 import base64
 from typing import Any
 
+from deployer.sandbox.aws.instance_launch import DISK, METADATA, disk_tags, raw_user_data, request
 from deployer.sandbox.aws.resource import AwsResource, tag_list, tags_of
 from deployer.sandbox.provider_base import Call, ProviderError, Values
 from deployer.sandbox.provider_values import Change, has_unknown
-
-METADATA = {
-    "httpEndpoint": "HttpEndpoint",
-    "httpProtocolIpv6": "HttpProtocolIpv6",
-    "httpPutResponseHopLimit": "HttpPutResponseHopLimit",
-    "httpTokens": "HttpTokens",
-    "instanceMetadataTags": "InstanceMetadataTags",
-}
-DISK = {"volumeSize": "VolumeSize", "volumeType": "VolumeType", "iops": "Iops", "throughput": "Throughput"}
-SPOT = {
-    "instanceInterruptionBehavior": "InstanceInterruptionBehavior",
-    "maxPrice": "MaxPrice",
-    "spotInstanceType": "SpotInstanceType",
-    "validUntil": "ValidUntil",
-}
 
 
 class Instance(AwsResource):
@@ -118,83 +104,13 @@ class Instance(AwsResource):
 
     # -- making ------------------------------------------------------------------------------------------------
     def make(self, call: Call, ec2: Any, inputs: Values, tags: list[dict[str, Any]]) -> str:
-        given: dict[str, Any] = {
-            parameter: inputs[name]
-            for name, parameter in (
-                ("keyName", "KeyName"),
-                ("subnetId", "SubnetId"),
-                ("vpcSecurityGroupIds", "SecurityGroupIds"),
-                ("privateIp", "PrivateIpAddress"),
-                ("disableApiTermination", "DisableApiTermination"),
-                ("disableApiStop", "DisableApiStop"),
-                ("ebsOptimized", "EbsOptimized"),
-                ("instanceInitiatedShutdownBehavior", "InstanceInitiatedShutdownBehavior"),
-            )
-            if inputs.get(name) is not None
-        }
-        if inputs.get("userData"):
-            given["UserData"] = inputs["userData"]  # boto3 encodes it
-        elif inputs.get("userDataBase64"):
-            given["UserData"] = base64.b64decode(inputs["userDataBase64"])
-        if interface := inputs.get("primaryNetworkInterface"):
-            given["NetworkInterfaces"] = [{"DeviceIndex": 0, "NetworkInterfaceId": interface["networkInterfaceId"]}]
-        elif inputs.get("associatePublicIpAddress") is not None:
-            given["NetworkInterfaces"] = [
-                {
-                    "DeviceIndex": 0,
-                    "AssociatePublicIpAddress": inputs["associatePublicIpAddress"],
-                    "DeleteOnTermination": True,
-                    **({"SubnetId": given.pop("SubnetId")} if "SubnetId" in given else {}),
-                    **({"Groups": given.pop("SecurityGroupIds")} if "SecurityGroupIds" in given else {}),
-                }
-            ]
-        placement = {
-            parameter: inputs[name]
-            for name, parameter in (("availabilityZone", "AvailabilityZone"), ("tenancy", "Tenancy"))
-            if inputs.get(name)
-        }
-        if placement:
-            given["Placement"] = placement
-        if inputs.get("monitoring") is not None:
-            given["Monitoring"] = {"Enabled": bool(inputs["monitoring"])}
-        if options := inputs.get("metadataOptions"):
-            given["MetadataOptions"] = {
-                parameter: options[name] for name, parameter in METADATA.items() if options.get(name) is not None
-            }
-        if market := inputs.get("instanceMarketOptions"):
-            given["InstanceMarketOptions"] = _market(market)
-        if disk := inputs.get("rootBlockDevice"):
-            given["BlockDeviceMappings"] = [self._root_mapping(ec2, inputs, disk)]
-        disk_tags = {**self.all_tags(call, {"tags": None}), **self._disk_tags(inputs)}
-        if disk_tags:
-            tags = [*tags, {"ResourceType": "volume", "Tags": tag_list(disk_tags)}]
+        of_disk = {**self.all_tags(call, {"tags": None}), **disk_tags(inputs)}
+        if of_disk:
+            tags = [*tags, {"ResourceType": "volume", "Tags": tag_list(of_disk)}]
         answer = ec2.run_instances(
-            ImageId=inputs["ami"],
-            InstanceType=inputs["instanceType"],
-            MinCount=1,
-            MaxCount=1,
-            ClientToken=call.attempt,
-            TagSpecifications=tags,
-            **given,
+            MinCount=1, MaxCount=1, ClientToken=call.attempt, TagSpecifications=tags, **request(ec2, inputs)
         )
         return str(answer["Instances"][0]["InstanceId"])
-
-    @staticmethod
-    def _disk_tags(inputs: Values) -> Values:
-        return {**((inputs.get("rootBlockDevice") or {}).get("tags") or {}), **(inputs.get("volumeTags") or {})}
-
-    @staticmethod
-    def _root_mapping(ec2: Any, inputs: Values, disk: Values) -> dict[str, Any]:
-        images = ec2.describe_images(ImageIds=[inputs["ami"]])["Images"]
-        if not images:
-            raise ProviderError(f"creating EC2 Instance: collecting instance settings: couldn't find {inputs['ami']}")
-        mapping = {parameter: disk[name] for name, parameter in DISK.items() if disk.get(name) is not None}
-        if disk.get("encrypted") is not None:
-            mapping["Encrypted"] = disk["encrypted"]
-        if disk.get("kmsKeyId"):
-            mapping["KmsKeyId"] = disk["kmsKeyId"]
-        mapping["DeleteOnTermination"] = disk.get("deleteOnTermination", True)
-        return {"DeviceName": images[0]["RootDeviceName"], "Ebs": mapping}
 
     # -- changing ----------------------------------------------------------------------------------------------
     def finish(self, call: Call, ec2: Any, resource_id: str, news: Values, live: Values, created: bool) -> None:
@@ -219,8 +135,8 @@ class Instance(AwsResource):
         changed: list[dict[str, Any]] = []
         if news["instanceType"] != live["instanceType"]:
             changed.append({"InstanceType": {"Value": news["instanceType"]}})
-        if _raw_user_data(news) != _raw_user_data(live):
-            changed.append({"UserData": {"Value": _raw_user_data(news)}})
+        if raw_user_data(news) != raw_user_data(live):
+            changed.append({"UserData": {"Value": raw_user_data(news)}})
         if news.get("ebsOptimized") is not None and bool(news["ebsOptimized"]) != live["ebsOptimized"]:
             changed.append({"EbsOptimized": {"Value": bool(news["ebsOptimized"])}})
         if not changed:
@@ -274,7 +190,7 @@ class Instance(AwsResource):
                     {"DeviceName": had["deviceName"], "Ebs": {"DeleteOnTermination": disk["deleteOnTermination"]}}
                 ],
             )
-        wanted = {**self.all_tags(call, {"tags": None}), **self._disk_tags(news)}
+        wanted = {**self.all_tags(call, {"tags": None}), **disk_tags(news)}
         self._settle_tags(ec2, had["volumeId"], had["tagsAll"], wanted)
 
     # -- telling -----------------------------------------------------------------------------------------------
@@ -354,7 +270,7 @@ class Instance(AwsResource):
             "encrypted": bool(volume["Encrypted"]),
             "iops": volume.get("Iops") or 0,
             "kmsKeyId": volume.get("KmsKeyId", ""),
-            "tags": self._own_tags(call, tags, self._disk_tags(state)),
+            "tags": self._own_tags(call, tags, disk_tags(state)),
             "tagsAll": tags,
             "throughput": volume.get("Throughput") or 0,
             "volumeId": device["VolumeId"],
@@ -375,16 +291,3 @@ class Instance(AwsResource):
                 ec2.modify_instance_attribute(InstanceId=resource_id, **{name: {"Value": False}})
         ec2.terminate_instances(InstanceIds=[resource_id])
         call.until(lambda: self._state(ec2, resource_id) == "terminated")
-
-
-def _raw_user_data(values: Values) -> bytes:
-    if values.get("userDataBase64"):
-        return base64.b64decode(values["userDataBase64"])
-    return str(values.get("userData") or "").encode()
-
-
-def _market(market: Values) -> dict[str, Any]:
-    out: dict[str, Any] = {"MarketType": market.get("marketType", "spot")}
-    options = market.get("spotOptions") or {}
-    spot = {parameter: options[name] for name, parameter in SPOT.items() if options.get(name)}
-    return {**out, "SpotOptions": spot} if spot else out

@@ -13,7 +13,7 @@ import pytest
 
 from deployer.sandbox.aws import AwsProvider
 from deployer.sandbox.aws.accounts import credentials
-from deployer.sandbox.provider_values import UNKNOWN
+from deployer.sandbox.provider_values import UNKNOWN, plain, secret
 
 from .aws_engine import CheckFailed, Engine, InitFailed, Resource, serving
 from .conftest import REGION, UBUNTU, Account, Cloud
@@ -254,14 +254,15 @@ def test_each_attempt_has_a_client_token_of_its_own(engine: Engine, account: Acc
 # -- functions ---------------------------------------------------------------------------------------------------
 def test_functions(engine: Engine, account: Account) -> None:
     ami = engine.invoke("aws:ssm/getParameter:getParameter", name=UBUNTU)
-    assert ami["value"] == ami["insecureValue"] == account.image()
+    assert plain(ami["value"]) == ami["insecureValue"] == account.image()
+    assert ami["value"] == secret(account.image())
     newest = engine.invoke(
         "aws:ec2/getAmi:getAmi",
         owners=["099720109477"],
         mostRecent=True,
         filters=[{"name": "name", "values": ["ubuntu/images/hvm-ssd-gp3/ubuntu-noble-24.04-amd64-server-*"]}],
     )
-    assert newest["id"] == ami["value"]
+    assert newest["id"] == ami["insecureValue"]
     assert newest["architecture"] == "x86_64"
     with pytest.raises(grpc.RpcError, match="returned more than one result"):
         engine.invoke("aws:ec2/getAmi:getAmi", owners=["099720109477"])
@@ -283,3 +284,9 @@ def test_functions(engine: Engine, account: Account) -> None:
     with pytest.raises(grpc.RpcError, match="ParameterNotFound"):
         engine.invoke("aws:ssm/getParameter:getParameter", name="/nothing")
     assert MACHINE in AwsProvider(account.cloud.server.url).resources
+
+
+def test_settings_that_would_be_ignored_are_refused(plugin: str) -> None:
+    roles = json.dumps([{"roleArn": "arn:aws:iam::123456789012:role/x"}])
+    with pytest.raises(CheckFailed, match="does not emulate the provider's assumeRoles"):
+        Engine(plugin).configure(region=REGION, assumeRoles=roles)

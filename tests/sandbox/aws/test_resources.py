@@ -45,7 +45,7 @@ def participant(engine: Engine, **machine: Any) -> Program:
         made[name] = (engine.create(token, name, **inputs), inputs)
         return made[name][0].id
 
-    ami = engine.invoke("aws:ssm/getParameter:getParameter", name=UBUNTU)["value"]
+    ami = engine.invoke("aws:ssm/getParameter:getParameter", name=UBUNTU)["insecureValue"]
     vpc = make(VPC, "vpc", cidrBlock="10.8.0.0/16", enableDnsHostnames=True, enableDnsSupport=True, tags={"Name": "v"})
     subnet = make(SUBNET, "subnet", vpcId=vpc, cidrBlock="10.8.1.0/24", availabilityZone=ZONE)
     gateway = make(GATEWAY, "gateway", vpcId=vpc)

@@ -91,3 +91,19 @@ def test_the_inventory_names_everything_by_kind_id_and_tags(account: Account) ->
     assert (by_id[net["vpc"]].name, dict(by_id[net["vpc"]].tags)) == ("named", {"Name": "named"})
     assert by_id[west].region == "eu-west-1"
     assert {item.account for item in found} == {account.id}
+
+
+def test_a_public_address_that_ec2_gives_by_itself_lasts_until_the_stop(account: Account) -> None:
+    net, ec2, pool = account.network(), account.ec2, account.cloud.pool
+    before = pool.owned()
+    ec2.modify_subnet_attribute(SubnetId=net["subnet"], MapPublicIpOnLaunch={"Value": True})
+    machine = account.run(SubnetId=net["subnet"])
+    first = account.machines()[0].public_ip
+    assert first in set(pool.owned()) - set(before)
+    ec2.stop_instances(InstanceIds=[machine])
+    assert account.machines()[0].public_ip is None
+    assert pool.owned() == before
+    ec2.start_instances(InstanceIds=[machine])
+    assert account.machines()[0].public_ip not in (None, first)
+    ec2.terminate_instances(InstanceIds=[machine])
+    assert pool.owned() == before
