@@ -169,21 +169,19 @@ class Sandbox:
 
         Raises CredentialsError for a profile that the sandbox does not have.
         """
-        from deployer.sandbox.aws import accounts
-
         name = profile or "default"
-        known = self._profiles()
+        known: dict[str, dict[str, str]] = self._ask("GET", "/profiles")
         if name not in known:
             raise CredentialsError(
                 f"no AWS profile {name} in the sandbox",
                 why=f"it has {', '.join(sorted(known))}",
                 next_step=f"fedspan sandbox profile {name} --account 123456789012",
             )
-        who = accounts.credentials(known[name])
+        who = known[name]
         folder = self.home / "aws"
         return {
-            "AWS_ACCESS_KEY_ID": who.access_key,
-            "AWS_SECRET_ACCESS_KEY": who.secret_key,
+            "AWS_ACCESS_KEY_ID": who["access_key"],
+            "AWS_SECRET_ACCESS_KEY": who["secret_key"],
             "AWS_REGION": DEFAULT_REGION,
             "AWS_DEFAULT_REGION": DEFAULT_REGION,
             "AWS_ENDPOINT_URL": self._state.aws_url,
@@ -191,10 +189,6 @@ class Sandbox:
             "AWS_SHARED_CREDENTIALS_FILE": str(folder / "credentials"),
             "AWS_CONFIG_FILE": str(folder / "config"),
         }
-
-    def _profiles(self) -> dict[str, str]:
-        answer: dict[str, str] = self._ask("GET", "/profiles")
-        return answer
 
     def azure_environment(self, subscription: str | None = None) -> dict[str, str]:
         """Variables for Azure clients: dummy credentials, endpoints, and the file of the sandbox's own CA."""
@@ -260,6 +254,13 @@ class Sandbox:
                 next_step="fedspan sandbox stop" if alive else "fedspan sandbox start",
                 log=str(self.log),
             ) from error
+        if status == 401:
+            # Another daemon answers where this sandbox was: its realm is gone.
+            raise SandboxError(
+                "the sandbox has ended",
+                why=f"realm {self.realm_id} is gone with its clouds and machines; another one runs",
+                next_step="fedspan sandbox status",
+            )
         if status != 200:
             raise SandboxError(
                 f"the sandbox refused {method} {path}", why=str(document.get("error")), log=str(self.log)

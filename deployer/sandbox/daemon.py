@@ -190,7 +190,9 @@ class Daemon:
             ("PUT", "/faults"): lambda _, body: self._set_faults(body),
             ("POST", "/leases"): lambda _, body: self._lease(body),
             ("DELETE", "/leases/(?P<id>[0-9a-f]+)"): lambda match, _: {"released": self._plugins.release(match["id"])},
-            ("GET", "/profiles"): lambda _, __: dict(accounts.PROFILES),
+            ("GET", "/profiles"): lambda _, __: {
+                name: vars(accounts.credentials(account)) for name, account in accounts.PROFILES.items()
+            },
             ("POST", "/profiles"): lambda _, body: self._register_profile(body),
             ("POST", "/subscriptions"): lambda _, body: self._subscription(str(body["subscription"])),
             ("POST", "/on-premises"): lambda _, body: vars(self._world.exit(str(body["world_address"]))),

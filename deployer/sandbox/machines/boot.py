@@ -17,8 +17,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-import yaml
-
 DEFAULT_SSH_PORT = 22
 STATE_MOUNT = "/var/lib/fedspan"
 _USER_NAME = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
@@ -75,6 +73,8 @@ def plan_boot(user_data: str, login_keys: Iterable[tuple[str, str]] = (), defaul
 
 
 def _parse(user_data: str, log: list[str]) -> dict[str, Any]:
+    import yaml  # here, because the sandbox's client imports this module for its words
+
     text = user_data.lstrip("\ufeff")
     if not text.strip():
         log.append("cloud-init: no user-data")
