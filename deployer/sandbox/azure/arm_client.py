@@ -110,7 +110,11 @@ class ArmClient:
         """The resource, or `None` where there is none."""
         answer = self.send("GET", path, version, None, wait)
         if answer.status_code == 404:
-            if _error(answer).get("code") in ("SubscriptionNotFound", "InvalidResourceType", "InvalidResourceNamespace"):
+            if _error(answer).get("code") in (
+                "SubscriptionNotFound",
+                "InvalidResourceType",
+                "InvalidResourceNamespace",
+            ):
                 raise refusal(answer)
             return None
         if answer.status_code != 200:

@@ -1,4 +1,4 @@
-"""ARM's errors: a status, a code, a message, sometimes a target and details, in the shape that every Azure SDK reads."""
+"""ARM's errors: a status, a code, a message, sometimes a target and details, in the shape that Azure's SDKs read."""
 
 from __future__ import annotations
 

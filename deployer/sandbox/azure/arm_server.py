@@ -57,7 +57,10 @@ class _Handler(BaseHTTPRequestHandler):
     def _serve(self) -> None:
         length = int(self.headers.get("Content-Length") or 0)
         if length > _MAX_BODY:
+            # Read it all the same: a client that is still sending would see a broken connection and no answer.
             self.close_connection = True
+            while length > 0 and (piece := self.rfile.read(min(length, _MAX_BODY))):
+                length -= len(piece)
             return self._send(Answer(413, {"error": {"code": "RequestContentTooLarge", "message": "Too large."}}))
         content = self.rfile.read(length)
         url = urlsplit(self.path)

@@ -82,8 +82,8 @@ def size_of(properties: Body) -> catalogue.Size:
         some = ",".join(sorted(s.name for s in catalogue.sizes().values() if s.vcpus == 2))
         raise invalid_parameter(
             "vmSize",
-            f"The value {name} provided for the VM size is not valid. The valid sizes in the current region are: {some},"
-            " … Find out more on the valid VM sizes in each region at https://aka.ms/azure-regions.",
+            f"The value {name} provided for the VM size is not valid. The valid sizes in the current region are:"
+            f" {some}, … Find out more on the valid VM sizes in each region at https://aka.ms/azure-regions.",
         )
     return size
 

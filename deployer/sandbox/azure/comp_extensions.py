@@ -82,9 +82,9 @@ class Extensions(ComputeKind):
             raise ArmError(
                 409,
                 "VMExtensionProvisioningTimeout",
-                f"Provisioning of VM extension {record.id.name} has timed out. Extension provisioning has taken too long"
-                " to complete. The extension did not report a message. (The unsigned driver does not load under Secure"
-                " Boot.)",
+                f"Provisioning of VM extension {record.id.name} has timed out. Extension provisioning has taken too"
+                " long to complete. The extension did not report a message. (The unsigned driver does not load under"
+                " Secure Boot.)",
             )
 
     def show(self, cloud: Cloud, record: Record) -> Body:

@@ -49,6 +49,9 @@ class Machines(ComputeKind):
             record.inner["custom_data"] = comp_checks.decode_custom_data(custom) if custom is not None else b""
         record.body = body
         record.inner["reboot"] = resized
+        for disk in attached:
+            if disk.inner.get("system"):
+                disk.properties["diskSizeGB"] = get(properties, "storageProfile.osDisk.diskSizeGB")
         for nic in cloud.of_type(INTERFACES):
             if nic.inner.get("vm") == resource.key:
                 nic.inner.pop("vm")
@@ -219,7 +222,6 @@ class Machines(ComputeKind):
             raise ArmError(
                 409, "Conflict", "Disk resizing is allowed only when creating a VM or when the VM is deallocated."
             )
-        disk.properties["diskSizeGB"] = wanted
 
     def _data_disk(
         self,

@@ -12,7 +12,7 @@ from typing import Any
 from deployer.sandbox.azure.schema import Field, Kind, model
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def fields(space: str, name: str) -> Mapping[str, tuple[Field, bool]]:
     """The flat properties of a model, and for each whether it lies within `properties`."""
     shape = model(space, name)

@@ -133,7 +133,7 @@ def _empty(cloud: Cloud, group: Group) -> None:
             raise ArmError(
                 409,
                 "ResourceGroupDeletionBlocked",
-                f"Deletion of resource group '{group.id.group}' failed as resources with identifiers '{names}' could not"
-                " be deleted. The provisioning state of the resource group will be rolled back.",
+                f"Deletion of resource group '{group.id.group}' failed as resources with identifiers '{names}' could"
+                " not be deleted. The provisioning state of the resource group will be rolled back.",
                 details=refusals,
             )

@@ -113,8 +113,8 @@ def token(cloud: Cloud, request: Request) -> Answer | None:
         return _refusal(
             7000215,
             "invalid_client",
-            "Invalid client secret provided. Ensure the secret being sent in the request is the client secret value, not"
-            f" the client secret ID, for a secret added to app '{client}'.",
+            "Invalid client secret provided. Ensure the secret being sent in the request is the client secret value,"
+            f" not the client secret ID, for a secret added to app '{client}'.",
             401,
         )
     audience = (form.get("scope") or form.get("resource") or "").removesuffix("/.default").rstrip("/")

@@ -1,4 +1,4 @@
-"""Resource IDs: `/subscriptions/S/resourceGroups/G/providers/NAMESPACE/TYPE/NAME[/TYPE/NAME…]`, compared without case."""
+"""Resource IDs, `/subscriptions/S/resourceGroups/G/providers/NAMESPACE/TYPE/NAME[/TYPE/NAME…]`, whatever their case."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ KNOWN_TYPES = (
     "Microsoft.Compute/disks",
     "Microsoft.Compute/virtualMachines",
     "Microsoft.Compute/virtualMachines/extensions",
-    "Microsoft.DevTestLab/schedules",
 )
 _CANONICAL = {name.lower(): name for name in KNOWN_TYPES}
 

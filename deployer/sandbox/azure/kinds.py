@@ -39,8 +39,8 @@ class ResourceKind:
             raise ArmError(
                 400,
                 "InvalidResourceName",
-                f"Resource name {resource.name} is invalid. The name can be up to 80 characters long. It must begin with"
-                " a word character, and it must end with a word character or with '_'. The name may contain word"
+                f"Resource name {resource.name} is invalid. The name can be up to 80 characters long. It must begin"
+                " with a word character, and it must end with a word character or with '_'. The name may contain word"
                 " characters or '.', '-', '_'.",
             )
 
@@ -137,13 +137,6 @@ def check_zones(resource: ResourceId, body: Body, old: Record | None) -> None:
     """Zones exist in the region, and are fixed for life."""
     asked = [str(zone) for zone in body.get("zones") or []]
     offered = catalogue.zones(body["location"])
-    if asked and not offered:
-        raise ArmError(
-            400,
-            "AvailabilityZonesNotSupported" if "Compute" not in resource.type else "ZonesNotAvailableForRegion",
-            f"The zone(s) '{','.join(asked)}' for resource '{resource}' is not supported. The location"
-            f" '{body['location']}' has no availability zones.",
-        )
     if unknown := [zone for zone in asked if zone not in offered]:
         raise ArmError(
             400,
@@ -157,8 +150,8 @@ def check_zones(resource: ResourceId, body: Body, old: Record | None) -> None:
             "ResourceAvailabilityZonesCannotBeModified",
             f"Resource {resource} has an existing availability zone constraint {', '.join(old.zones) or 'Regional'} and"
             f" the request has availability zone constraint {', '.join(asked) or 'Regional'}, which do not match. Zones"
-            " cannot be added/updated/removed once the resource is created. The resource cannot be updated from regional"
-            " to zonal or vice-versa.",
+            " cannot be added/updated/removed once the resource is created. The resource cannot be updated from"
+            " regional to zonal or vice-versa.",
         )
 
 

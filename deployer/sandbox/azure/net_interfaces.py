@@ -7,6 +7,7 @@ import re
 import uuid
 from typing import Any
 
+from deployer.sandbox.addresses import AddressPoolExhausted
 from deployer.sandbox.azure import catalogue
 from deployer.sandbox.azure.arm_errors import ArmError, network_format
 from deployer.sandbox.azure.ids import ResourceId
@@ -61,11 +62,21 @@ class PublicAddresses(ResourceKind):
                 f"Idle timeout for public IP address {resource} is out of range: it must be between 4 and 30 minutes.",
             )
         record = old or Record(resource, body)
-        record.body = body
         if "address" not in record.inner:
-            record.inner["address"] = cloud.addresses.allocate(str(resource))
+            record.inner["address"] = self._allocate(cloud, resource)
+        record.body = body
         cloud.records[resource.key] = record
         return record
+
+    def _allocate(self, cloud: Cloud, resource: ResourceId) -> str:
+        try:
+            return cloud.addresses.allocate(str(resource))
+        except AddressPoolExhausted as error:
+            raise ArmError(
+                400,
+                "PublicIPCountLimitReached",
+                f"Cannot create more public IP addresses: the sandbox has no loopback address left ({error}).",
+            ) from None
 
     def _check_sku(self, resource: ResourceId, body: Body, old: Record | None) -> None:
         sku = body.setdefault("sku", {})
@@ -121,9 +132,9 @@ class PublicAddresses(ResourceKind):
             raise ArmError(
                 400,
                 "PublicIPAddressCannotBeDeleted",
-                f"Public IP address {record.id} can not be deleted since it is still allocated to resource {used[1]}. In"
-                " order to delete the public IP, disassociate/detach the Public IP address from the resource. To learn"
-                " how to do this, see aka.ms/deletepublicip.",
+                f"Public IP address {record.id} can not be deleted since it is still allocated to resource {used[1]}."
+                " In order to delete the public IP, disassociate/detach the Public IP address from the resource. To"
+                " learn how to do this, see aka.ms/deletepublicip.",
             )
 
     def remove(self, cloud: Cloud, record: Record) -> None:
@@ -234,11 +245,10 @@ class Interfaces(ResourceKind):
         wanted.setdefault("privateIPAllocationMethod", "Dynamic")
         wanted.setdefault("privateIPAddressVersion", "IPv4")
         before = _named(old, name)
-        keep = before is not None and before["properties"]["subnet"]["id"].lower() == subnet.id.key
-        wanted["privateIPAddress"] = self._private(
-            cloud, resource, name, wanted, subnet, before["properties"]["privateIPAddress"] if keep and before else None,
-            taken,
-        )  # fmt: skip
+        current = None
+        if before is not None and before["properties"]["subnet"]["id"].lower() == subnet.id.key:
+            current = before["properties"]["privateIPAddress"]
+        wanted["privateIPAddress"] = self._private(cloud, resource, name, wanted, subnet, current, taken)
         taken.add(wanted["privateIPAddress"])
         return {"name": name, "properties": wanted}
 

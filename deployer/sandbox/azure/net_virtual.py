@@ -202,8 +202,8 @@ class Subnets(ResourceKind):
                 raise ArmError(
                     400,
                     "NetcfgInvalidSubnet",
-                    f"Subnet '{resource.name}' is not valid because its IP address range is outside the IP address range"
-                    f" of virtual network '{network}'.",
+                    f"Subnet '{resource.name}' is not valid because its IP address range is outside the IP address"
+                    f" range of virtual network '{network}'.",
                 )
             if net.version == 4 and net.prefixlen > 29:
                 raise ArmError(

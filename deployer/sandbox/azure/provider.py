@@ -18,7 +18,9 @@ from deployer.sandbox.provider_resource import Call, InitError, Live, ProviderEr
 from deployer.sandbox.provider_values import UNKNOWN, Change, changes, has_unknown
 
 VERSION = "3.29.0"
-CREATE_FIRST = "__createBeforeDelete"  # set beside a random name: such a resource is replaced by making the new one first
+CREATE_FIRST = (
+    "__createBeforeDelete"  # set beside a random name: such a resource is replaced by making the new one first
+)
 _KEPT_IN_PREVIEW = ("name", "location")
 
 
@@ -41,7 +43,7 @@ class NativeResource(Resource):
             for name in (*it.path[:-1], *it.required)
             if filled.get(name) is None
         ]
-        if it.located and filled.get("location") is None and it.model != "SecurityRule":
+        if it.located and filled.get("location") is None:
             failures.append(
                 (
                     "location",
@@ -129,7 +131,7 @@ class NativeResource(Resource):
             return finish()
         except (ProviderError, requests.RequestException) as error:
             reason = str(error)
-        live = client.get(path, it.version, lambda _seconds: None)
+        live = client.get(path, it.version, _at_once)
         if live is None:
             raise ProviderError(reason)
         raise InitError(str(live["id"]), self._outputs(live), reason)
@@ -163,6 +165,11 @@ class NativeResource(Resource):
         flat: Values = from_rest(it.space, it.kind, found)
         flat.pop("id", None)
         return {**flat, "azureApiVersion": it.version}
+
+
+def _at_once(_seconds: float) -> None:
+    """The wait of a request after the operation's end: none."""
+    raise ProviderError("Azure is busy")
 
 
 def _patched(inputs: Any, before: Any, after: Any) -> Any:

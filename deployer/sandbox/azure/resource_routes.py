@@ -1,4 +1,4 @@
-"""PUT, PATCH, GET, DELETE, lists and actions of resources, by resource ID, as long-running operations where ARM's are."""
+"""PUT, PATCH, GET, DELETE, lists and actions of resources, by resource ID; long-running where ARM's are."""
 
 from __future__ import annotations
 
@@ -163,6 +163,8 @@ def _write(cloud: Cloud, kind: ResourceKind, resource: ResourceId, request: Requ
 
 def _finisher(cloud: Cloud, kind: ResourceKind, record: Record, message: str | None) -> Callable[[], None]:
     def work() -> None:
+        if cloud.find(record.id) is not record or record.state == "Deleting":
+            raise ArmError(409, "OperationPreempted", "The operation has been preempted by a more recent operation.")
         try:
             if message:
                 code, text = found.groups() if (found := _CODE.match(message)) else ("InternalExecutionError", message)
@@ -182,7 +184,8 @@ def delete(cloud: Cloud, resource: ResourceId, request: Request) -> Answer:
     if record is None:
         return Answer(204)
     _conditions(request, resource, record)
-    if record.state != "Deleting":
+    # A machine or a disk can be deleted while it is still being made: the earlier operation gives way.
+    if record.state != "Deleting" and kind.namespace != "Microsoft.Compute":
         _not_busy(record)
     kind.check_delete(cloud, record)
     before, record.state = record.state, "Deleting"

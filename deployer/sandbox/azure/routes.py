@@ -10,6 +10,7 @@ from typing import Any
 from deployer.sandbox.azure import catalogue, groups, identity, resource_routes
 from deployer.sandbox.azure import subscription_routes as above
 from deployer.sandbox.azure.arm_errors import ArmError, group_not_found
+from deployer.sandbox.azure.comp_machines import MACHINE
 from deployer.sandbox.azure.ids import ResourceId, parse
 from deployer.sandbox.azure.registry import KINDS
 from deployer.sandbox.azure.state import Cloud, Operation, Subscription
@@ -127,19 +128,19 @@ class Router:
             raise ArmError(
                 401,
                 "InvalidAuthenticationTokenTenant",
-                f"The access token is from the wrong issuer 'https://sts.windows.net/{claims['tid']}/'. It must match the"
-                f" tenant 'https://sts.windows.net/{found.tenant_id}/' associated with this subscription. Please use the"
-                f" authority (URL) '{request.base}/{found.tenant_id}' to get the token. Note, if the subscription is"
-                " transferred to another tenant there is no impact to the services, but information about new tenant"
-                " could take time to propagate (up to an hour).",
+                f"The access token is from the wrong issuer 'https://sts.windows.net/{claims['tid']}/'. It must match"
+                f" the tenant 'https://sts.windows.net/{found.tenant_id}/' associated with this subscription. Please"
+                f" use the authority (URL) '{request.base}/{found.tenant_id}' to get the token. Note, if the"
+                " subscription is transferred to another tenant there is no impact to the services, but information"
+                " about new tenant could take time to propagate (up to an hour).",
             )
         if found.client_id != claims["appid"]:
             raise ArmError(
                 403,
                 "AuthorizationFailed",
-                f"The client '{claims['appid']}' with object id '{claims['oid']}' does not have authorization to perform"
-                f" action '{_action(request)}' over scope '/subscriptions/{found.id}' or the scope is invalid. If access"
-                " was recently granted, please refresh your credentials.",
+                f"The client '{claims['appid']}' with object id '{claims['oid']}' does not have authorization to"
+                f" perform action '{_action(request)}' over scope '/subscriptions/{found.id}' or the scope is invalid."
+                " If access was recently granted, please refresh your credentials.",
             )
         return found
 
@@ -288,7 +289,7 @@ class Router:
             record = resource_routes.find(self.cloud, parent)
             if last.lower() == "vmsizes":
                 return above.sizes()
-            return Answer(200, resource_routes.MACHINE.instance_view(self.cloud, record))
+            return Answer(200, MACHINE.instance_view(self.cloud, record))
         child = next((name for name in KINDS if name.lower() == f"{parent.type}/{last}".lower()), None)
         if child is None:
             raise _unknown_type(parts[5], "/".join(parts[6::2]), request)

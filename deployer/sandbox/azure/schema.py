@@ -119,7 +119,7 @@ class Misfit:
     detail: str
 
 
-_TYPES: dict[str, tuple[type, ...]] = {
+_TYPES: dict[str, tuple[type[Any], ...]] = {
     "string": (str,),
     "datetime": (str,),
     "integer": (int,),

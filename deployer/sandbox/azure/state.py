@@ -21,9 +21,8 @@ from deployer.sandbox.azure.ids import ResourceId, parse
 from deployer.sandbox.faults import FaultBook
 
 Body = dict[str, Any]
-PROVIDERS = ("Microsoft.Compute", "Microsoft.Network", "Microsoft.Resources", "Microsoft.DevTestLab")
-# What is registered for a new subscription differs in the field; these are asked for by `az provider register` anyway.
-UNREGISTERED = frozenset({"Microsoft.DevTestLab"})
+PROVIDERS = ("Microsoft.Compute", "Microsoft.Network", "Microsoft.Resources")
+_OPERATIONS_KEPT = 2000
 
 
 def now() -> str:
@@ -186,6 +185,8 @@ class Cloud:
                 " with '/subscriptions/{subscriptionId}' or '/providers/{resourceProviderNamespace}/'.",
             )
         record = self.find(found)
+        if found.subscription.lower() != by.subscription.lower():
+            raise bad_reference(str(found), str(by))  # the types here may not reach over subscriptions
         home = self.find(found.parent) if record is not None and not record.location and found.parent else record
         if record is None or home is None or (location is not None and home.location != location):
             raise bad_reference(str(found), str(by))
@@ -216,6 +217,9 @@ class Cloud:
         operation = Operation(str(uuid.uuid4()), subscription, provider, location, result=result)
         with self.lock:
             self.operations[operation.id] = operation
+            for old in list(self.operations)[:-_OPERATIONS_KEPT]:
+                if self.operations[old].done.is_set():
+                    del self.operations[old]
         if seconds <= 0:
             self._finish(operation, work)
         else:

@@ -11,7 +11,7 @@ from deployer.sandbox.azure.groups import show as show_group
 from deployer.sandbox.azure.ids import GROUP_TYPE
 from deployer.sandbox.azure.net_interfaces import ADDRESS_QUOTA, ADDRESSES
 from deployer.sandbox.azure.registry import KINDS
-from deployer.sandbox.azure.state import PROVIDERS, UNREGISTERED, Body, Cloud, Subscription
+from deployer.sandbox.azure.state import PROVIDERS, Body, Cloud, Subscription
 from deployer.sandbox.azure.web import Answer, Request
 
 _TAG_FILTER = re.compile(r"tagName\s+eq\s+'([^']*)'(?:\s+and\s+tagValue\s+eq\s+'([^']*)')?\Z", re.IGNORECASE)
@@ -61,8 +61,7 @@ def locations(one: Subscription) -> Answer:
 
 # -- providers and features ------------------------------------------------------------------------------------
 def registration(cloud: Cloud, subscription: str, namespace: str) -> str:
-    default = "NotRegistered" if namespace in UNREGISTERED else "Registered"
-    return cloud.registrations.get((subscription.lower(), namespace), default)
+    return cloud.registrations.get((subscription.lower(), namespace), "Registered")
 
 
 def canonical_provider(text: str) -> str:
@@ -162,7 +161,7 @@ def _show_sku(cloud: Cloud, size: catalogue.Size, region: str) -> Body:
     if size.gpus:
         capabilities["GPUs"] = round(size.gpus, 3)
     empty = cloud.faults.no_capacity(region)
-    zones = [zone for zone in catalogue.zones(region)]
+    zones = list(catalogue.zones(region))
     full = [zone for zone in zones if cloud.faults.no_capacity(f"{region}-{zone}")]
     restrictions: list[Body] = []
     if empty:

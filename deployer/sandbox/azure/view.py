@@ -137,7 +137,7 @@ def _nets(rule: Body) -> list[Net]:
     texts: list[Any] = rule.get("sourceAddressPrefixes") or [rule.get("sourceAddressPrefix")]
     found = []
     for text in texts:
-        if text in ("*", "Internet", "Any", "0.0.0.0"):
+        if text in ("*", "Internet"):
             found.append(Net(_EVERYWHERE))
             continue
         try:
