@@ -158,7 +158,8 @@ def start(
 ) -> None:
     """Start a kit's participant: on this machine, or with --cloud on one made in your own account."""
     if cloud is None:
-        if stray := [f"--{word}" for word in ("region", "size", "profile", "subscription") if locals()[word]]:
+        given = {"--region": region, "--size": size, "--profile": profile, "--subscription": subscription}
+        if stray := [word for word, value in given.items() if value]:
             raise UsageError(f"{stray[0]} goes with --cloud aws|azure")
         from deployer import local_run
 
