@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deployer.engine_home import EngineHome
-from deployer.errors import KitError, RefusedError, UsageError
+from deployer.errors import KitError, UsageError
 from deployer.keys import KeyStore
 from deployer.ledger import NOTHING_THERE, Ledger, check_realm
 from deployer.member import Member, from_spec
@@ -96,20 +97,17 @@ class Deployment:
             RealmError: it belongs to the other kind.
         """
         forgotten = check_realm(self.ledger, self.realm.kind, self.realm.id)
+        self.ledger.set_meta("federation", self.federation)
         if forgotten:
-            forget_stacks(self)
+            forget_stacks(self.state_dir)
             self.notes.append(f"the sandbox in which {', '.join(forgotten)} lived is gone, and they with it: forgotten")
 
 
-def forget_stacks(deployment: Deployment) -> None:
-    """Throw away stacks whose clouds no longer exist (only those of a sandbox: real clouds don't die)."""
-    import shutil
-
-    if deployment.realm.kind != "sandbox":
-        raise RefusedError("stacks of real clouds are never forgotten")
-    for folder in (deployment.home.state_dir, deployment.home.folder / "work"):
-        shutil.rmtree(folder, ignore_errors=True)
-    deployment.keys.destroy()
+def forget_stacks(state_dir: Path) -> None:
+    """Throw away stacks whose clouds no longer exist. Only for a sandbox that is gone: real clouds don't die."""
+    for name in ("state", "work"):
+        shutil.rmtree(state_dir / "stacks" / name, ignore_errors=True)
+    KeyStore(state_dir / "ssh").destroy()
 
 
 def lead(workspace: Workspace, spec: FederationSpec, realm: Realm, *, verify: bool = True) -> Deployment:

@@ -135,5 +135,6 @@ def _error_line(said: str) -> str:
     lines = [line.strip() for line in said.splitlines()]
     at = next((index for index, line in enumerate(lines) if line.startswith(("error:", "stderr: error:"))), None)
     if at is None:
-        return said.strip()[-MAX_CAUSE:]
+        told = [line for line in lines if line and not line.startswith(("code:", "stdout:"))]
+        return told[-1].removeprefix("stderr: ") if told else ""
     return " ".join(lines[at:]).replace("stderr: ", "").removeprefix("error:").strip()

@@ -71,7 +71,7 @@ def server_status(machine: Machine) -> dict[str, Any] | None:
 def not_registered(crew: Crew, missing: list[Awaited], total: int) -> NotRegisteredError:
     """The error that says who did not come, with the end of a log that tells why."""
     names = ", ".join(site.name for site in missing)
-    tails = [f"  {site.name}'s log ends:\n{_indent(log_end(crew, site))}" for site in missing[:3]]
+    tails = [f"  {site.name}'s log ends:\n{_indent(log_end(crew, site.reach))}" for site in missing[:3]]
     return NotRegisteredError(
         f"{len(missing)} of {total} sites did not register with the server",
         participant=missing[0].name if len(missing) == 1 else None,
@@ -80,14 +80,14 @@ def not_registered(crew: Crew, missing: list[Awaited], total: int) -> NotRegiste
     )
 
 
-def log_end(crew: Crew, site: Awaited) -> str:
-    """The last lines of a site's log, or why they can't be read."""
-    if site.reach is None:
+def log_end(crew: Crew, reach: Reach | None) -> str:
+    """The last lines of a participant's log, or why they can't be read."""
+    if reach is None:
         return "its owner has the log"
     from deployer.bootstrap import runtime_log
 
     try:
-        with log_in(site.reach, crew.interrupts, setting("STATUS_DEADLINE")) as machine:
+        with log_in(reach, crew.interrupts, setting("STATUS_DEADLINE")) as machine:
             text = runtime_log(machine, tail=LOG_LINES)
     except FedspanError as error:
         return f"(it can't be read: {error.what})"

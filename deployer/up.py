@@ -26,6 +26,7 @@ from deployer.reach import Reach, reach_of
 from deployer.recover import settle_stack
 from deployer.register import Awaited, registered, wait_for
 from deployer.server_address import server_endpoint, write_endpoints
+from startup_kits.kit import Kit
 
 
 @dataclass
@@ -92,6 +93,18 @@ class Up:
         if self.errors:
             raise together(self.errors, len(self.members))
         return self.outcome
+
+    def rules_only(self, plan: Plan) -> None:
+        """Bring the stacks up to the plan, and nothing else: no push, no wait. For `allow`."""
+        self.planner.final = True
+        load_programs(self.members)
+        self._guard(lambda member, shown: self._stack_only(self.parts[member.name], shown), plan)
+        if self.errors:
+            raise together(self.errors, len(self.members))
+
+    def _stack_only(self, part: Part, shown: ParticipantPlan | None) -> None:
+        self._make_machine(part, shown)
+        self.crew.screen.phase(part.member.name, "unchanged", "its rules are up to date")
 
     def _guard(self, work: Callable[[Member, ParticipantPlan | None], None], plan: Plan) -> None:
         """One pass over everybody who has not failed yet."""
@@ -197,7 +210,9 @@ class Up:
             self._record_host(member, reach)
         self.reaches[member.name] = reach
         self.crew.interrupts.check()
-        endpoint = None if member.role == "server" else self.outcome.endpoint
+        endpoint = None
+        if member.role == "site":
+            endpoint = self.outcome.endpoint or Kit.open(member.kit).endpoint().server
         changed = install_and_start(self.crew, member, reach, Start(endpoint, labels(self.crew, member)))
         self.outcome.pushed[member.name] = changed
         row = self.deployment.ledger.participant(member.name)

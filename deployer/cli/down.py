@@ -1,0 +1,29 @@
+"""`fedspan down`: fetch finished results, take everything down, check with the clouds that nothing is left."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from deployer.errors import UsageError
+
+
+def down(
+    participants: Annotated[list[str] | None, typer.Argument(help="Whom to take down (default: everybody).")] = None,
+    abort_jobs: Annotated[bool, typer.Option("--abort-jobs", help="Abort jobs that are running.")] = False,
+    discard_results: Annotated[bool, typer.Option("--discard-results", help="Don't fetch finished results.")] = False,
+    kit: Annotated[Path | None, typer.Option("--kit", help="Take down this kit's machine, as its owner.")] = None,
+) -> None:
+    """Fetch finished results, take everything down, check that nothing is left. Kits, CA and ledger stay."""
+    if kit is not None:
+        if participants:
+            raise UsageError("--kit takes one kit down", why="it takes no participants")
+        from deployer import owner
+
+        owner.down(kit)
+        return
+    from deployer.session_down import take_down
+
+    take_down(participants or [], abort_jobs=abort_jobs, discard_results=discard_results)

@@ -1,0 +1,186 @@
+"""`fedspan job …`: submit and follow federated jobs, with an admin's kit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from deployer.cli import context
+from deployer.errors import JobError, KitError, UsageError
+
+if TYPE_CHECKING:
+    from fl_runtime.admin import Session
+
+job_app = typer.Typer(help="Submit and follow federated jobs.", no_args_is_help=True, rich_markup_mode=None)
+
+KitOption = Annotated[Path | None, typer.Option("--kit", help="The admin's kit (default: the first lead's).")]
+
+
+def admin_kit(kit: Path | None) -> Path:
+    """The kit to act with: the given one, or that of the spec's first lead.
+
+    Raises:
+        KitError: there is none yet.
+    """
+    if kit is not None:
+        return kit
+    from startup_kits.spec import load_spec
+
+    workspace = context.workspace()
+    spec = load_spec(workspace.spec_path)
+    lead = next((name for name, admin in spec.admins.items() if admin.role == "lead"), None)
+    assert lead is not None, "a spec without a lead is refused when it is read"
+    path = workspace.kits_dir / lead
+    if not path.is_dir():
+        raise KitError("there is no kit yet", participant=lead, next_step="fedspan provision")
+    return path
+
+
+def session(kit: Path | None) -> Session:
+    """A connection to the server with an admin's kit."""
+    path = admin_kit(kit)
+    from fl_runtime.admin import Session
+    from startup_kits.kit import Kit
+
+    if Kit.open(path).endpoint().server is None:
+        raise UsageError(
+            "the server's address is not known to the kit",
+            participant=path.name,
+            why=f"{path}/local/endpoint.yml names none",
+            next_step="fedspan up writes it",
+        )
+    return Session(path)
+
+
+@job_app.command()
+def submit(
+    folder: Annotated[Path, typer.Argument(help="Folder with job.yml and the job's files.")],
+    wait: Annotated[bool, typer.Option("--wait", help="Follow it until it has ended.")] = False,
+    kit: KitOption = None,
+) -> None:
+    """Submit a job; prints its id. With --wait, follow it to its end."""
+    with session(kit) as connection:
+        job = connection.submit(folder)
+        if context.options().json and not wait:
+            context.emit({"job": job})
+        elif not wait:
+            context.say(f"{job} submitted\n  next: fedspan job show {job}")
+        else:
+            if not context.options().json:
+                context.say(f"{job} submitted")
+            follow(connection, job)
+
+
+def follow(connection: Session, job: str) -> None:
+    """Tell every event of a job until it has ended. Raises JobError when it did not finish well."""
+
+    def tell(event: dict[str, Any]) -> None:
+        if context.options().json:
+            context.emit({"job": job, **event})
+        else:
+            context.say(f"{job}: {event_in_words(event)}")
+
+    view = connection.monitor(job, tell)
+    if context.options().json:
+        context.emit(view)
+    if view["state"] != "FINISHED":
+        raise JobError(
+            f"job {job} has {str(view['state']).lower()}",
+            why=view.get("cause"),
+            next_step=f"fedspan job logs {job}",
+        )
+
+
+def event_in_words(event: dict[str, Any]) -> str:
+    """One event of a job as a line: its kind, then what belongs to it."""
+    kind = str(event.get("event", "event"))
+    metrics = event.get("metrics")
+    mean = metrics.get("mean", metrics) if isinstance(metrics, dict) else {}
+    numbers = [f"{name} {value:.4g}" for name, value in mean.items() if isinstance(value, (int, float))]
+    words = [str(event[name]) for name in ("site", "state", "cause", "why") if event.get(name)]
+    head = f"round {event['round']}" if kind == "round" and "round" in event else kind
+    return " ".join([head, *words, *numbers])
+
+
+@job_app.command("list")
+def list_(kit: KitOption = None) -> None:
+    """All jobs, oldest first."""
+    with session(kit) as connection:
+        jobs = connection.jobs()
+    if context.options().json:
+        context.emit(jobs)
+        return
+    if not jobs:
+        context.say("no jobs\n  next: fedspan job submit FOLDER")
+        return
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("job", "name", "state", "round", "detail"):
+        table.add_column(heading, no_wrap=heading != "detail")
+    for job in jobs:
+        rounds = f"{job.get('round', '')}/{job.get('rounds', '')}"
+        detail = job.get("cause") or job.get("detail") or ""
+        table.add_row(str(job["id"]), str(job.get("name", "")), str(job["state"]).lower(), rounds, str(detail))
+    context.say(table)
+
+
+@job_app.command()
+def show(job: Annotated[str, typer.Argument(help="The job's id.")], kit: KitOption = None) -> None:
+    """Everything about one job: its state, its sites, its rounds."""
+    with session(kit) as connection:
+        view = connection.show(job)
+    if context.options().json:
+        context.emit(view)
+        return
+    context.say(f"{job}: {view.get('name', '')}, {str(view['state']).lower()}")
+    if detail := view.get("cause") or view.get("detail"):
+        context.say(f"  {detail}")
+    for entry in view.get("history") or []:
+        context.say(f"  {event_in_words({'event': 'round', **entry})}")
+
+
+@job_app.command()
+def logs(
+    job: Annotated[str, typer.Argument(help="The job's id.")],
+    participant: Annotated[str | None, typer.Argument(help="Only this one's.")] = None,
+    follow_: Annotated[bool, typer.Option("-f", "--follow", help="Stay until the job has ended.")] = False,
+    kit: KitOption = None,
+) -> None:
+    """What the job's processes wrote, at the server and at the sites."""
+    with session(kit) as connection:
+        for name, text in connection.logs(job, participant, follow=follow_):
+            if context.options().json:
+                context.emit({"participant": name, "text": text})
+                continue
+            for line in text.splitlines():
+                context.say(f"{name} | {line}")
+
+
+@job_app.command()
+def download(
+    job: Annotated[str, typer.Argument(help="The job's id.")],
+    to: Annotated[Path, typer.Option("--to", help="Folder for it.")] = Path("results"),
+    kit: KitOption = None,
+) -> None:
+    """Fetch what a job has made: model, metrics, history, logs."""
+    with session(kit) as connection:
+        to.mkdir(parents=True, exist_ok=True)
+        path = connection.download(job, to)
+    if context.options().json:
+        context.emit({"job": job, "path": str(path)})
+    else:
+        context.say(f"{job}: {path}")
+
+
+@job_app.command()
+def abort(job: Annotated[str, typer.Argument(help="The job's id.")], kit: KitOption = None) -> None:
+    """End a job now."""
+    with session(kit) as connection:
+        view = connection.abort(job)
+    if context.options().json:
+        context.emit(view)
+    else:
+        context.say(f"{job}: {str(view.get('state', 'aborted')).lower()}")

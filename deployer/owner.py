@@ -1,0 +1,253 @@
+"""A kit's owner deploys it with `fedspan up --kit DIR --cloud aws`, or `start.sh --cloud aws`: own account, state, keys.
+
+The state lies under `$XDG_STATE_HOME/fedspan/owners/<CA>-<name>`, never in the kit: a kit can be thrown away and given
+out again, what it made in a cloud stays known. The lead's server has to let the new machine in, so its address comes
+first, with the command that the server's owner must type.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from deployer import realm as realms
+from deployer.ca_pins import accept_ca, state_home
+from deployer.cli import context
+from deployer.deployment import Deployment, digest
+from deployer.endpoints import checked_endpoint
+from deployer.errors import NotRegisteredError, UsageError
+from deployer.ledger import Ledger
+from deployer.machine_run import log_in
+from deployer.member import Member
+from deployer.realm import Realm
+from deployer.register import log_end, server_status
+from deployer.session import carry_out, opened, tell
+from deployer.settings import setting
+from deployer.up import Up
+from startup_kits.kit import Kit
+from startup_kits.workspace import write_private
+
+SETTINGS = "owner.json"
+
+
+def state_of(kit: Path | Kit) -> Path:
+    """The owner's state folder for a kit; its name begins with the CA's fingerprint, so that two federations differ."""
+    opened_kit = kit if isinstance(kit, Kit) else Kit.open(kit)
+    short = opened_kit.ca_fingerprint.replace(":", "").lower()[:16]
+    return state_home() / "owners" / f"{short}-{opened_kit.name}"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What the owner chose at the first `up`, kept for the next ones."""
+
+    cloud: str
+    region: str
+    zone: str | None = None
+    size: str | None = None
+    profile: str | None = None
+    subscription: str | None = None
+
+    def document(self) -> dict[str, Any]:
+        """As JSON."""
+        return dict(self.__dict__)
+
+
+def chosen(saved: Mapping[str, Any] | None, given: Mapping[str, Any], participant: str) -> Choice:
+    """What the owner wants: what is typed now goes before what was typed at the first time. Pure.
+
+    Raises:
+        UsageError: cloud or region were never named.
+    """
+    merged = {**(saved or {}), **{name: value for name, value in given.items() if value is not None}}
+    cloud = merged.get("cloud")
+    if cloud not in ("aws", "azure"):
+        raise UsageError(
+            "which cloud?" if cloud is None else f"{cloud} is no cloud that fedspan knows",
+            participant=participant,
+            next_step="--cloud aws, or --cloud azure",
+        )
+    if not merged.get("region"):
+        example = "eu-west-1" if cloud == "aws" else "westeurope"
+        raise UsageError("which region?", participant=participant, next_step=f"--region {example}, for example")
+    return Choice(**{name: merged.get(name) for name in Choice.__dataclass_fields__})
+
+
+def read_choice(state: Path) -> dict[str, Any] | None:
+    """What was chosen before."""
+    path = state / SETTINGS
+    if not path.is_file():
+        return None
+    document: dict[str, Any] = json.loads(path.read_text())
+    return document
+
+
+def deployment_of(kit: Kit, choice: Choice, realm: Realm) -> Deployment:
+    """The deployment of one kit by its owner."""
+    role: Literal["server", "site"] = "server" if kit.role == "server" else "site"
+    member = Member(
+        name=kit.name,
+        role=role,
+        target=choice.cloud,
+        kit=kit.path,
+        region=choice.region,
+        zone=choice.zone,
+        size=choice.size,
+        profile=choice.profile,
+        subscription=choice.subscription,
+    ).with_kit(kit)
+    state = state_of(kit)
+    return Deployment(
+        federation=kit.federation,
+        owner=f"{kit.name}@{kit.federation}",
+        by="owner",
+        state_dir=state,
+        members={kit.name: member},
+        ssh_from="auto",
+        admins={},
+        leads=(),
+        digest=digest(None, [kit.path]),
+        realm=realm,
+        ledger=Ledger(state / "ledger.db"),
+    )
+
+
+def standing(kit_path: Path) -> Deployment:
+    """The deployment of a kit that its owner has deployed.
+
+    Raises:
+        UsageError: it is not.
+    """
+    kit = Kit.verify(kit_path)
+    saved = read_choice(state_of(kit))
+    if saved is None:
+        raise UsageError(
+            "not deployed by you", participant=kit.name, next_step=f"fedspan up --kit {kit_path} --cloud …"
+        )
+    return deployment_of(kit, chosen(saved, {}, kit.name), realms.current())
+
+
+class OwnerUp(Up):
+    """`up` of one kit by its owner: another server to tell, another way to see that the site is registered."""
+
+    kit: Kit
+
+    def _endpoint(self) -> None:
+        """The owner does not make the server's address: the kit has it. Tell what the server's owner must type."""
+        address = self.planner.addresses.get(self.kit.name)
+        if self.kit.role == "server":
+            super()._endpoint()
+            return
+        self.outcome.endpoint = self.kit.endpoint().server
+        if address:
+            self.crew.screen.line(f"the server's owner must type: fedspan allow {self.kit.name} {address}/32")
+
+    def _await_sites(self) -> None:
+        """Until the site's own agent says that it is connected."""
+        if self.kit.role == "server" or self.errors:
+            return
+        reach = self.reaches[self.kit.name]
+        end = time.monotonic() + setting("OWNER_DEADLINE")
+        self.crew.screen.phase(self.kit.name, "waiting", "for the server to let it in")
+        said: dict[str, Any] = {}
+        with log_in(reach, self.crew.interrupts, setting("SSH_DEADLINE")) as machine:
+            while time.monotonic() < end:
+                said = server_status(machine) or said
+                if said.get("connected"):
+                    self.crew.screen.phase(self.kit.name, "registered")
+                    self.deployment.ledger.record(self.kit.name, "registered")
+                    self.outcome.registered = [self.kit.name]
+                    return
+                self.crew.interrupts.wait(2 * setting("REGISTER_INTERVAL"))
+        error = said.get("error") or {}
+        why = ": ".join(str(word) for word in (error.get("what"), error.get("why")) if word)
+        self.errors[self.kit.name] = NotRegisteredError(
+            "the server has not let it in yet",
+            participant=self.kit.name,
+            why=why or f"its log ends:\n{log_end(self.crew, reach)}",
+            next_step=f"the server's owner types: fedspan allow {self.kit.name} {reach.address}/32; it goes on trying",
+        )
+
+
+def up(
+    kit: Path,
+    cloud: str | None = None,
+    *,
+    region: str | None = None,
+    zone: str | None = None,
+    size: str | None = None,
+    profile: str | None = None,
+    subscription: str | None = None,
+    server: str | None = None,
+    ca_fingerprint: str | None = None,
+) -> None:
+    """Deploy a kit as its owner; go on where an earlier `up` was interrupted.
+
+    Raises:
+        KitError: the kit is refused, or is of another CA than the one pinned at the first start.
+        UsageError: cloud, region or the server's address are not known.
+        NotRegisteredError: the server did not let the site in within a quarter of an hour; it goes on trying.
+    """
+    verified = Kit.verify(kit, ca_fingerprint)
+    if verified.role == "admin":
+        raise UsageError(
+            "an admin's kit is not deployed", participant=verified.name, next_step="fedspan job list --kit …"
+        )
+    asks = context.interactive() and not context.options().json
+    accept_ca(verified, ca_fingerprint, context.confirm if asks else None)
+    given = {"cloud": cloud, "region": region, "zone": zone, "size": size, "profile": profile}
+    state = state_of(verified)
+    choice = chosen(read_choice(state), {**given, "subscription": subscription}, verified.name)
+    if server is not None:
+        verified.set_endpoint(checked_endpoint(server))
+    if verified.role == "site" and verified.endpoint().server is None:
+        raise UsageError(
+            "the server's address is not known",
+            participant=verified.name,
+            why=f"{verified.path}/local/endpoint.yml names none",
+            next_step="--server HOST:PORT, as the federation's lead told you",
+        )
+    deployment = deployment_of(verified, choice, realms.current())
+    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    write_private(state / SETTINGS, (json.dumps(choice.document(), indent=1) + "\n").encode())
+    members = list(deployment.members.values())
+    with opened(deployment, members, "up") as session:
+        work = OwnerUp(session.crew, members)
+        work.kit = verified
+        session.up = work
+        plan = session.plan()
+        outcome = carry_out(session, plan)
+    if verified.role == "server" and outcome.endpoint:
+        tell(f"the sites' owners type: ./start.sh --server {outcome.endpoint}")
+        tell("let each site in: fedspan allow SITE CIDR --kit " + str(kit))
+
+
+def down(kit: Path) -> None:
+    """Take the machine of a kit down, as its owner; asks first.
+
+    Raises:
+        RefusedError: the answer was no.
+    """
+    from deployer.session_down import down as take_down
+    from deployer.session_down import forget_dead_sandbox, nothing
+
+    opened_kit = Kit.open(kit)
+    state = state_of(opened_kit)
+    ledger = Ledger(state / "ledger.db")
+    saved = read_choice(state)
+    if saved is None or not ledger.exists():
+        nothing()
+        return
+    from deployer.down import deployed
+
+    if not deployed(ledger, []):
+        nothing()
+        return
+    if forget_dead_sandbox(state, ledger):
+        return
+    deployment = deployment_of(opened_kit, chosen(saved, {}, opened_kit.name), realms.current())
+    take_down(deployment, opened_kit.path.parent, state / "results", [], False, True)

@@ -1,0 +1,127 @@
+"""One `allow`: note a permission in the ledger, and bring the server's rules up to it where the server is deployed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from deployer import realm as realms
+from deployer.cli import context
+from deployer.deployment import Deployment, lead
+from deployer.engine_events import Step
+from deployer.errors import RefusedError, UsageError
+from deployer.ingress import check_cidr
+from deployer.ledger import NOTHING_THERE, Ledger
+from deployer.live import screen
+from deployer.session import Session, opened
+from startup_kits.spec import load_spec
+
+RULES = frozenset({"aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule", "azure-native:network:SecurityRule"})
+
+
+def only_rules(steps: tuple[Step, ...]) -> None:
+    """Refuse to change anything but rules on the way. Pure.
+
+    Raises:
+        RefusedError: something else of the server has changed in the spec.
+    """
+    others = [f"{step.action} {step.title}" for step in steps if step.type not in RULES]
+    if others:
+        raise RefusedError(
+            "the server has other changes waiting",
+            participant="server",
+            why=", ".join(others[:5]),
+            next_step="fedspan up server shows them and asks",
+        )
+
+
+def ledger_of(kit: Path | None) -> Ledger:
+    """The lead's ledger, or that of a server's kit that its owner deployed."""
+    if kit is None:
+        return Ledger(context.workspace().ledger_path)
+    from deployer.owner import state_of
+
+    return Ledger(state_of(kit) / "ledger.db")
+
+
+def listing(kit: Path | None) -> None:
+    """Who was let in."""
+    allowed = ledger_of(kit).allowed()
+    if context.options().json:
+        context.emit(allowed)
+        return
+    for site, cidrs in allowed.items():
+        context.say(f"{site}: {', '.join(cidrs)}")
+    if not allowed:
+        context.say("nobody was let in beyond the spec\n  next: fedspan allow SITE CIDR")
+
+
+def change(site: str, cidr: str | None, *, remove: bool, kit: Path | None) -> dict[str, Any]:
+    """Note the permission (or take it back), then bring the rules up to it.
+
+    Raises:
+        UsageError: no such site, or no network.
+        RefusedError: the server has other changes waiting; the permission is noted all the same.
+    """
+    if cidr is None and not remove:
+        raise UsageError("which network?", next_step=f"fedspan allow {site} 52.1.2.3/32")
+    network = check_cidr(cidr) if cidr else None
+    deployment = _deployment(kit)
+    if kit is None and (site not in deployment.members or site == "server"):
+        sites = ", ".join(name for name in deployment.members if name != "server")
+        raise UsageError("no such site", participant=site, why=f"{deployment.federation} has {sites}", next_step=sites)
+    server = deployment.server
+    row = deployment.ledger.participant("server")
+    ours = server is not None and server.cloud is not None and row is not None and row.phase not in NOTHING_THERE
+    done = [network] if network else []
+    if not ours or server is None:
+        done = note(deployment.ledger, site, network, remove)
+        tell_noted(site, done, remove, "the server is not deployed by us: its owner opens the port")
+        return {"site": site, "cidrs": done, "rules": 0}
+    with opened(deployment, [server], "allow") as session:
+        done = note(deployment.ledger, site, network, remove)
+        changed = bring_up(session)
+    tell_noted(site, done, remove, f"{changed} rules changed" if changed else "the rules are so already")
+    return {"site": site, "cidrs": done, "rules": changed}
+
+
+def _deployment(kit: Path | None) -> Deployment:
+    if kit is not None:
+        from deployer.owner import standing
+
+        return standing(kit)
+    workspace = context.workspace()
+    return lead(workspace, load_spec(workspace.spec_path), realms.current())
+
+
+def note(ledger: Ledger, site: str, network: str | None, remove: bool) -> list[str]:
+    """Write the permission down, or take it back; returns the networks concerned."""
+    if remove:
+        gone = ledger.disallow(site, network)
+        if not gone:
+            raise UsageError(
+                "not let in", participant=site, why=network or "none of its networks", next_step="fedspan allow"
+            )
+        return gone
+    assert network is not None, "checked by the caller"
+    ledger.allow(site, network)
+    return [network]
+
+
+def bring_up(session: Session) -> int:
+    """Make the server's rules what they should be; returns how many changed."""
+    plan = session.up.plan()
+    steps = plan.participants[0].steps
+    only_rules(steps)
+    if steps:
+        with screen(["server"]) as live:
+            session.show(live)
+            session.up.rules_only(plan)
+    return len(steps)
+
+
+def tell_noted(site: str, done: list[str], remove: bool, how: str) -> None:
+    """One line for people."""
+    if not context.options().json:
+        verb = "may no longer reach" if remove else "may reach"
+        context.say(f"{site}: {', '.join(done)} {verb} the server's port; {how}")

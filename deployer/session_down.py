@@ -1,0 +1,128 @@
+"""One `down`: from the ledger, so that what was deployed is taken down whatever the spec says today."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from deployer import realm as realms
+from deployer.cli import context
+from deployer.deployment import Deployment, forget_stacks
+from deployer.down import Down, Taken, deployed, without_spec
+from deployer.errors import FedspanError
+from deployer.ledger import Ledger
+from deployer.live import screen
+from deployer.session import opened, tell
+from startup_kits.spec import load_spec
+
+if TYPE_CHECKING:
+    from startup_kits.workspace import Workspace
+
+
+def take_down(names: list[str], *, abort_jobs: bool, discard_results: bool) -> Taken | None:
+    """`fedspan down` of the lead."""
+    workspace = context.workspace()
+    ledger = Ledger(workspace.ledger_path)
+    if not ledger.exists() or not deployed(ledger, names):
+        nothing()
+        return None
+    if forget_dead_sandbox(workspace.state_dir, ledger):
+        return None
+    realm = realms.current()
+    base = from_ledger(workspace, ledger, realm)
+    return down(base, workspace.kits_dir, workspace.root / "results", names, abort_jobs, discard_results)
+
+
+def nothing() -> None:
+    """Nothing is deployed."""
+    if context.options().json:
+        context.emit({"event": "result", "deleted": 0, "left": 0})
+    else:
+        context.say("nothing is deployed, nothing is left")
+
+
+def from_ledger(workspace: Workspace, ledger: Ledger, realm: realms.Realm) -> Deployment:
+    """The deployment as the ledger remembers it; the spec is asked for the admins only, and may be broken."""
+    leads: tuple[Path, ...] = ()
+    federation = ledger.meta("federation")
+    try:
+        spec = load_spec(workspace.spec_path)
+        leads = tuple(workspace.kits_dir / name for name, admin in spec.admins.items() if admin.role == "lead")
+        federation = federation or spec.name
+    except FedspanError as error:
+        if federation is None:
+            raise
+        tell(f"federation.yml is not usable ({error.what}); the ledger says what is deployed")
+    return Deployment(
+        federation=federation,
+        owner="",
+        by="lead",
+        state_dir=workspace.state_dir,
+        members={},
+        ssh_from="auto",
+        admins={},
+        leads=leads,
+        digest="",
+        realm=realm,
+        ledger=ledger,
+    )
+
+
+def forget_dead_sandbox(state_dir: Path, ledger: Ledger) -> bool:
+    """With `--sandbox`, when the sandbox of this ledger is gone: say so and forget, instead of starting another one."""
+    bound = ledger.realm()
+    if not context.options().sandbox or bound is None or bound[0] != "sandbox":
+        return False
+    sandbox = realms.found_sandbox()
+    if sandbox is not None and sandbox.realm_id == bound[1]:
+        return False
+    names = ledger.forget_all()
+    forget_stacks(state_dir)
+    if context.options().json:
+        context.emit({"event": "result", "deleted": 0, "left": 0, "forgotten": names})
+    else:
+        context.say(f"the sandbox in which {', '.join(names)} lived is gone, and they with it: nothing is left")
+    return True
+
+
+def down(
+    base: Deployment, kits_dir: Path, results: Path, names: list[str], abort_jobs: bool, discard_results: bool
+) -> Taken:
+    """Jobs, question, destruction, check, report."""
+    rows = deployed(base.ledger, names)
+    deployment = without_spec(base, rows, kits_dir)
+    with opened(deployment, list(deployment.members.values()), "down") as session:
+        work = Down(session.crew, rows, kits_dir, results)
+        whom = ", ".join(row.name for row in rows)
+        if not context.options().json:
+            for row in rows:
+                place = " ".join(word for word in (row.target, row.region, row.size) if word)
+                context.say(f"{row.name}: {place}, {row.phase}{f', {row.address}' if row.address else ''}")
+        work.jobs(abort_jobs, discard_results, tell)
+        context.confirm(f"Delete everything of {whom}?")
+        with screen([row.name for row in rows]) as live:
+            session.show(live)
+            taken = work.destroy()
+    conclude(base.ledger, taken, whom)
+    return taken
+
+
+def conclude(ledger: Ledger, taken: Taken, whom: str) -> None:
+    """The last lines of a `down`."""
+    deleted, expected = sum(taken.deleted.values()), sum(taken.expected.values())
+    if context.options().json:
+        context.emit(
+            {
+                "event": "result",
+                "deleted": deleted,
+                "expected": expected,
+                "left": len(taken.left),
+                "asked": sorted(taken.asked),
+                "results": [str(path) for path in taken.results],
+            }
+        )
+        return
+    asked = f" (asked {', '.join(sorted(set(taken.asked)))})" if taken.asked else ""
+    context.say(f"down: {deleted} of {expected} resources deleted, {len(taken.left)} left{asked}")
+    if not deployed(ledger, []):
+        context.say("nothing is deployed any more; kits, CA and ledger stay")
