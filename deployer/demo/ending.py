@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from deployer.cli import context
 from deployer.demo.place import FEDERATION, Hospital, Place
@@ -44,13 +44,14 @@ class Ending:
             FedspanError: something is left; its message says what.
         """
         from deployer.sandbox.client import Sandbox
+        from deployer.session_down import take_down
 
         sandbox = Sandbox.find()
         if sandbox is None or not self.place.is_there():
             return
         self._remember(sandbox.machines())
         Hospital(self.place, self.on_premises).stop()
-        self._down()
+        take_down([], abort_jobs=True, discard_results=True)
         sandbox.settle()
         left = [item for item in sandbox.inventory() if FEDERATION in item.tags.values()]
         if self._own_sandbox:
@@ -71,20 +72,13 @@ class Ending:
             for port in ports if isinstance(ports, list) else ():
                 self._ports.add((str(machine.get("public_ip")), int(port)))
 
-    def _down(self) -> None:
-        from deployer.session import take_down
-
-        taken = take_down([], abort_jobs=True)
-        if taken is not None:
-            deleted, expected = sum(taken.deleted.values()), sum(taken.expected.values())
-            context.say(f"  {deleted} of {expected} resources deleted")
-
 
 def _alive(pid: int) -> bool:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.kill(pid, 0)
-        return True
-    return False
+    """Whether a process runs; one that has ended and was not waited for yet does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (OSError, IndexError):
+        return False
 
 
 def _listens(address: str, port: int) -> bool:

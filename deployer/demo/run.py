@@ -6,6 +6,8 @@ everything is taken down again.
 
 from __future__ import annotations
 
+import shutil
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -72,12 +74,19 @@ class Demo:
             if not isinstance(error, KeyboardInterrupt):
                 context.say(f"\nphase {self.phase} failed; " + ("kept as it is" if self.keep else "taking all down"))
             if not self.keep:
-                self.ending.take_down()
+                self._take_down_after(error)
             raise
         if not self.keep:
             self._title(7, "down")
             self.ending.take_down()
         self._go_on()
+
+    def _take_down_after(self, error: BaseException) -> None:
+        """What failed first is what the user must read; that taking down failed too is said before it."""
+        try:
+            self.ending.take_down()
+        except FedspanError as another:
+            context.say(f"taking down failed too: {another}")
 
     def _title(self, number: int, name: str, remark: str = "") -> None:
         self.phase = name
@@ -213,21 +222,22 @@ class Demo:
     # -- the end ------------------------------------------------------------------------------------------------
     def _go_on(self) -> None:
         context.say(f"\ndone in {time.monotonic() - self.begun:.0f} s. Go on with:")
-        spec = _shown(self.place.spec)
+        fedspan, spec = _typed_fedspan(), _shown(self.place.spec)
         if self.keep:
             commands = {
-                f"fedspan --sandbox -f {spec} status": "who runs, who is registered",
-                f"fedspan --sandbox -f {spec} job submit {_shown(example_folder())}": "train again",
-                f"fedspan --sandbox -f {spec} down": "take it down",
+                f"{fedspan} --sandbox -f {spec} status": "who runs, who is registered",
+                f"{fedspan} --sandbox -f {spec} job submit {_shown(example_folder())}": "train again",
+                f"{fedspan} --sandbox -f {spec} down": "take it down",
             }
         else:
             commands = {
-                "fedspan demo --keep": "the same, and leave it up to look around",
-                "fedspan init": "write your own federation.yml",
-                "fedspan --sandbox plan": "see what it would make, without an account",
+                f"{fedspan} demo --keep": "the same, and leave it up to look around",
+                f"{fedspan} init": "write your own federation.yml",
+                f"{fedspan} --sandbox plan": "see what it would make, without an account",
             }
+        width = max(map(len, commands))
         for command, remark in commands.items():
-            context.say(f"  {command:<58} {remark}")
+            context.say(f"  {command:<{width}}   {remark}")
 
     def _spec(self) -> FederationSpec:
         from startup_kits.spec import load_spec
@@ -240,6 +250,13 @@ def _load_model(path: Path) -> Model:
 
     model: dict[str, Any] = load_file(path)
     return model
+
+
+def _typed_fedspan() -> str:
+    """The command as it can be typed here: `fedspan` where it is on the PATH, else where it lies."""
+    here = Path(sys.executable).with_name("fedspan")
+    found = shutil.which("fedspan")
+    return "fedspan" if found and Path(found).resolve() == here.resolve() else _shown(here)
 
 
 def _shown(path: Path) -> str:
