@@ -1,7 +1,8 @@
 """The sandbox's stand-in for the `pulumi` command.
 
-It speaks the protocol by which the Automation API drives Pulumi's engine, and calls providers by Pulumi's provider protocol, so
-that the code above it can't tell the difference: tests/sandbox/engine holds it against records of what the real engine did.
+It speaks the protocol by which the Automation API drives Pulumi's engine, and calls providers by Pulumi's provider
+protocol, so that the code above it can't tell the difference: tests/sandbox/engine holds it against records of what
+the real engine did.
 """
 
 from __future__ import annotations
@@ -37,10 +38,10 @@ def root(folder: Path | None = None) -> Path:
 
 
 def _script(python: str, packages: Path) -> str:
-    """The command's text. The interpreter stands in the shebang line where that is long enough, else a shell starts it."""
-    body = (
-        f"import sys\nsys.path[0] = {str(packages)!r}\nfrom deployer.sandbox.engine.cli import entry\nentry()\n"
-    )
+    """The command's text. The interpreter stands in the shebang line where that is long enough, else a shell starts
+    it.
+    """
+    body = f"import sys\nsys.path[0] = {str(packages)!r}\nfrom deployer.sandbox.engine.cli import entry\nentry()\n"
     line = f"#!{python}"
     if len(line.encode()) <= _LONGEST_SHEBANG and " " not in python:
         return f"{line}\n{body}"

@@ -150,8 +150,8 @@ class Backend:
                 )
         if lines:
             raise CommandFailed(
-                f"the stack is currently locked by {len(lines)} lock(s). Either wait for the other process(es) to end or "
-                "delete the lock file with `pulumi cancel`.\n" + "\n".join(lines)
+                f"the stack is currently locked by {len(lines)} lock(s). Either wait for the other process(es) "
+                "to end or delete the lock file with `pulumi cancel`.\n" + "\n".join(lines)
             )
 
     # -- history ---------------------------------------------------------------------------------------------------

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from . import paths, urns
+from .difference import Diff
 from .graph import Graph
-from .provider import Diff
 from .state import Resource
 from .values import UNKNOWN, Properties, changed_keys
 
@@ -55,8 +55,10 @@ def dependents(
     *,
     deleting: bool,
 ) -> list[Dependent]:
-    """What must be replaced when `root` is deleted first: the resources whose properties come from it and whose provider says
-    that they can't take new values in place. With `deleting`, `root` does not come back: then all that need it go."""
+    """What must be replaced when `root` is deleted first: the resources whose properties come from it and whose
+    provider says that they can't take new values in place. With `deleting`, `root` does not come back: then all that
+    need it go.
+    """
     gone = {root.urn}
     out = []
     for resource in graph.dependents(root):

@@ -18,9 +18,15 @@ from .problems import CommandFailed
 
 VERSION_FLAGS = {"version", "--version"}
 _DEPLOYMENTS = {
-    "up": "update", "update": "update", "preview": "update", "pre": "update", "refresh": "refresh", "destroy": "destroy",
-    "down": "destroy", "dn": "destroy",
-}  # fmt: skip
+    "up": "update",
+    "update": "update",
+    "preview": "update",
+    "pre": "update",
+    "refresh": "refresh",
+    "destroy": "destroy",
+    "down": "destroy",
+    "dn": "destroy",
+}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -36,7 +42,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def entry() -> NoReturn:
-    """The command's process: it ends when the command has, whatever gRPC threads still wait for a program that is gone."""
+    """The command's process: it ends when the command has, whatever gRPC threads still wait for a program that is
+    gone.
+    """
     code = main()
     with contextlib.suppress(BrokenPipeError):
         sys.stdout.flush()
@@ -83,13 +91,9 @@ def _fewer(argv: list[str]) -> frozenset[str]:
 
 def _help(verb: str) -> int:
     print("The sandbox's stand-in for the pulumi command. It does what the Automation API asks of it:")
-    print(
-        "  up, preview, refresh, destroy, cancel, import of a state, stack …, config …, plugin ls, whoami, about, version"
-    )
+    print("  up, preview, refresh, destroy, cancel, stack …, config …, plugin ls, whoami, about, version")
     if verb in _DEPLOYMENTS:
-        print(
-            f"\nUsage: pulumi {verb} --client HOST:PORT [--stack NAME] [--event-log TARGET] [--parallel N] [--target URN] …"
-        )
+        print(f"\nUsage: pulumi {verb} --client HOST:PORT [--stack NAME] [--event-log TARGET] [--target URN] …")
     return 0
 
 
@@ -97,8 +101,9 @@ def _deploy(verb: str, line: Line) -> int:
     from . import protos
 
     protos.prepare()
+    from .asked import Request
     from .generator import Options
-    from .operation import Request, run
+    from .operation import run
     from .session import Session
     from .targets import Urns
 
@@ -106,18 +111,34 @@ def _deploy(verb: str, line: Line) -> int:
     session.choose(line.get("stack"))
     replaces = [*line.all("replace"), *line.all("target-replace")]
     options = Options(
-        Urns([*line.all("target"), *line.all("target-replace")]), Urns(line.all("exclude")), Urns(replaces),
-        line.has("target-dependents"), line.has("exclude-dependents"),
-    )  # fmt: skip
+        Urns([*line.all("target"), *line.all("target-replace")]),
+        Urns(line.all("exclude")),
+        Urns(replaces),
+        line.has("target-dependents"),
+        line.has("exclude-dependents"),
+    )
     preview = verb in {"preview", "pre"} or line.has("preview-only")
     request = Request(
-        _DEPLOYMENTS[verb], preview=preview, client=line.get("client"), event_log=line.get("event-log"),
-        parallel=line.number("parallel"), refresh=line.has("refresh"), clear_pending_creates=line.has("clear-pending-creates"),
-        continue_on_error=line.has("continue-on-error"), expect_no_changes=line.has("expect-no-changes"),
-        exclude_protected=line.has("exclude-protected"), debug=line.has("debug"), suppress_outputs=line.has("suppress-outputs"),
-        message=line.get("message"), exec_kind=line.get("exec-kind"), plan=line.get("plan") if not preview else "",
-        save_plan=line.get("save-plan"), run_program=line.has("run-program"), options=options, flags=sorted(line.flags),
-    )  # fmt: skip
+        _DEPLOYMENTS[verb],
+        preview=preview,
+        client=line.get("client"),
+        event_log=line.get("event-log"),
+        parallel=line.number("parallel"),
+        refresh=line.has("refresh"),
+        clear_pending_creates=line.has("clear-pending-creates"),
+        continue_on_error=line.has("continue-on-error"),
+        expect_no_changes=line.has("expect-no-changes"),
+        exclude_protected=line.has("exclude-protected"),
+        debug=line.has("debug"),
+        suppress_outputs=line.has("suppress-outputs"),
+        message=line.get("message"),
+        exec_kind=line.get("exec-kind"),
+        plan=line.get("plan") if not preview else "",
+        save_plan=line.get("save-plan"),
+        run_program=line.has("run-program"),
+        options=options,
+        flags=sorted(line.flags),
+    )
     code = run(session, request)
     if code == 0 and verb in {"destroy", "down", "dn"} and line.has("remove") and not preview:
         from .stacks import remove

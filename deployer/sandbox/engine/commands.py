@@ -13,6 +13,7 @@ from . import config as configuration
 from . import stacks
 from .backend import whoami
 from .flags import Line
+from .passphrase import Secrets
 from .problems import CommandFailed
 from .session import Session
 from .state import VERSION
@@ -62,9 +63,9 @@ def config(line: Line) -> int:
     return 0
 
 
-def _locked(session: Session) -> configuration.Secrets:
+def _locked(session: Session) -> Secrets:
     """Nothing is decrypted when secrets are not shown: no passphrase is asked for."""
-    return configuration.Secrets("", None)
+    return Secrets("", None)
 
 
 def _change(session: Session, verb: str, line: Line, values: dict[str, object], *, path: bool) -> None:
@@ -169,6 +170,12 @@ def login(line: Line) -> int:
 
 
 COMMANDS: dict[str, Callable[[Line], int]] = {
-    "stack": stack, "config": config, "cancel": cancel, "whoami": who, "about": about, "plugin": plugin, "install": install,
+    "stack": stack,
+    "config": config,
+    "cancel": cancel,
+    "whoami": who,
+    "about": about,
+    "plugin": plugin,
+    "install": install,
     "login": login,
-}  # fmt: skip
+}

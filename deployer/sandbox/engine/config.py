@@ -116,8 +116,9 @@ def remove_value(config: dict[str, Any], key: str, project: str, *, path: bool) 
 
     head, *rest = parse(name)
     place: Any = config
+    part: Any
     for part in [f"{namespace}:{head}", *rest][:-1]:
-        place = place[part] if part in place or isinstance(place, list) else {}
+        place = place[part] if isinstance(place, list) or part in place else {}
     last: Any = [f"{namespace}:{head}", *rest][-1]
     if isinstance(place, list):
         del place[last]

@@ -1,4 +1,6 @@
-"""Default providers: made by the engine when a resource or a function names no provider, one for each package and version."""
+"""Default providers: made by the engine when a resource or a function names no provider, one for each package and
+version.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ from .values import Properties, Secret
 
 
 class DefaultProviders:
-    """`register` hands a registration to the deployment; `config` is the stack's configuration (key -> value, secret)."""
+    """`register` hands a registration to the deployment; `config` is the stack's configuration (key -> value,
+    secret).
+    """
 
     def __init__(self, register: Callable[[Registration], None], config: Mapping[str, tuple[str, bool]]) -> None:
         self._register, self._config = register, config

@@ -16,13 +16,15 @@ class Blocked(Exception):
 
 
 def deletions(generator: Generator, tell: Tell) -> list[Step]:
-    """The delete steps in the checkpoint's reverse order. Raises Blocked, and ProviderError of a provider that was asked."""
+    """The delete steps in the checkpoint's reverse order. Raises Blocked, and ProviderError of a provider that was
+    asked.
+    """
     steps: list[Step] = []
     options = generator.options
     for resource in reversed(generator.old_resources):
         if resource.delete:
             steps.append(Delete(resource, replacing=True))
-        elif resource.urn not in generator.kept and resource.urn not in generator.aliased:
+        elif resource.urn not in generator.kept and resource.urn not in generator.identities.aliased:
             steps.append(Forget(resource) if resource.pending_replacement else Delete(resource))
     if options.targets:
         allowed = _allowed(generator, tell)

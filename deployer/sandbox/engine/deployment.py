@@ -1,7 +1,8 @@
 """One deployment: an update, preview, refresh or destroy of a stack, from the first event to the last.
 
-One thread owns all decisions. It takes one happening at a time from a queue: a registration of the program, a diff that a provider
-has answered, an import that was read, a component's outputs, the program's end, the user's interrupt. Steps run on the executor's threads.
+One thread owns all decisions. It takes one happening at a time from a queue: a registration of the program, a diff
+that a provider has answered, an import that was read, a component's outputs, the program's end, the user's interrupt.
+Steps run on the executor's threads.
 """
 
 from __future__ import annotations
@@ -13,16 +14,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from . import urns
-from .deletions import Blocked, deletions, untouched
+from .difference import Diff
+from .endings import delete_unseen
 from .events import Stream
 from .executor import Executor
 from .generator import Generator, Prepared
 from .goal import Registration, Result
-from .graph import Graph, delete_layers
 from .journal import Journal
 from .plan import Plan
 from .problems import ProviderError, Refused
-from .provider import Diff
 from .refresh import refresh
 from .state import Resource, now
 from .steps import Create, Import, Same, Step, Update, World
@@ -38,7 +38,6 @@ class Kind:
     program: bool = True  # a program says what is wanted; else nothing is (destroy, refresh)
     refresh: bool = False  # first read what became of everything
     refresh_only: bool = False
-    delete_unseen: bool = True
 
 
 @dataclass
@@ -132,7 +131,9 @@ class Deployment:
                 assert happening is not None
                 happening()
         if not self.executor.stopped and not self._failed:
-            self._delete()
+            self._failed |= not delete_unseen(
+                self.generator, self.executor, self.journal, self.events, keep_program=self.kind.program
+            )
 
     def _over(self) -> bool:
         if self._failed or self.executor.stopped:
@@ -179,7 +180,7 @@ class Deployment:
     def _on_registration(self, registration: Registration) -> None:
         goal = registration.goal
         generator = self.generator
-        urn = urns.make(generator.stack, generator.project, goal.parent, goal.type, goal.name)
+        urn = generator.identities.urn(goal)
         if self._lost and self._needs_lost(registration, urn):
             return
 
@@ -310,42 +311,6 @@ class Deployment:
         if bad and step.old is not None:
             outputs = {**step.old.outputs, **outputs}
         self._on_outputs(urn, outputs)
-
-    # -- the end -----------------------------------------------------------------------------------------------------
-    def _delete(self) -> None:
-        """Deletes what the program no longer has, layer by layer: dependents first."""
-        generator = self.generator
-        generator.rebase(self.journal.base)
-
-        def tell(urn: str, message: str) -> None:
-            self.events.diagnostic("error", message, urn)
-
-        try:
-            steps = deletions(generator, tell)
-            for step in steps:
-                self.plan.check_step(step)
-        except Blocked:
-            generator.failed = True
-            return
-        except (ProviderError, Refused) as error:
-            self.events.diagnostic("error", str(error), getattr(error, "urn", ""))
-            self._abandon()
-            return
-        if not self.kind.program and generator.options.targets:
-            for step in untouched(generator, steps):
-                self.executor.all([step])
-        by_resource = {id(s.resource): s for s in steps}
-        graph = Graph(self.journal.base)
-        spared: set[int] = set()
-        for layer in delete_layers(graph, [s.resource for s in steps]):
-            if self.executor.stopped:
-                break
-            for failed in self.executor.errored:
-                spared |= graph.all_needs(failed.resource)
-            self.executor.all(by_resource[id(r)] for r in layer if id(r) not in spared)
-        for urn in self.plan.unseen():
-            self.events.diagnostic("error", f"expected resource operations for {urn} but none were seen", urn)
-            self._failed = True
 
 
 def _messages(error: Refused) -> list[str]:

@@ -9,19 +9,32 @@ from typing import TYPE_CHECKING, Any
 from . import urns
 
 if TYPE_CHECKING:
-    from .operation import Request
+    from .asked import Request
 
 _TITLES = {"update": "Updating", "preview": "Previewing update", "refresh": "Refreshing", "destroy": "Destroying"}
 _SIGNS = {
-    "create": "+ ", "update": "~ ", "delete": "- ", "same": "  ", "replace": "+-", "create-replacement": "++",
-    "delete-replaced": "--", "import": "= ", "read": "> ", "refresh": "~ ",
-}  # fmt: skip
+    "create": "+ ",
+    "update": "~ ",
+    "delete": "- ",
+    "same": "  ",
+    "replace": "+-",
+    "create-replacement": "++",
+    "delete-replaced": "--",
+    "import": "= ",
+    "read": "> ",
+    "refresh": "~ ",
+}
 _DOING = {
-    "create": ("creating", "created"), "update": ("updating", "updated"), "delete": ("deleting", "deleted"),
-    "replace": ("replacing", "replaced"), "create-replacement": ("creating replacement", "created replacement"),
-    "delete-replaced": ("deleting original", "deleted original"), "import": ("importing", "imported"),
-    "read": ("reading", "read"), "refresh": ("refreshing", "refreshed"),
-}  # fmt: skip
+    "create": ("creating", "created"),
+    "update": ("updating", "updated"),
+    "delete": ("deleting", "deleted"),
+    "replace": ("replacing", "replaced"),
+    "create-replacement": ("creating replacement", "created replacement"),
+    "delete-replaced": ("deleting original", "deleted original"),
+    "import": ("importing", "imported"),
+    "read": ("reading", "read"),
+    "refresh": ("refreshing", "refreshed"),
+}
 
 
 class Display:
@@ -122,8 +135,8 @@ class Display:
 
     def plan_saved(self, path: str) -> None:
         sys.stderr.write(
-            f"Update plan written to '{path}'\nRun `pulumi up --plan='{path}'` to constrain the update to the operations "
-            "planned by this preview\n"
+            f"Update plan written to '{path}'\nRun `pulumi up --plan='{path}'` to constrain the update to the "
+            "operations planned by this preview\n"
         )
 
 

@@ -1,7 +1,10 @@
-"""Where the events go: the Automation API's event server (`--event-log tcp://HOST:PORT`), or a file with a line for each."""
+"""Where the events go: the Automation API's event server (`--event-log tcp://HOST:PORT`), or a file with a line for
+each.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import queue
 import threading
@@ -19,7 +22,7 @@ _CLOSE_SECONDS = 5.0  # how long the last events may take to be read by the othe
 
 class FileLog:
     def __init__(self, path: str) -> None:
-        self._file: TextIO = Path(path).open("a", encoding="utf-8")
+        self._file: TextIO = Path(path).open("a", encoding="utf-8")  # noqa: SIM115 - open as long as the command
 
     def __call__(self, event: dict[str, Any]) -> None:
         self._file.write(json.dumps(event) + "\n")
@@ -47,10 +50,8 @@ class ServerLog:
             yield events_pb2.EventRequest(event=json.dumps(event))
 
     def _run(self, stub: events_pb2_grpc.EventsStub) -> None:
-        try:
+        with contextlib.suppress(grpc.RpcError):  # nobody listens any more: the deployment goes on unwatched
             stub.StreamEvents(self._requests())
-        except grpc.RpcError:
-            pass  # nobody listens any more: the deployment goes on without being watched
 
     def close(self) -> None:
         self._queue.put(None)

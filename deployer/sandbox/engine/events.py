@@ -1,7 +1,8 @@
 """The engine's events: what the Automation API gives to `on_event`, in its JSON form.
 
-Secrets are blinded, a delete has no `new`, a create no `old`, and the engine's own default providers are in the stream but not in
-the counts. Listeners (the event log, the display) get each event in order, from whatever thread it comes.
+Secrets are blinded, a delete has no `new`, a create no `old`, and the engine's own default providers are in the
+stream but not in the counts. Listeners (the event log, the display) get each event in order, from whatever thread it
+comes.
 """
 
 from __future__ import annotations
@@ -68,9 +69,11 @@ class Stream:
         self, severity: str, message: str, urn: str = "", *, ephemeral: bool = False, stream: int = 0
     ) -> None:
         body: dict[str, Any] = {
-            "prefix": f"{severity}: ", "message": message.rstrip("\n") + "\n" if not message.endswith("\n") else message,
-            "color": "never", "severity": severity,
-        }  # fmt: skip
+            "prefix": f"{severity}: ",
+            "message": message.rstrip("\n") + "\n" if not message.endswith("\n") else message,
+            "color": "never",
+            "severity": severity,
+        }
         if urn:
             body["urn"] = urn
         if ephemeral:
@@ -129,12 +132,20 @@ def _state(resource: Resource | None) -> dict[str, Any] | None:
     if resource is None:
         return None
     out: dict[str, Any] = {
-        "type": resource.type, "urn": resource.urn, "id": resource.id, "parent": resource.parent,
-        "inputs": to_event(resource.inputs), "outputs": to_event(resource.outputs), "provider": resource.provider,
-    }  # fmt: skip
+        "type": resource.type,
+        "urn": resource.urn,
+        "id": resource.id,
+        "parent": resource.parent,
+        "inputs": to_event(resource.inputs),
+        "outputs": to_event(resource.outputs),
+        "provider": resource.provider,
+    }
     flags = {
-        "custom": resource.custom, "delete": resource.delete, "protect": resource.protect,
-        "retainOnDelete": resource.retain_on_delete, "initErrors": resource.init_errors,
-    }  # fmt: skip
+        "custom": resource.custom,
+        "delete": resource.delete,
+        "protect": resource.protect,
+        "retainOnDelete": resource.retain_on_delete,
+        "initErrors": resource.init_errors,
+    }
     out.update({k: v for k, v in flags.items() if v})
     return out

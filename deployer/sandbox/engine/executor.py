@@ -1,4 +1,6 @@
-"""Runs steps: chains of them side by side, as many at once as allowed, each with its events and its entry in the journal."""
+"""Runs steps: chains of them side by side, as many at once as allowed, each with its events and its entry in the
+journal.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +12,16 @@ from .events import Stream
 from .hooks import Hooks
 from .journal import Journal
 from .problems import InitFailed, ProviderError
-from .provider import leak_guard
 from .steps import Create, Delete, Forget, Import, Refresh, Same, Step, Update, World
+from .values import leak_guard
 
 Chain = list[Step]
 
 
 class Executor:
-    """`stop` lets what runs come to its end and starts nothing new; so does a failure, unless the user wants to go on."""
+    """`stop` lets what runs come to its end and starts nothing new; so does a failure, unless the user wants to go
+    on.
+    """
 
     def __init__(
         self, world: World, events: Stream, journal: Journal, hooks: Hooks, parallel: int, *, go_on: bool = False
@@ -39,7 +43,9 @@ class Executor:
         return self._stopped.is_set()
 
     def submit(self, chain: Chain, done: Callable[[bool], None] | None = None) -> Future[None]:
-        """Starts a chain. `done(True)` comes when every step of it succeeded, `done(False)` when one failed or never ran."""
+        """Starts a chain. `done(True)` comes when every step of it succeeded, `done(False)` when one failed or never
+        ran.
+        """
         future = self._pool.submit(self._chain, chain, done)
         with self._lock:
             self._running.add(future)

@@ -1,4 +1,6 @@
-"""Reads a command line as the `pulumi` command does: flags anywhere, `--flag value` or `--flag=value`, `--` ends them."""
+"""Reads a command line as the `pulumi` command does: flags anywhere, `--flag value` or `--flag=value`, `--` ends
+them.
+"""
 
 from __future__ import annotations
 
@@ -46,10 +48,25 @@ _VALUES = frozenset(
     ]
 )
 _SHORT = {
-    "s": "stack", "C": "cwd", "v": "verbose", "y": "yes", "f": "skip-preview", "p": "parallel", "m": "message", "t": "target",
-    "r": "refresh", "d": "debug", "j": "json", "a": "all", "h": "help", "i": "show-ids", "u": "show-urns", "c": "config",
-    "Q": "suppress-outputs", "e": "emoji",
-}  # fmt: skip
+    "s": "stack",
+    "C": "cwd",
+    "v": "verbose",
+    "y": "yes",
+    "f": "skip-preview",
+    "p": "parallel",
+    "m": "message",
+    "t": "target",
+    "r": "refresh",
+    "d": "debug",
+    "j": "json",
+    "a": "all",
+    "h": "help",
+    "i": "show-ids",
+    "u": "show-urns",
+    "c": "config",
+    "Q": "suppress-outputs",
+    "e": "emoji",
+}
 
 
 @dataclass

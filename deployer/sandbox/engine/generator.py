@@ -1,8 +1,8 @@
 """From what a program asks for to the steps that bring it about: the decisions of a deployment.
 
-A registration is first `prepare`d (identity, inputs checked by the provider); where an old state must be compared, the provider's
-diff is asked for outside (it may take time), and `decide` makes the steps from the answer. All of it runs on the deployment's own
-thread, so that nothing here needs a lock.
+A registration is first `prepare`d (identity, inputs checked by the provider); where an old state must be compared,
+the provider's diff is asked for outside (it may take time), and `decide` makes the steps from the answer. All of it
+runs on the deployment's own thread, so that nothing here needs a lock.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ from dataclasses import dataclass, field
 
 from . import changes, paths, urns
 from .changes import Dependent
+from .difference import Diff
 from .goal import Goal, Registration
 from .graph import Graph
+from .identity import Identities
 from .plan import Plan
 from .problems import Refused
-from .provider import Diff, Failures
+from .provider import Failures
 from .state import Resource
 from .steps import Create, Delete, Import, Read, Replace, Same, Step, Update, World
 from .targets import Urns
@@ -49,38 +51,27 @@ class Generator:
     def __init__(
         self, stack: str, project: str, olds: list[Resource], world: World, options: Options, plan: Plan
     ) -> None:
-        self.stack, self.project = stack, project
         self.world, self.options, self.plan = world, options, plan
         self.failed = False  # an error was told that does not stop a preview
-        self.seen: set[str] = set()
         self.kept: set[str] = set()  # URNs that this deployment keeps: same, updated, replaced, read
         self.deleted: dict[str, list[str]] = {}  # deleted already, to be made again: URN -> the keys that forced it
-        self.made: dict[str, Resource] = {}  # new states by URN, for what children inherit
-        self.aliased: dict[str, str] = {}  # former URN -> URN
-        self.aliases: dict[str, list[str]] = {}  # URN -> former URNs
+        self.identities = Identities(stack, project)
         self.skipped: set[str] = set()
         self.rebase(olds)
 
     def rebase(self, olds: list[Resource]) -> None:
         self.old_resources = olds
-        self.olds = {r.urn: r for r in olds if not r.delete}
+        self.identities.olds = {r.urn: r for r in olds if not r.delete}
         self.graph = Graph(olds)
 
     # -- registrations -----------------------------------------------------------------------------------------------
     def prepare(self, registration: Registration, answer: Answer) -> list[Step] | Prepared:
         """The steps at once, or what needs a diff first. Raises Refused and ProviderError."""
         goal = registration.goal
-        urn = urns.make(self.stack, self.project, goal.parent, goal.type, goal.name)
-        if urn in self.seen:
-            raise Refused(f"Duplicate resource URN '{urn}'; try giving it a unique name", urn)
-        self.seen.add(urn)
-        old = self._find_old(goal, urn)
-        new = self._new_state(goal, urn)
-        self.made[urn] = new
+        old, new = self.identities.take(goal)
+        urn = new.urn
         if goal.read_id:
             return [self._read(old, new, goal, answer)]
-        if not goal.custom:
-            new.provider = ""
         recreating = urn in self.deleted
         inputs = dict(goal.properties)
         if old is not None and not recreating:
@@ -141,45 +132,6 @@ class Generator:
         return [Same(old, new, answer=answer)]
 
     # -- parts -------------------------------------------------------------------------------------------------------
-    def _find_old(self, goal: Goal, urn: str) -> Resource | None:
-        former = [a.resolve(self.stack, self.project, goal.parent, goal.type, goal.name) for a in goal.aliases]
-        for parent in self.aliases.get(goal.parent, ()):
-            names = [goal.name, *(urns.name_of(f) for f in former)]
-            former += [urns.inherited(n, urns.name_of(goal.parent), parent, goal.type) for n in names]
-        former = [f for f in urns.unique(former) if f != urn]
-        if former:
-            self.aliases[urn] = former
-        for candidate in (urn, *former):
-            old = self.olds.get(candidate)
-            if old is None:
-                continue
-            if candidate != urn:
-                if candidate in self.seen:
-                    continue  # it is itself, under its old name
-                taken = self.aliased.get(candidate)
-                if taken is not None and taken != urn:
-                    raise Refused(f"More than one resource has the alias '{candidate}': '{taken}' and '{urn}'", urn)
-                self.aliased[candidate] = urn
-            return old
-        return None
-
-    def _new_state(self, goal: Goal, urn: str) -> Resource:
-        parent = self.made.get(goal.parent)
-        protect, retain = goal.protect, goal.retain_on_delete
-        if protect is None:
-            protect = parent.protect if parent else False
-        if retain is None:
-            retain = parent.retain_on_delete if parent else False
-        return Resource(
-            urn=urn, type=goal.type, custom=goal.custom, parent=goal.parent, provider=goal.provider,
-            protect=protect, retain_on_delete=retain, dependencies=list(goal.dependencies),
-            property_dependencies=dict(goal.property_dependencies), deleted_with=goal.deleted_with,
-            additional_secret_outputs=list(goal.additional_secret_outputs), custom_timeouts=dict(goal.custom_timeouts),
-            ignore_changes=list(goal.ignore_changes), replace_on_changes=list(goal.replace_on_changes),
-            hide_diff=list(goal.hide_diff), replace_with=list(goal.replace_with), source_position=goal.source_position,
-            hooks=dict(goal.hooks),
-        )  # fmt: skip
-
     @staticmethod
     def _is_import(goal: Goal, old: Resource | None) -> bool:
         if not (goal.custom and goal.import_id):
@@ -254,7 +206,7 @@ class Generator:
         if old.provider == new.provider or not new.custom or not old.provider:
             return False
         (old_urn, old_id), (new_urn, new_id) = urns.split_reference(old.provider), urns.split_reference(new.provider)
-        if self.aliased.get(old_urn, old_urn) == new_urn and old_id == new_id:
+        if self.identities.aliased.get(old_urn, old_urn) == new_urn and old_id == new_id:
             return False
         # From one default provider to another (a new version of the SDK) nothing need be replaced.
         return not (urns.is_default_provider(old_urn) and urns.is_default_provider(new_urn))
@@ -262,11 +214,7 @@ class Generator:
     def _replace(self, prepared: Prepared, diff: Diff) -> list[Step]:
         old, new, goal, answer = prepared.old, prepared.new, prepared.registration.goal, prepared.answer
         if old.protect:
-            message = (
-                f'unable to replace resource "{new.urn}"\nas it is currently marked for protection. To unprotect the resource, '
-                "remove the `protect` flag from the resource in your Pulumi program and run `pulumi up`"
-            )
-            raise Refused(message, new.urn)
+            raise Refused(_protected(new.urn), new.urn)
         if goal.import_id:
             raise Refused(
                 "previously-imported resources that still specify an ID may not be replaced; "
@@ -292,9 +240,11 @@ class Generator:
             self.deleted[resource.urn] = dependent.keys
             steps.append(self._condemn(resource))
         return [
-            *steps, self._condemn(old), Replace(old, new, shown),
+            *steps,
+            self._condemn(old),
+            Replace(old, new, shown),
             Create(old, new, shown, answer, replacing=True),
-        ]  # fmt: skip
+        ]
 
     def _condemn(self, resource: Resource) -> Delete:
         self.world.deletes.add(resource.urn)

@@ -10,8 +10,8 @@ from .state import Resource
 class Graph:
     """Edges from each resource to those that it needs, over resources that lie in order (dependencies first).
 
-    One URN may stand for two resources, a new one and an old one that still waits for its deletion; a reference to the URN
-    means the nearest one before the resource that refers to it.
+    One URN may stand for two resources, a new one and an old one that still waits for its deletion; a reference to
+    the URN means the nearest one before the resource that refers to it.
     """
 
     def __init__(self, resources: Sequence[Resource]) -> None:

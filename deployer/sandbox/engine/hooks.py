@@ -10,6 +10,7 @@ from pulumi.runtime.proto import callback_pb2, resource_pb2
 from . import urns, wire
 from .callbacks import Callbacks
 from .problems import ProviderError
+from .provider import details_of
 from .steps import Create, Delete, Step, Update
 
 
@@ -46,18 +47,21 @@ class Hooks:
             try:
                 error = self._ask(hook, step)
             except grpc.RpcError as problem:
-                error = str(getattr(problem, "details", lambda: problem)())
+                error = details_of(problem)
             if error and moment == "before" and not hook.ignore_errors:
                 raise ProviderError(f'{moment} hook "{name}" failed: {error}')
 
     def _ask(self, hook: Hook, step: Step) -> str:
         old, new = step.old, step.new
         request = resource_pb2.ResourceHookRequest(
-            urn=step.urn, id=step.resource.id, name=urns.name_of(step.urn), type=step.resource.type,
+            urn=step.urn,
+            id=step.resource.id,
+            name=urns.name_of(step.urn),
+            type=step.resource.type,
             new_inputs=wire.encode(new.inputs, secrets=True) if new else None,
             new_outputs=wire.encode(new.outputs, secrets=True) if new else None,
             old_inputs=wire.encode(old.inputs, secrets=True) if old else None,
             old_outputs=wire.encode(old.outputs, secrets=True) if old else None,
-        )  # fmt: skip
+        )
         answer = self._callbacks.invoke(hook.callback, request, resource_pb2.ResourceHookResponse)
         return str(answer.error)

@@ -15,7 +15,9 @@ ABORTED = 8  # the exit code of a command that was interrupted twice
 
 
 class Interrupts:
-    """While it is entered, SIGINT and SIGTERM go to `once`, and the second of them to `twice`, after which the process exits."""
+    """While it is entered, SIGINT and SIGTERM go to `once`, and the second of them to `twice`, after which the
+    process exits.
+    """
 
     def __init__(self, events: Stream, once: Callable[[], None], twice: Callable[[], None]) -> None:
         self._events, self._once, self._twice = events, once, twice

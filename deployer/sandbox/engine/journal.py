@@ -1,9 +1,10 @@
-"""The stack's state while a deployment runs: what is done, what is pending, and the checkpoint written after every change.
+"""The stack's state while a deployment runs: what is done, what is pending, and the checkpoint written after every
+change.
 
-The snapshot at any moment is the new resources in the order in which they were finished, then those of the base that were
-neither replaced by a new state nor deleted. Before a provider is asked to change something, the operation is written as
-pending; whatever kills the engine then leaves a trace of it. Pending creates of an earlier crash are carried along: only the user
-can tell what became of them.
+The snapshot at any moment is the new resources in the order in which they were finished, then those of the base that
+were neither replaced by a new state nor deleted. Before a provider is asked to change something, the operation is
+written as pending; whatever kills the engine then leaves a trace of it. Pending creates of an earlier crash are
+carried along: only the user can tell what became of them.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import fields
 
+from .identity import renamed
 from .problems import InitFailed
 from .state import Pending, Resource, Snapshot
 from .steps import Delete, Forget, Import, Refresh, Replace, Same, Step
@@ -30,11 +32,12 @@ class Journal:
         self._done: set[int] = set()
         self._dropped: set[int] = set()
         self._running: dict[int, Pending] = {}
+        self.names: dict[str, str] = {}  # resources that have got new names: former URN -> URN
         self._kept = [] if clear_creates else [p for p in base.pending if p.type == "creating"]
 
     def snapshot(self) -> Snapshot:
         new = [r for r in self._new if id(r) not in self._dropped]
-        rest = [r for r in self._base if id(r) not in self._done]
+        rest = [renamed(r, self.names) for r in self._base if id(r) not in self._done]
         return Snapshot(new + rest, [*self._running.values(), *self._kept])
 
     @property
@@ -57,7 +60,7 @@ class Journal:
                 self._save()
 
     def end(self, step: Step, error: BaseException | None) -> None:
-        """Records the outcome. A step that failed leaves the state as it was, but for a resource that exists unready."""
+        """Records the outcome. A step that failed leaves the state as it was, but for one that exists unready."""
         with self._lock:
             self._running.pop(id(step), None)
             if error is None or isinstance(error, InitFailed):
@@ -87,12 +90,6 @@ class Journal:
     def _drop(self, resource: Resource) -> None:
         self._done.add(id(resource))
         self._dropped.add(id(resource))
-
-    def supersede(self, step: Step) -> None:
-        """The state of an import, followed by the update that the program asked for on top of it: one entry, not two."""
-        if step.old is not None:
-            with self._lock:
-                self._dropped.add(id(step.old))
 
     def rebase(self, resources: list[Resource]) -> None:
         """A refreshed base takes the place of the old one."""

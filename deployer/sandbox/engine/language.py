@@ -1,4 +1,6 @@
-"""The program's side: the language runtime that the Automation API serves (`--client=HOST:PORT`), and the engine's own server."""
+"""The program's side: the language runtime that the Automation API serves (`--client=HOST:PORT`), and the engine's
+own server.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +18,15 @@ from .monitor import Monitor
 from .provider import CHANNEL
 
 _SEVERITIES = {
-    engine_pb2.DEBUG: "debug", engine_pb2.INFO: "info", engine_pb2.WARNING: "warning", engine_pb2.ERROR: "error",
-}  # fmt: skip
+    engine_pb2.DEBUG: "debug",
+    engine_pb2.INFO: "info",
+    engine_pb2.WARNING: "warning",
+    engine_pb2.ERROR: "error",
+}
 _THREADS = 1024  # a registration holds one until its step is done; they are made when needed only
 
 
-class EngineService(engine_pb2_grpc.EngineServicer):  # type: ignore[misc]  # the generated class is untyped
+class EngineService(engine_pb2_grpc.EngineServicer):
     """Takes the log lines of programs and providers."""
 
     def __init__(self, events: Stream, *, debug: bool) -> None:

@@ -8,16 +8,16 @@ from typing import Any, NoReturn
 
 import grpc
 from google.protobuf import empty_pb2
+from google.protobuf.struct_pb2 import Struct
 from pulumi.runtime.proto import provider_pb2, resource_pb2, resource_pb2_grpc
 
 from . import urns, wire
-from .callbacks import Callbacks
 from .defaults import DefaultProviders
 from .functions import Builtins
 from .goal import Goal, Registration, Result
 from .hooks import Hook, Hooks
 from .problems import ProviderError
-from .provider import INTERNAL
+from .provider import INTERNAL, details_of
 from .registry import Registry
 from .request import goal_of, read_goal_of
 from .transforms import Transforms
@@ -35,8 +35,8 @@ FEATURES = {
 }
 
 
-class Monitor(resource_pb2_grpc.ResourceMonitorServicer):  # type: ignore[misc]  # the generated class is untyped
-    """`register` hands a registration to the deployment, `outputs` a component's outputs, `signal` the program's end."""
+class Monitor(resource_pb2_grpc.ResourceMonitorServicer):
+    """`register` hands a registration to the deployment, `outputs` a component's outputs, `signal` the end."""
 
     def __init__(
         self,
@@ -91,17 +91,21 @@ class Monitor(resource_pb2_grpc.ResourceMonitorServicer):  # type: ignore[misc] 
         try:
             self._transforms.apply(request)
         except grpc.RpcError as error:
-            _abort(context, getattr(error, "details", lambda: str(error))() or str(error))
+            _abort(context, details_of(error))
         goal = goal_of(request)
         self._choose_provider(goal, request, context)
         result = self._answer(goal, context)
         state = result.state
         outputs = state.outputs if goal.custom else {}
         answer = resource_pb2.RegisterResourceResponse(
-            urn=state.urn, id="" if state.id == urns.UNKNOWN_ID else state.id, stable=result.all_stable, stables=result.stables,
+            urn=state.urn,
+            id="" if state.id == urns.UNKNOWN_ID else state.id,
+            stable=result.all_stable,
+            stables=result.stables,
             object=wire.encode(outputs, secrets=request.acceptSecrets, resources=request.acceptResources),
-            result=resource_pb2.FAIL if result.failed else resource_pb2.SUCCESS, unknown=result.unknown,
-        )  # fmt: skip
+            result=resource_pb2.FAIL if result.failed else resource_pb2.SUCCESS,
+            unknown=result.unknown,
+        )
         if urns.is_provider_type(goal.type):
             answer.id = state.id  # a provider's reference needs the id, even while it is not known
         for key, dependencies in goal.property_dependencies.items():
@@ -125,7 +129,7 @@ class Monitor(resource_pb2_grpc.ResourceMonitorServicer):  # type: ignore[misc] 
             args = wire.decode(request.args)
             if request.tok.startswith("pulumi:pulumi:"):
                 found = self._builtins.invoke(request.tok, args)
-                return resource_pb2.ResourceInvokeResponse(**{"return": wire.encode(found, secrets=True)})
+                return _returned(wire.encode(found, secrets=True))
             ref = request.provider or self._defaults.get(
                 urns.package_of(request.tok), request.version, request.pluginDownloadURL
             )
@@ -135,14 +139,16 @@ class Monitor(resource_pb2_grpc.ResourceMonitorServicer):  # type: ignore[misc] 
             returned, failures = provider.invoke(request.tok, args, preview=self._info.dryRun)
         except ProviderError as error:
             _abort(context, f"invocation of {request.tok} returned an error: {error}")
-        out = resource_pb2.ResourceInvokeResponse(**{"return": returned})
+        out = _returned(returned)
         for failure in failures:
             out.failures.append(provider_pb2.CheckFailure(property=failure.property, reason=failure.reason))
         return out
 
     # -- help ------------------------------------------------------------------------------------------------------
     def _choose_provider(self, goal: Goal, request: Any, context: Any) -> None:
-        """Which provider serves the resource: the one named, else the package's default; a provider's version is an input."""
+        """Which provider serves the resource: the one named, else the package's default; a provider's version is an
+        input.
+        """
         if urns.is_provider_type(goal.type):
             if request.version:
                 goal.properties["version"] = request.version
@@ -175,9 +181,12 @@ class Monitor(resource_pb2_grpc.ResourceMonitorServicer):  # type: ignore[misc] 
         return result
 
 
+def _returned(values: Struct) -> resource_pb2.ResourceInvokeResponse:
+    out = resource_pb2.ResourceInvokeResponse()
+    getattr(out, "return").CopyFrom(values)  # the field has a keyword's name
+    return out
+
+
 def _abort(context: Any, message: str) -> NoReturn:
     context.abort(grpc.StatusCode.UNKNOWN, message)
     raise AssertionError  # abort has raised
-
-
-__all__ = ["FEATURES", "Callbacks", "Monitor"]

@@ -1,4 +1,6 @@
-"""A whole command that runs a deployment: the stack's lock, its state, the servers, the program, the events, the history."""
+"""A whole command that runs a deployment: the stack's lock, its state, the servers, the program, the events, the
+history.
+"""
 
 from __future__ import annotations
 
@@ -8,21 +10,21 @@ import platform
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from pulumi.runtime.proto import language_pb2, resource_pb2
 
+from .asked import Request, pending_text
 from .callbacks import Callbacks
 from .config import decrypted
 from .defaults import DefaultProviders
-from .deployment import Deployment, Kind, Outcome
+from .deployment import Deployment, Outcome
 from .display import Display
 from .eventlog import open_log
 from .events import Stream
 from .executor import Executor
 from .functions import Builtins
-from .generator import Generator, Options
+from .generator import Generator
 from .hooks import Hooks
 from .interrupt import Interrupts
 from .journal import Journal
@@ -30,46 +32,14 @@ from .language import EngineService, Program, Server
 from .monitor import Monitor
 from .plan import Constraint, Plan, Recorded
 from .problems import CommandFailed, ProviderError
-from .provider import attached
-from .registry import Registry
+from .registry import Registry, attached
 from .session import Session
-from .state import VERSION, Pending, Resource, Snapshot
+from .state import VERSION, Resource, Snapshot
 from .steps import World
 from .transforms import Transforms
 from .values import Properties
 
 _PROGRAM_SECONDS = 3.0  # how long the program may take to end after the deployment has
-
-
-@dataclass
-class Request:
-    """What the command line asks for."""
-
-    verb: str  # update, preview, refresh, destroy
-    preview: bool = False
-    client: str = ""
-    event_log: str = ""
-    parallel: int = 0
-    refresh: bool = False
-    clear_pending_creates: bool = False
-    continue_on_error: bool = False
-    expect_no_changes: bool = False
-    exclude_protected: bool = False
-    debug: bool = False
-    suppress_outputs: bool = False
-    message: str = ""
-    exec_kind: str = ""
-    plan: str = ""
-    save_plan: str = ""
-    run_program: bool = False
-    options: Options = field(default_factory=Options)
-    flags: list[str] = field(default_factory=list)  # the flags given, for the history
-
-    @property
-    def kind(self) -> Kind:
-        program = self.verb == "update" or self.run_program
-        only = self.verb == "refresh"
-        return Kind(program and not only, self.refresh or only, only)
 
 
 @contextlib.contextmanager
@@ -126,6 +96,7 @@ class _Run:
         self.plan = self._plan()
         stack, project = session.stack, session.project.name
         generator = Generator(stack, project, base.resources, world, request.options, self.plan)
+        self.journal.names = generator.identities.aliased
         self.deployment = Deployment(
             request.kind, generator, executor, self.journal, self.events, world, self.plan, start_program=self._start
         )
@@ -136,9 +107,16 @@ class _Run:
             deployment = self.deployment
             transforms = Transforms(self.callbacks)
             self.monitor = Monitor(
-                self._info(), self.registry, defaults, transforms, hooks, functions,
-                deployment.register, deployment.outputs, deployment.signal,
-            )  # fmt: skip
+                self._info(),
+                self.registry,
+                defaults,
+                transforms,
+                hooks,
+                functions,
+                deployment.register,
+                deployment.outputs,
+                deployment.signal,
+            )
         self.server.serve(EngineService(self.events, debug=request.debug), self.monitor)
 
     # -- the run -----------------------------------------------------------------------------------------------------
@@ -179,10 +157,18 @@ class _Run:
         self.program = Program(request.client)
         config = {k: v for k, (v, _) in self.config.items()}
         ask = language_pb2.RunRequest(
-            project=session.project.name, stack=session.stack, pwd=str(session.project.folder), program=".",
-            args=[self.server.address], config=config, configSecretKeys=[k for k, (_, s) in self.config.items() if s],
-            dryRun=request.preview, parallel=self.parallel, monitor_address=self.server.address, organization="organization",
-        )  # fmt: skip
+            project=session.project.name,
+            stack=session.stack,
+            pwd=str(session.project.folder),
+            program=".",
+            args=[self.server.address],
+            config=config,
+            configSecretKeys=[k for k, (_, s) in self.config.items() if s],
+            dryRun=request.preview,
+            parallel=self.parallel,
+            monitor_address=self.server.address,
+            organization="organization",
+        )
 
         def ended(error: str, bail: bool) -> None:
             self.deployment.program_ended(error, bail)
@@ -193,10 +179,14 @@ class _Run:
     def _info(self) -> resource_pb2.DeploymentInfo:
         session = self.session
         return resource_pb2.DeploymentInfo(
-            project=session.project.name, stack=session.stack, organization="organization", dryRun=self.request.preview,
-            config={k: v for k, (v, _) in self.config.items()}, configSecretKeys=[k for k, (_, s) in self.config.items() if s],
+            project=session.project.name,
+            stack=session.stack,
+            organization="organization",
+            dryRun=self.request.preview,
+            config={k: v for k, (v, _) in self.config.items()},
+            configSecretKeys=[k for k, (_, s) in self.config.items() if s],
             parallel=self.parallel,
-        )  # fmt: skip
+        )
 
     def _plan(self) -> Plan:
         request = self.request
@@ -210,7 +200,7 @@ class _Run:
 
     @staticmethod
     def _find(generator: Generator, urn: str) -> Resource | None:
-        return generator.made.get(urn) or generator.olds.get(urn)
+        return generator.identities.made.get(urn) or generator.identities.olds.get(urn)
 
     def _other_outputs(self, name: str) -> Properties:
         raise ProviderError(f"stack references are not supported by the sandbox's engine: {name}")
@@ -218,7 +208,7 @@ class _Run:
     def _warn_of_pending(self) -> None:
         pending = self.base.pending
         if pending and not self.request.preview and not self.request.kind.refresh:
-            self.events.diagnostic("warning", _pending_text(pending))
+            self.events.diagnostic("warning", pending_text(pending))
 
     # -- endings -----------------------------------------------------------------------------------------------------
     def _interrupted(self) -> None:
@@ -249,26 +239,23 @@ class _Run:
             return
         request = self.request
         environment = {
-            "exec.kind": request.exec_kind, "pulumi.arch": platform.machine(), "pulumi.os": platform.system().lower(),
-            "pulumi.version": VERSION, "runtime.name": "client", "updatePlan": str(bool(request.plan)).lower(),
+            "exec.kind": request.exec_kind,
+            "pulumi.arch": platform.machine(),
+            "pulumi.os": platform.system().lower(),
+            "pulumi.version": VERSION,
+            "runtime.name": "client",
+            "updatePlan": str(bool(request.plan)).lower(),
             **{f"pulumi.flag.{flag}": "set" for flag in request.flags},
-        }  # fmt: skip
+        }
         entry = {
-            "kind": request.verb, "startTime": int(self.started), "message": request.message, "environment": environment,
-            "config": self.session.settings.config, "result": result, "endTime": int(time.time()), "version": 0,
+            "kind": request.verb,
+            "startTime": int(self.started),
+            "message": request.message,
+            "environment": environment,
+            "config": self.session.settings.config,
+            "result": result,
+            "endTime": int(time.time()),
+            "version": 0,
             "resourceChanges": dict(sorted(self.events.changes.items())),
-        }  # fmt: skip
+        }
         self.session.backend.add_history(self.session.stack, entry)
-
-
-def _pending_text(pending: list[Pending]) -> str:
-    listed = "".join(f"  * {p.resource.urn}, interrupted while {p.type}\n" for p in pending)
-    return (
-        f"Attempting to deploy or update resources with {len(pending)} pending operations from previous deployment.\n{listed}"
-        "These resources are in an unknown state because the Pulumi CLI was interrupted while waiting for changes to these "
-        "resources to complete. You should confirm whether or not the operations listed completed successfully by checking the "
-        "state of the appropriate provider. For example, if you are using AWS, you can confirm using the AWS Console.\n\n"
-        "Once you have confirmed the status of the interrupted operations, you can repair your stack using `pulumi refresh` which "
-        "will refresh the state from the provider you are using and clear the pending operations if there are any.\n\n"
-        "Note that `pulumi refresh` will need to be run interactively to clear pending CREATE operations.\n"
-    )

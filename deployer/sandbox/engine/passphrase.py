@@ -1,8 +1,8 @@
 """Secrets by passphrase, in Pulumi's own format, so that a stack may move between this engine and the real one.
 
-A stack's salt is `v1:BASE64(8 bytes):v1:NONCE:CIPHERTEXT`, the last part being the word "pulumi" encrypted, which says whether a
-passphrase is right. The key is PBKDF2-HMAC-SHA256 over passphrase and salt, 1,000,000 rounds; values are AES-256-GCM with a
-nonce of 12 bytes.
+A stack's salt is `v1:BASE64(8 bytes):v1:NONCE:CIPHERTEXT`, the last part being the word "pulumi" encrypted, which
+says whether a passphrase is right. The key is PBKDF2-HMAC-SHA256 over passphrase and salt, 1,000,000 rounds; values
+are AES-256-GCM with a nonce of 12 bytes.
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 ROUNDS = 1_000_000
 _PROOF = "pulumi"
+MISSING_PHRASE = (
+    "passphrase must be set with PULUMI_CONFIG_PASSPHRASE or PULUMI_CONFIG_PASSPHRASE_FILE environment variables"
+)
 
 
 def _b64(data: bytes) -> str:
@@ -28,7 +31,9 @@ def _b64(data: bytes) -> str:
 
 
 class Secrets:
-    """Encrypts and decrypts a stack's secrets. The key is made when it is first needed: that takes a quarter of a second."""
+    """Encrypts and decrypts a stack's secrets. The key is made when it is first needed: that takes a quarter of a
+    second.
+    """
 
     def __init__(self, salt: str, phrase: str | None) -> None:
         self.salt, self._phrase = salt, phrase
@@ -51,9 +56,7 @@ class Secrets:
         """Makes the key and proves it on the salt; a wrong passphrase is an error."""
         if self._cipher is None:
             if self._phrase is None:
-                raise CommandFailed(
-                    "passphrase must be set with PULUMI_CONFIG_PASSPHRASE or PULUMI_CONFIG_PASSPHRASE_FILE environment variables"
-                )
+                raise CommandFailed(MISSING_PHRASE)
             version, raw, proof = self.salt.split(":", 2)
             if version != "v1":
                 raise CommandFailed(f"unknown version of the stack's encryption salt: {version}")

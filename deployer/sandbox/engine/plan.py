@@ -1,7 +1,8 @@
 """Update plans: what a preview saw, saved; an update may be held to it (`preview --save-plan`, `up --plan`).
 
-A plan says for each resource how its inputs differ from the state and which operations follow. An update by the plan may do
-less, never anything else: an update that the plan has may turn out to change nothing, a replacement may become an update.
+A plan says for each resource how its inputs differ from the state and which operations follow. An update by the plan
+may do less, never anything else: an update that the plan has may turn out to change nothing, a replacement may become
+an update.
 """
 
 from __future__ import annotations
@@ -48,8 +49,12 @@ class Recorded(Plan):
     def check_goal(self, new: Resource, old: Resource | None) -> None:
         inputs = _diff(old.inputs if old else {}, new.inputs)
         self.resources.setdefault(new.urn, {"steps": []})["goal"] = {
-            "type": new.type, "custom": new.custom, "protect": new.protect, "parent": new.parent, "inputDiff": inputs,
-        }  # fmt: skip
+            "type": new.type,
+            "custom": new.custom,
+            "protect": new.protect,
+            "parent": new.parent,
+            "inputDiff": inputs,
+        }
 
     def check_step(self, step: Step) -> None:
         self.resources.setdefault(step.urn, {"steps": []})["steps"].append(step.op)
@@ -91,9 +96,9 @@ class Constraint(Plan):
                 return
             raise Refused(f"resource {new.urn} violates plan: resource is not in the plan", new.urn)
         if bool(planned.get("protect")) != new.protect:
-            was, is_ = bool(planned.get("protect")), new.protect
+            was, now = str(bool(planned.get("protect"))).lower(), str(new.protect).lower()
             raise Refused(
-                f"resource {new.urn} violates plan: protect changed (expected {str(was).lower()}, got {str(is_).lower()})",
+                f"resource {new.urn} violates plan: protect changed (expected {was}, got {now})",
                 new.urn,
             )
         found = _violations(planned["inputDiff"], _diff(old.inputs if old else {}, new.inputs))

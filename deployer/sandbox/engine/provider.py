@@ -1,60 +1,30 @@
-"""The client of one provider plugin, attached by PULUMI_DEBUG_PROVIDERS: every call of Pulumi's provider protocol that the
-engine makes, in the engine's terms (plain properties, `ProviderError`, `InitFailed`).
+"""The client of one provider plugin, attached by PULUMI_DEBUG_PROVIDERS: every call of Pulumi's provider protocol
+that the engine makes, in the engine's terms (plain properties, `ProviderError`, `InitFailed`).
 
-A plugin that was configured with a value not yet known (in a preview) is not asked anything: it answers as an engine must then
-answer for it, with unknowns.
+A plugin that was configured with a value not yet known (in a preview) is not asked anything: it answers as an engine
+must then answer for it, with unknowns.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
 from google.protobuf import empty_pb2, struct_pb2
 from pulumi.runtime.proto import plugin_pb2, provider_pb2, provider_pb2_grpc, status_pb2
 
-from . import urns, wire
-from .problems import CommandFailed, InitFailed, ProviderError
+from . import difference, urns, wire
+from .difference import Diff
+from .problems import InitFailed, ProviderError
 from .state import Resource
-from .values import UNKNOWN, Properties, Secret, has_unknown, keep_secret, plain
+from .values import UNKNOWN, Properties, has_unknown, keep_secret, plain
 
 CHANNEL = [("grpc.max_receive_message_length", 400 * 1024 * 1024), ("grpc.max_send_message_length", -1)]
 Failures = list[tuple[str, str]]  # property, reason
-
-
-@dataclass
-class Diff:
-    """What a provider says of the way from old to new. `changes`: True, False, or None when it can't tell."""
-
-    changes: bool | None = False
-    replace_keys: list[str] = field(default_factory=list)
-    changed_keys: list[str] = field(default_factory=list)
-    stable_keys: list[str] = field(default_factory=list)
-    detailed: dict[str, dict[str, Any]] = field(default_factory=dict)  # path -> {"diffKind", "inputDiff"}
-    delete_before_replace: bool = False
-
-    @property
-    def replaces(self) -> bool:
-        return bool(self.replace_keys)
-
-
-_KINDS = ("add", "add-replace", "delete", "delete-replace", "update", "update-replace")
-
-
-def attached(environment: str) -> dict[str, int]:
-    """Package -> port, of PULUMI_DEBUG_PROVIDERS (`aws:4711,azure-native:4712`)."""
-    out = {}
-    for part in filter(None, (p.strip() for p in environment.split(","))):
-        package, _, port = part.rpartition(":")
-        if not package or not port.isdigit():
-            raise CommandFailed(f"expected PULUMI_DEBUG_PROVIDERS to be NAME:PORT pairs, got {part!r}")
-        out[package] = int(port)
-    return out
 
 
 class Provider:
@@ -69,7 +39,6 @@ class Provider:
         self.unconfigured = False  # its configuration has unknowns: nothing may be asked
         self.configure_error: ProviderError | None = None
         self._inputs_seed = os.urandom(32)
-        self._cancelled = threading.Event()
         self._handshake(engine_address)
 
     # -- life cycle ------------------------------------------------------------------------------------------------
@@ -82,10 +51,8 @@ class Provider:
             self.accept_secrets, self.accept_resources = answer.accept_secrets, answer.accept_resources
         except _Unimplemented:
             pass
-        try:
+        with contextlib.suppress(_Unimplemented):
             self._call(self.stub.Attach, plugin_pb2.PluginAttach(address=engine_address))
-        except _Unimplemented:
-            pass
 
     def configure(self, resource: Resource, inputs: Properties, id_: str) -> None:
         """Hands over the configuration. What goes wrong is told when the provider is first needed."""
@@ -95,10 +62,17 @@ class Provider:
             return
         variables = {f"{self.package}:config:{k}": _text(v) for k, v in inputs.items()}
         request = provider_pb2.ConfigureRequest(
-            variables=variables, acceptSecrets=True, acceptResources=True, sends_old_inputs=True,
-            sends_old_inputs_to_delete=True, id=id_, urn=resource.urn, name=urns.name_of(resource.urn), type=resource.type,
+            variables=variables,
+            acceptSecrets=True,
+            acceptResources=True,
+            sends_old_inputs=True,
+            sends_old_inputs_to_delete=True,
+            id=id_,
+            urn=resource.urn,
+            name=urns.name_of(resource.urn),
+            type=resource.type,
             args=wire.encode(inputs, secrets=self.accept_secrets, resources=self.accept_resources),
-        )  # fmt: skip
+        )
         try:
             answer = self._call(self.stub.Configure, request)
         except ProviderError as error:
@@ -110,10 +84,8 @@ class Provider:
 
     def cancel(self) -> None:
         """Asks the plugin to give up what it is doing."""
-        try:
+        with contextlib.suppress(grpc.RpcError):  # it is gone, or it knows no Cancel: nothing is left to cancel
             self.stub.Cancel(empty_pb2.Empty(), timeout=5)
-        except grpc.RpcError:
-            pass  # it is gone, or it knows no Cancel: nothing is left to cancel
 
     def close(self) -> None:
         self.cancel()
@@ -122,9 +94,12 @@ class Provider:
     # -- configuration ---------------------------------------------------------------------------------------------
     def check_config(self, urn: str, olds: Properties, news: Properties) -> tuple[Properties, Failures]:
         request = provider_pb2.CheckRequest(
-            urn=urn, name=urns.name_of(urn), type=urns.type_of(urn),
-            olds=wire.encode(config_of(olds), secrets=False), news=wire.encode(config_of(news), secrets=False),
-        )  # fmt: skip
+            urn=urn,
+            name=urns.name_of(urn),
+            type=urns.type_of(urn),
+            olds=wire.encode(config_of(olds), secrets=False),
+            news=wire.encode(config_of(news), secrets=False),
+        )
         try:
             answer = self._call(self.stub.CheckConfig, request)
         except _Unimplemented:
@@ -134,12 +109,16 @@ class Provider:
 
     def diff_config(self, urn: str, old: Resource, news: Properties) -> Diff:
         request = provider_pb2.DiffRequest(
-            urn=urn, id=old.id, name=urns.name_of(urn), type=urns.type_of(urn),
+            urn=urn,
+            id=old.id,
+            name=urns.name_of(urn),
+            type=urns.type_of(urn),
             old_inputs=wire.encode(config_of(old.inputs), secrets=False),
-            olds=wire.encode(config_of(old.outputs), secrets=False), news=wire.encode(config_of(news), secrets=False),
-        )  # fmt: skip
+            olds=wire.encode(config_of(old.outputs), secrets=False),
+            news=wire.encode(config_of(news), secrets=False),
+        )
         try:
-            return _diff(self._call(self.stub.DiffConfig, request))
+            return difference.read(self._call(self.stub.DiffConfig, request))
         except _Unimplemented:
             return Diff(changes=None)
 
@@ -149,9 +128,13 @@ class Provider:
         if self.unconfigured:
             return news, []
         request = provider_pb2.CheckRequest(
-            urn=urn, name=urns.name_of(urn), type=urns.type_of(urn), randomSeed=self._inputs_seed,
-            olds=self._struct(olds), news=self._struct(news),
-        )  # fmt: skip
+            urn=urn,
+            name=urns.name_of(urn),
+            type=urns.type_of(urn),
+            randomSeed=self._inputs_seed,
+            olds=self._struct(olds),
+            news=self._struct(news),
+        )
         answer = self._call(self.stub.Check, request)
         return keep_secret(wire.decode(answer.inputs), news), [(f.property, f.reason) for f in answer.failures]
 
@@ -162,10 +145,16 @@ class Provider:
         if self.unconfigured:
             return Diff(changes=None)
         request = provider_pb2.DiffRequest(
-            urn=urn, id=id_, name=urns.name_of(urn), type=urns.type_of(urn), ignoreChanges=ignore,
-            old_inputs=self._struct(old_inputs), olds=self._struct(old_outputs), news=self._struct(news),
-        )  # fmt: skip
-        return _diff(self._call(self.stub.Diff, request))
+            urn=urn,
+            id=id_,
+            name=urns.name_of(urn),
+            type=urns.type_of(urn),
+            ignoreChanges=ignore,
+            old_inputs=self._struct(old_inputs),
+            olds=self._struct(old_outputs),
+            news=self._struct(news),
+        )
+        return difference.read(self._call(self.stub.Diff, request))
 
     def create(self, urn: str, inputs: Properties, timeout: float, *, preview: bool) -> tuple[str, Properties]:
         """The new resource's id and outputs; in a preview the id is empty."""
@@ -173,9 +162,13 @@ class Provider:
         if preview and (self.unconfigured or not self.supports_preview):
             return "", dict.fromkeys(inputs, UNKNOWN) if self.unconfigured else dict(inputs)
         request = provider_pb2.CreateRequest(
-            urn=urn, name=urns.name_of(urn), type=urns.type_of(urn), properties=self._struct(inputs),
-            timeout=timeout, preview=preview,
-        )  # fmt: skip
+            urn=urn,
+            name=urns.name_of(urn),
+            type=urns.type_of(urn),
+            properties=self._struct(inputs),
+            timeout=timeout,
+            preview=preview,
+        )
         answer = self._call(self.stub.Create, request)
         if not answer.id and not preview:
             raise ProviderError(f"plugin for package '{self.package}' returned empty resource.ID from create '{urn}'")
@@ -186,31 +179,50 @@ class Provider:
         if preview and (self.unconfigured or not self.supports_preview):
             return dict(new.inputs)
         request = provider_pb2.UpdateRequest(
-            id=old.id, urn=new.urn, name=urns.name_of(new.urn), type=new.type, timeout=timeout, preview=preview,
-            ignoreChanges=new.ignore_changes, olds=self._struct(old.outputs), old_inputs=self._struct(old.inputs),
+            id=old.id,
+            urn=new.urn,
+            name=urns.name_of(new.urn),
+            type=new.type,
+            timeout=timeout,
+            preview=preview,
+            ignoreChanges=new.ignore_changes,
+            olds=self._struct(old.outputs),
+            old_inputs=self._struct(old.inputs),
             news=self._struct(new.inputs),
-        )  # fmt: skip
+        )
         return dict(keep_secret(wire.decode(self._call(self.stub.Update, request).properties), new.inputs))
 
     def delete(self, old: Resource, timeout: float) -> None:
         self._ready()
         request = provider_pb2.DeleteRequest(
-            id=old.id, urn=old.urn, name=urns.name_of(old.urn), type=old.type, timeout=timeout,
-            properties=self._struct(old.outputs), old_inputs=self._struct(old.inputs),
-        )  # fmt: skip
+            id=old.id,
+            urn=old.urn,
+            name=urns.name_of(old.urn),
+            type=old.type,
+            timeout=timeout,
+            properties=self._struct(old.outputs),
+            old_inputs=self._struct(old.inputs),
+        )
         self._call(self.stub.Delete, request)
 
     def read(
         self, urn: str, id_: str, inputs: Properties, outputs: Properties, timeout: float = 0
     ) -> tuple[str, Properties | None, Properties]:
-        """Id, inputs (None when the provider gives none) and outputs of what is there; the id is empty when it is gone."""
+        """Id, inputs (None when the provider gives none) and outputs of what is there; the id is empty when it is
+        gone.
+        """
         self._ready()
         if self.unconfigured:
             return id_, None, {}
         request = provider_pb2.ReadRequest(
-            id=id_, urn=urn, name=urns.name_of(urn), type=urns.type_of(urn), timeout=timeout,
-            properties=self._struct(outputs), inputs=self._struct(inputs),
-        )  # fmt: skip
+            id=id_,
+            urn=urn,
+            name=urns.name_of(urn),
+            type=urns.type_of(urn),
+            timeout=timeout,
+            properties=self._struct(outputs),
+            inputs=self._struct(inputs),
+        )
         answer = self._call(self.stub.Read, request)
         if not answer.id:
             return "", None, {}
@@ -254,6 +266,12 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
+def details_of(error: grpc.RpcError) -> str:
+    """What the other side says of a failed call."""
+    call: Any = error  # the exception is the call itself, of which the type says nothing
+    return call.details() or str(error)
+
+
 def _problem(error: grpc.RpcError) -> ProviderError:
     """The error of a call: 'created but not initialised' is told in the status details."""
     call: Any = error
@@ -273,34 +291,3 @@ def _problem(error: grpc.RpcError) -> ProviderError:
         refused = "refused" in details or "Failed to connect" in details
         return ProviderError(f"connection error: {details}" if refused else "error reading from server: EOF")
     return ProviderError(details)
-
-
-def _diff(answer: provider_pb2.DiffResponse) -> Diff:
-    changes = {answer.DIFF_SOME: True, answer.DIFF_NONE: False}.get(answer.changes)
-    detailed = {}
-    if answer.hasDetailedDiff:
-        detailed = {
-            path: {"diffKind": _KINDS[d.kind], "inputDiff": d.inputDiff}
-            for path, d in sorted(answer.detailedDiff.items())
-        }
-    return Diff(
-        changes, list(answer.replaces), list(answer.diffs), list(answer.stables), detailed, answer.deleteBeforeReplace
-    )
-
-
-def invert(diff: Diff) -> Diff:
-    """The same differences seen from the other side."""
-    turned = {"add": "delete", "delete": "add", "add-replace": "delete-replace", "delete-replace": "add-replace"}
-    detailed = {p: {**d, "diffKind": turned.get(d["diffKind"], d["diffKind"])} for p, d in diff.detailed.items()}
-    return Diff(
-        diff.changes, diff.replace_keys, diff.changed_keys, diff.stable_keys, detailed, diff.delete_before_replace
-    )
-
-
-def leak_guard(inputs: Properties, outputs: Properties, also_secret: list[str]) -> Properties:
-    """Outputs in which what went in as a secret, and what the program calls secret, is secret."""
-    out = dict(keep_secret(outputs, {k: v for k, v in inputs.items() if k in outputs}))
-    for key in also_secret:
-        if key in out and not isinstance(out[key], Secret):
-            out[key] = Secret(out[key])
-    return out

@@ -11,7 +11,9 @@ from .steps import Refresh
 
 
 def refresh(generator: Generator, executor: Executor, journal: Journal, only: bool) -> bool:
-    """Reads all targeted resources side by side; False when one could not be read. What could be read counts in any case."""
+    """Reads all targeted resources side by side; False when one could not be read. What could be read counts in any
+    case.
+    """
     options = generator.options
     steps = []
     resources = generator.old_resources
@@ -35,7 +37,9 @@ def refresh(generator: Generator, executor: Executor, journal: Journal, only: bo
 
 
 def rebuild(resources: list[Resource | None]) -> list[Resource]:
-    """The state without what is gone: nothing refers to it any more. A property that depends on nothing is not listed."""
+    """The state without what is gone: nothing refers to it any more. A property that depends on nothing is not
+    listed.
+    """
     left: list[Resource] = []
     there: set[str] = set()
     for resource in resources:

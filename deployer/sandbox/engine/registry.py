@@ -1,7 +1,8 @@
 """The providers of a deployment: which plugin serves a provider resource, and when it is configured with what.
 
-A provider resource goes through the same steps as any other; instead of a plugin's Check, Diff, Create, Update and Delete come
-CheckConfig, DiffConfig and Configure of the plugin itself. A plugin loaded for CheckConfig is the one that is then configured.
+A provider resource goes through the same steps as any other; instead of a plugin's Check, Diff, Create, Update and
+Delete come CheckConfig, DiffConfig and Configure of the plugin itself. A plugin loaded for CheckConfig is the one
+that is then configured.
 """
 
 from __future__ import annotations
@@ -11,10 +12,22 @@ import uuid
 from collections.abc import Mapping
 
 from . import urns
-from .problems import ProviderError
-from .provider import Diff, Failures, Provider
+from .difference import Diff
+from .problems import CommandFailed, ProviderError
+from .provider import Failures, Provider
 from .state import Resource
 from .values import Properties, equal
+
+
+def attached(environment: str) -> dict[str, int]:
+    """Package -> port, of PULUMI_DEBUG_PROVIDERS (`aws:4711,azure-native:4712`)."""
+    out = {}
+    for part in filter(None, (p.strip() for p in environment.split(","))):
+        package, _, port = part.rpartition(":")
+        if not package or not port.isdigit():
+            raise CommandFailed(f"expected PULUMI_DEBUG_PROVIDERS to be NAME:PORT pairs, got {part!r}")
+        out[package] = int(port)
+    return out
 
 
 class Registry:

@@ -37,26 +37,45 @@ def goal_of(request: Any) -> Goal:
     for named in by_property.values():
         dependencies = unique([*dependencies, *named])
     return Goal(
-        type=request.type, name=request.name, custom=request.custom, parent=request.parent, properties=properties,
-        provider=request.provider, dependencies=dependencies, property_dependencies=by_property if request.custom or properties else {},
+        type=request.type,
+        name=request.name,
+        custom=request.custom,
+        parent=request.parent,
+        properties=properties,
+        provider=request.provider,
+        dependencies=dependencies,
+        property_dependencies=by_property if request.custom or properties else {},
         protect=request.protect if request.HasField("protect") else None,
         retain_on_delete=request.retainOnDelete if request.HasField("retainOnDelete") else None,
         delete_before_replace=request.deleteBeforeReplace if request.deleteBeforeReplaceDefined else None,
-        ignore_changes=list(request.ignoreChanges), replace_on_changes=list(request.replaceOnChanges),
-        additional_secret_outputs=list(request.additionalSecretOutputs), aliases=_aliases(request),
-        import_id=request.importId, custom_timeouts=_timeouts(request.customTimeouts), deleted_with=request.deletedWith,
-        replace_with=list(request.replace_with), hide_diff=list(request.hideDiffs),
-        source_position=_position(request.sourcePosition), hooks=_hooks(request.hooks),
-    )  # fmt: skip
+        ignore_changes=list(request.ignoreChanges),
+        replace_on_changes=list(request.replaceOnChanges),
+        additional_secret_outputs=list(request.additionalSecretOutputs),
+        aliases=_aliases(request),
+        import_id=request.importId,
+        custom_timeouts=_timeouts(request.customTimeouts),
+        deleted_with=request.deletedWith,
+        replace_with=list(request.replace_with),
+        hide_diff=list(request.hideDiffs),
+        source_position=_position(request.sourcePosition),
+        hooks=_hooks(request.hooks),
+    )
 
 
 def read_goal_of(request: Any) -> Goal:
     """The goal of a ReadResource."""
     return Goal(
-        type=request.type, name=request.name, custom=True, parent=request.parent, properties=wire.decode(request.properties),
-        provider=request.provider, dependencies=unique(request.dependencies), read_id=request.id,
-        additional_secret_outputs=list(request.additionalSecretOutputs), source_position=_position(request.sourcePosition),
-    )  # fmt: skip
+        type=request.type,
+        name=request.name,
+        custom=True,
+        parent=request.parent,
+        properties=wire.decode(request.properties),
+        provider=request.provider,
+        dependencies=unique(request.dependencies),
+        read_id=request.id,
+        additional_secret_outputs=list(request.additionalSecretOutputs),
+        source_position=_position(request.sourcePosition),
+    )
 
 
 def _aliases(request: Any) -> list[Alias]:
@@ -65,9 +84,16 @@ def _aliases(request: Any) -> list[Alias]:
         if alias.HasField("spec"):
             spec = alias.spec
             out.append(
-                Alias("", spec.name, spec.type, spec.stack, spec.project, spec.parentUrn if spec.HasField("parentUrn") else "",
-                      spec.noParent if spec.HasField("noParent") else False)
-            )  # fmt: skip
+                Alias(
+                    "",
+                    spec.name,
+                    spec.type,
+                    spec.stack,
+                    spec.project,
+                    spec.parentUrn if spec.HasField("parentUrn") else "",
+                    spec.noParent if spec.HasField("noParent") else False,
+                )
+            )
         else:
             out.append(Alias(urn=alias.urn))
     return out

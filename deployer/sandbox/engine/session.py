@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from .backend import Backend
-from .passphrase import Secrets, phrase_from
+from .passphrase import MISSING_PHRASE, Secrets, phrase_from
 from .problems import CommandFailed
 from .project import Project, Settings
 
@@ -41,7 +41,9 @@ class Session:
 
     @property
     def secrets(self) -> Secrets:
-        """The stack's secrets; a salt is made, and kept in the settings, where neither settings nor checkpoint has one."""
+        """The stack's secrets; a salt is made, and kept in the settings, where neither settings nor checkpoint has
+        one.
+        """
         if self._secrets is None:
             latest = None
             if not self.settings.data.get("encryptionsalt") and self.backend.exists(self.stack):
@@ -52,9 +54,7 @@ class Session:
     def new_secrets(self) -> Secrets:
         phrase = phrase_from(self.project.environment)
         if phrase is None:
-            raise CommandFailed(
-                "passphrase must be set with PULUMI_CONFIG_PASSPHRASE or PULUMI_CONFIG_PASSPHRASE_FILE environment variables"
-            )
+            raise CommandFailed(MISSING_PHRASE)
         secrets = Secrets.new(phrase)
         settings = self.settings
         settings.data["encryptionsalt"] = secrets.salt

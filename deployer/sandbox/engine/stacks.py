@@ -6,7 +6,6 @@ import json
 import sys
 from collections.abc import Callable
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import Any
 
 from . import config as configuration
@@ -14,9 +13,10 @@ from .flags import Line
 from .passphrase import Secrets
 from .problems import CommandFailed
 from .session import Session
-from .state import Snapshot, integrity_error
+from .state import Snapshot
+from .transfer import export, import_state
 from .urns import STACK_TYPE
-from .values import SECRET, SIGNATURE, UNKNOWN_TEXTS, from_checkpoint, plain, to_export, walk
+from .values import SECRET, SIGNATURE, UNKNOWN_TEXT, Unknown, from_checkpoint, plain, walk
 
 
 def _print(value: Any, indent: int = 2) -> None:
@@ -84,7 +84,10 @@ def ls(session: Session, line: Line) -> int:
     print("NAME  LAST UPDATE  RESOURCE COUNT")
     for entry in found:
         print(
-            f"{entry['name']}{'*' if entry['current'] else ''}  {entry.get('lastUpdate', 'n/a')}  {entry.get('resourceCount', 'n/a')}"
+            f"{entry['name']}{'*' if entry['current'] else ''}",
+            entry.get("lastUpdate", "n/a"),
+            entry.get("resourceCount", "n/a"),
+            sep="  ",
         )
     return 0
 
@@ -156,72 +159,8 @@ def _clear(value: Any, session: Session) -> Any:
     """The value with its secrets opened; the passphrase is only needed where there are any."""
     if not _has_secret(value):
         return value
-    return walk(plain(from_checkpoint(value, session.secrets.decrypt)), lambda v: _text_of_unknown(v))
-
-
-def _text_of_unknown(value: Any) -> Any:
-    return next(iter(sorted(UNKNOWN_TEXTS))) if type(value).__name__ == "Unknown" else value
-
-
-def export(session: Session, line: Line) -> int:
-    session.choose(line.get("stack"))
-    latest = session.backend.load(session.stack)
-    if line.has("show-secrets"):
-        latest = _exported(latest, session)
-    text = json.dumps({"version": 3, "deployment": latest}, indent=4, ensure_ascii=False) + "\n"
-    if path := line.get("file"):
-        Path(path).write_text(text)
-    else:
-        sys.stdout.write(text)
-    return 0
-
-
-def _exported(value: Any, session: Session) -> Any:
-    if isinstance(value, dict):
-        if value.get(SIGNATURE) == SECRET:
-            return to_export(from_checkpoint(value, session.secrets.decrypt))
-        return {k: _exported(v, session) for k, v in value.items()}
-    return [_exported(v, session) for v in value] if isinstance(value, list) else value
-
-
-def import_state(session: Session, line: Line) -> int:
-    session.choose(line.get("stack"))
-    text = Path(line.get("file")).read_text() if line.get("file") else sys.stdin.read()
-    try:
-        data = json.loads(text)
-        deployment = data.get("deployment") or {}
-    except (ValueError, AttributeError) as error:
-        raise CommandFailed(f"could not deserialize deployment: {error}") from None
-    session.unlock()
-    secrets = _import_secrets(session, deployment)
-    try:
-        snapshot = Snapshot.from_json(deployment, secrets.decrypt)
-    except (KeyError, TypeError, ValueError) as error:
-        raise CommandFailed(f"could not deserialize deployment: {error!r}") from None
-    for resource in snapshot.resources:
-        stack = resource.urn.removeprefix("urn:pulumi:").split("::", 1)[0]
-        if stack != session.stack and not line.has("force"):
-            raise CommandFailed(f"resource '{resource.urn}' is from a different stack ({stack} != {session.stack})")
-    if (problem := integrity_error(snapshot.resources)) and not line.has("force"):
-        raise CommandFailed(f"could not import deployment: state file contains errors: {problem}")
-    lock = session.backend.lock(session.stack)
-    try:
-        own = session.secrets
-        session.backend.save(session.stack, snapshot.to_json(own.encrypt, own.state))
-    finally:
-        lock.unlink(missing_ok=True)
-    print("Import complete.")
-    return 0
-
-
-def _import_secrets(session: Session, deployment: dict[str, Any]) -> Secrets:
-    """Ciphertexts of the imported state are of its own salt, which may be another than the stack's."""
-    salt = ((deployment.get("secrets_providers") or {}).get("state") or {}).get("salt")
-    own = session.secrets
-    if not salt or salt == own.salt:
-        return own
-    other = session.project.secrets(session.stack, deployment)
-    return other if other is not None else own
+    clear = plain(from_checkpoint(value, session.secrets.decrypt))
+    return walk(clear, lambda v: UNKNOWN_TEXT if isinstance(v, Unknown) else v)
 
 
 def history(session: Session, line: Line) -> int:
@@ -242,13 +181,17 @@ def history(session: Session, line: Line) -> int:
         secrets = session.secrets if show and values else Secrets("", None)
         out.append(
             {
-                "version": 0, "kind": entry["kind"], "startTime": _stamp(entry["startTime"]), "message": entry.get("message", ""),
+                "version": 0,
+                "kind": entry["kind"],
+                "startTime": _stamp(entry["startTime"]),
+                "message": entry.get("message", ""),
                 "environment": entry.get("environment") or {},
                 "config": configuration.listed(values, session.project.name, secrets, show=show),
-                "result": entry["result"], "endTime": _stamp(entry["endTime"]),
+                "result": entry["result"],
+                "endTime": _stamp(entry["endTime"]),
                 "resourceChanges": entry.get("resourceChanges") or {},
             }
-        )  # fmt: skip
+        )
     _print(out)
     return 0
 
@@ -289,6 +232,15 @@ def rename(session: Session, line: Line) -> int:
 
 
 COMMANDS: dict[str, Callable[[Session, Line], int]] = {
-    "": show, "init": init, "select": select, "ls": ls, "rm": remove_command, "output": output, "export": export,
-    "import": import_state, "history": history, "tag": tag, "rename": rename,
-}  # fmt: skip
+    "": show,
+    "init": init,
+    "select": select,
+    "ls": ls,
+    "rm": remove_command,
+    "output": output,
+    "export": export,
+    "import": import_state,
+    "history": history,
+    "tag": tag,
+    "rename": rename,
+}

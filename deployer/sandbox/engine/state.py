@@ -13,16 +13,35 @@ from .values import Properties, from_checkpoint, to_checkpoint
 VERSION = "v3.260.0+fedspan"
 
 _NAMES = {  # attribute -> key of the checkpoint, in the order in which they are written
-    "urn": "urn", "custom": "custom", "delete": "delete", "id": "id", "type": "type", "inputs": "inputs",
-    "outputs": "outputs", "parent": "parent", "protect": "protect", "external": "external",
-    "dependencies": "dependencies", "init_errors": "initErrors", "provider": "provider",
-    "property_dependencies": "propertyDependencies", "pending_replacement": "pendingReplacement",
-    "additional_secret_outputs": "additionalSecretOutputs", "custom_timeouts": "customTimeouts",
-    "import_id": "importID", "retain_on_delete": "retainOnDelete", "deleted_with": "deletedWith",
-    "replace_with": "replaceWith", "created": "created", "modified": "modified", "source_position": "sourcePosition",
-    "ignore_changes": "ignoreChanges", "hide_diff": "hideDiff", "replace_on_changes": "replaceOnChanges",
+    "urn": "urn",
+    "custom": "custom",
+    "delete": "delete",
+    "id": "id",
+    "type": "type",
+    "inputs": "inputs",
+    "outputs": "outputs",
+    "parent": "parent",
+    "protect": "protect",
+    "external": "external",
+    "dependencies": "dependencies",
+    "init_errors": "initErrors",
+    "provider": "provider",
+    "property_dependencies": "propertyDependencies",
+    "pending_replacement": "pendingReplacement",
+    "additional_secret_outputs": "additionalSecretOutputs",
+    "custom_timeouts": "customTimeouts",
+    "import_id": "importID",
+    "retain_on_delete": "retainOnDelete",
+    "deleted_with": "deletedWith",
+    "replace_with": "replaceWith",
+    "created": "created",
+    "modified": "modified",
+    "source_position": "sourcePosition",
+    "ignore_changes": "ignoreChanges",
+    "hide_diff": "hideDiff",
+    "replace_on_changes": "replaceOnChanges",
     "hooks": "resourceHooks",
-}  # fmt: skip
+}
 _PROPERTIES = frozenset({"inputs", "outputs"})
 
 

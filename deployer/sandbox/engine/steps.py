@@ -1,7 +1,7 @@
 """The steps of a deployment: what each does to the world (through a provider) and to the state.
 
-A step has an `op` as the events name it, the `old` and `new` states, and `apply`, which does it and may raise ProviderError.
-`logical` says whether it counts as an operation of its own (the parts of a replacement do not).
+A step has an `op` as the events name it, the `old` and `new` states, and `apply`, which does it and may raise
+ProviderError. `logical` says whether it counts as an operation of its own (the parts of a replacement do not).
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from . import urns
+from .difference import Diff, invert
 from .problems import InitFailed, ProviderError
-from .provider import Diff, Provider, invert
+from .provider import Provider
 from .state import Resource, now
 from .values import changed_keys, equal, identical
 
@@ -184,8 +185,9 @@ class Delete(Step):
         assert old is not None
         if old.protect:
             raise ProviderError(
-                f'resource "{old.urn}" cannot be deleted\nbecause it is protected. To unprotect the resource, either remove the '
-                "`protect` flag from the resource in your Pulumi program and run `pulumi up`, or use the command:\n"
+                f'resource "{old.urn}" cannot be deleted\nbecause it is protected. To unprotect the resource, '
+                "either remove the `protect` flag from the resource in your Pulumi program and run `pulumi up`, "
+                "or use the command:\n"
                 f"`pulumi state unprotect '{old.urn}'`"
             )
         gone_with = bool(old.deleted_with) and old.deleted_with in world.deletes

@@ -11,13 +11,20 @@ from .callbacks import Callbacks
 
 # option of a transform -> field of the registration; the others have the same name on both sides
 _LISTS = {
-    "depends_on": "dependencies", "ignore_changes": "ignoreChanges", "replace_on_changes": "replaceOnChanges",
-    "additional_secret_outputs": "additionalSecretOutputs", "hide_diff": "hideDiffs", "replace_with": "replace_with",
-}  # fmt: skip
+    "depends_on": "dependencies",
+    "ignore_changes": "ignoreChanges",
+    "replace_on_changes": "replaceOnChanges",
+    "additional_secret_outputs": "additionalSecretOutputs",
+    "hide_diff": "hideDiffs",
+    "replace_with": "replace_with",
+}
 _TEXTS = {
-    "version": "version", "provider": "provider", "plugin_download_url": "pluginDownloadURL", "deleted_with": "deletedWith",
+    "version": "version",
+    "provider": "provider",
+    "plugin_download_url": "pluginDownloadURL",
+    "deleted_with": "deletedWith",
     "import": "importId",
-}  # fmt: skip
+}
 
 
 class Transforms:
@@ -38,9 +45,13 @@ class Transforms:
         self._by_urn[self._key_of(request)] = own
         for callback in (*own, *self.stack):
             asked = resource_pb2.TransformRequest(
-                type=request.type, name=request.name, custom=request.custom, parent=request.parent,
-                properties=request.object, options=_options(request),
-            )  # fmt: skip
+                type=request.type,
+                name=request.name,
+                custom=request.custom,
+                parent=request.parent,
+                properties=request.object,
+                options=_options(request),
+            )
             answer = self._callbacks.invoke(callback, asked, resource_pb2.TransformResponse)
             if answer.HasField("properties"):
                 request.object.CopyFrom(answer.properties)
@@ -50,11 +61,12 @@ class Transforms:
     def apply_invoke(self, request: Any) -> None:
         for callback in self.invokes:
             asked = resource_pb2.TransformInvokeRequest(
-                token=request.tok, args=request.args,
+                token=request.tok,
+                args=request.args,
                 options=resource_pb2.TransformInvokeOptions(
                     provider=request.provider, plugin_download_url=request.pluginDownloadURL, version=request.version
                 ),
-            )  # fmt: skip
+            )
             answer = self._callbacks.invoke(callback, asked, resource_pb2.TransformInvokeResponse)
             if answer.HasField("args"):
                 request.args.CopyFrom(answer.args)
@@ -73,8 +85,11 @@ class Transforms:
 
 def _options(request: Any) -> resource_pb2.TransformResourceOptions:
     out = resource_pb2.TransformResourceOptions(
-        aliases=request.aliases, custom_timeouts=request.customTimeouts, providers=request.providers, hooks=request.hooks,
-    )  # fmt: skip
+        aliases=request.aliases,
+        custom_timeouts=request.customTimeouts,
+        providers=request.providers,
+        hooks=request.hooks,
+    )
     for option, field in _LISTS.items():
         getattr(out, option).extend(getattr(request, field))
     for option, field in _TEXTS.items():
@@ -100,10 +115,11 @@ def _take_over(request: Any, options: resource_pb2.TransformResourceOptions) -> 
     request.aliases.extend(options.aliases)
     request.customTimeouts.CopyFrom(options.custom_timeouts)
     request.hooks.CopyFrom(options.hooks)
-    for name, optional in (("protect", "protect"), ("retainOnDelete", "retain_on_delete")):
-        if options.HasField(optional):
-            setattr(request, name, getattr(options, optional))
-        else:
-            request.ClearField(name)
+    request.ClearField("protect")
+    if options.HasField("protect"):
+        request.protect = options.protect
+    request.ClearField("retainOnDelete")
+    if options.HasField("retain_on_delete"):
+        request.retainOnDelete = options.retain_on_delete
     request.deleteBeforeReplaceDefined = options.HasField("delete_before_replace")
     request.deleteBeforeReplace = options.delete_before_replace

@@ -77,7 +77,9 @@ class Alias:
 
 
 def inherited(child_name: str, parent_name: str, parent_alias: str, child_type: str) -> str:
-    """The URN that a child had when its parent was `parent_alias`; a child's name that begins with its parent's follows it."""
+    """The URN that a child had when its parent was `parent_alias`; a child's name that begins with its parent's
+    follows it.
+    """
     stack, project = parent_alias.removeprefix("urn:pulumi:").split("::", 2)[:2]
     old_parent = name_of(parent_alias)
     if child_name.startswith(parent_name):

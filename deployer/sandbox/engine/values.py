@@ -1,7 +1,8 @@
 """Property values: what a program, the engine and a provider say to each other, and how each of them writes it.
 
-Inside the engine a value is plain Python: None, bool, int, float, str, list, dict, and two classes of its own, `Secret` and
-`Unknown`. Assets, archives and resource references stay the tagged dicts they arrive as: the engine only carries them.
+Inside the engine a value is plain Python: None, bool, int, float, str, list, dict, and two classes of its own,
+`Secret` and `Unknown`. Assets, archives and resource references stay the tagged dicts they arrive as: the engine only
+carries them.
 
 Written forms: the protobuf Struct of the gRPC protocols (`wire.py`), the checkpoint (secrets encrypted), and the engine
 events (secrets blinded). The signature constants are Pulumi's.
@@ -14,7 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 SIGNATURE = "4dabf18193072939515e22adb298388d"
-SECRET = "1b47061264138c4ac30d75fd1eb44270"
+SECRET = "1b47061264138c4ac30d75fd1eb44270"  # noqa: S105 - a signature of the protocol
 OUTPUT = "d0e6a833031e9bbcd3f4e8bde6ca49a4"
 RESOURCE = "5cf8f73096256a8f31e491e813e4eb8e"
 
@@ -45,7 +46,9 @@ UNKNOWN = Unknown()
 
 
 class Secret:
-    """A value that is written encrypted. It remembers its ciphertext, so that an unchanged secret is written unchanged."""
+    """A value that is written encrypted. It remembers its ciphertext, so that an unchanged secret is written
+    unchanged.
+    """
 
     __slots__ = ("ciphertext", "value")
 
@@ -191,3 +194,12 @@ def to_event(value: Any) -> Any:
         return UNKNOWN_TEXT if isinstance(v, Unknown) else v
 
     return walk(value, leaf)
+
+
+def leak_guard(inputs: Properties, outputs: Properties, also_secret: list[str]) -> Properties:
+    """Outputs in which what went in as a secret, and what the program calls secret, is secret."""
+    out = dict(keep_secret(outputs, {k: v for k, v in inputs.items() if k in outputs}))
+    for key in also_secret:
+        if key in out and not isinstance(out[key], Secret):
+            out[key] = Secret(out[key])
+    return out

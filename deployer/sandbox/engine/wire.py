@@ -22,8 +22,9 @@ from .values import (
 
 
 def decode(struct: struct_pb2.Struct, dependencies: dict[str, set[str]] | None = None) -> Properties:
-    """The properties of a Struct. `dependencies`, when given, gathers for each top-level key the URNs that output values
-    inside it name."""
+    """The properties of a Struct. `dependencies`, when given, gathers for each top-level key the URNs that output
+    values inside it name.
+    """
     out = {}
     for key, value in struct.fields.items():
         found: set[str] = set()
