@@ -112,6 +112,8 @@ class MotoServer:
         account = account_of(scope.group(1)) if scope else None
         if scope is None or account is None:
             return _plain(*unauthorized(service))
+        if environ.get("PATH_INFO", "/").strip("/"):  # moto's own pages (reset, metadata) are nobody's here
+            return _plain(404, "text/xml", ec2_error("InvalidAction", "there is nothing at this path"))
         if service not in _SERVICES:
             message = f"the sandbox emulates {', '.join(_SERVICES)} of AWS, not {service}"
             return _plain(501, "text/xml", ec2_error("NotImplemented", message))
