@@ -63,6 +63,7 @@ class _Client:
     def __init__(self, agent: Agent, connection: localsock.Connection, hello: dict[str, Any]) -> None:
         self._agent = agent
         self._connection = connection
+        self._hello = hello
         self._job = str(hello.get("job"))
         self._epoch = int(hello.get("epoch", 0))
         self._rank = int(hello.get("rank", 0))
@@ -72,6 +73,7 @@ class _Client:
         if run is None or run.epoch != self._epoch:
             self._connection.send({"error": "this launch of the job is over"})
             return
+        run.world = max(1, int(self._hello.get("world", 1)))
         spool = str(self._agent.journal.blobs.spool)
         kit = self._agent.kit
         self._connection.send({**run.info(), "site": kit.name, "federation": kit.federation, "spool": spool})

@@ -11,7 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ class Current:
     task: TaskRow
     epoch: int
     done: bool = False
+    taken: set[int] = field(default_factory=set)  # ranks that have it
 
 
 class Run:
@@ -53,6 +54,7 @@ class Run:
         self.log_path = folder / "log"
         self.epoch = 0
         self.over = False
+        self.world = 1  # ranks of the script, as torchrun's WORLD_SIZE says
         self.log_lock = threading.Lock()
         self.log_offset: int | None = None  # what the server has; None until it said so
         self._journal = journal
@@ -167,7 +169,7 @@ class Run:
     def next_task(self, rank: int, epoch: int, after: str | None) -> TaskRow | None:
         """Block until there is a task for this rank; None when the job is over.
 
-        Rank 0 takes the next task when the last one is answered; the other ranks follow it.
+        Rank 0 takes the next task when the last one is answered and every rank has had it; the other ranks follow it.
 
         Raises:
             RuntimeError: the process is of an older launch.
@@ -178,12 +180,15 @@ class Run:
                     raise RuntimeError("this process is of an older launch of the job")
                 current = self._current
                 if rank == 0:
-                    if (current is None or current.done) and self._ready:
+                    if self._ready and (current is None or (current.done and len(current.taken) >= self.world)):
                         current = self._current = Current(self._ready.popleft(), epoch)
                         self._condition.notify_all()
                     if current is not None and not current.done:
+                        current.taken.add(0)
                         return current.task
                 elif current is not None and current.task.id != after and (not current.done or current.epoch == epoch):
+                    current.taken.add(rank)
+                    self._condition.notify_all()
                     return current.task
                 self._condition.wait()
             return None

@@ -138,6 +138,7 @@ class Session:
             "job": os.environ.get(JOB, ""),
             "epoch": int(os.environ.get(EPOCH, "0")),
             "rank": self.rank,
+            "world": int(os.environ.get("WORLD_SIZE", "1")),
             "pid": os.getpid(),
         }
         connection.send(hello)

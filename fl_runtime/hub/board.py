@@ -70,8 +70,11 @@ class Board:
 
     # --- from the job's process
 
-    def open(self, call: Call, listener: Listener) -> None:
+    def open(self, call: Call, listener: Listener, out: Mapping[str, str]) -> None:
         """Make a call, or take up a recorded one: what is known is told to the listener, what is missing is pushed.
+
+        Args:
+            out: sites that have left the job, with the reason: their tasks have failed from the start.
 
         Raises:
             NotDeterministicError: the recorded call was another one.
@@ -84,6 +87,9 @@ class Board:
                     Task(f"{call.job}/{call.round}.{call.index}/{site}", *key, site, 1, OPEN) for site in call.targets
                 ]
                 self._store.open_call(call, tasks)
+                for task in tasks:
+                    if task.site in out:
+                        self._store.judge(task.id, BROKEN, out[task.site])
                 if call.payload is not None:
                     self._blobs.add_ref(call.payload, f"job:{call.job}:call:{call.round}:{call.index}")
                 recorded = call

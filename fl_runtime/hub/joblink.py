@@ -151,7 +151,8 @@ class JobLink:
         targets = tuple(sorted(message["targets"])) if message.get("targets") is not None else None
         recorded = self._hub.store.call(self._job.id, message["round"], message["index"])
         if targets is None:  # everybody who takes part; after a restart: who took part then
-            targets = recorded.targets if recorded else tuple(self._hub.jobs.taking_part_list(self._job.id))
+            everybody = {*self._hub.jobs.taking_part_list(self._job.id), *self._hub.jobs.out(self._job.id)}
+            targets = recorded.targets if recorded else tuple(sorted(everybody))
         meta = message["meta"]
         call = Call(
             job=self._job.id,
@@ -165,7 +166,7 @@ class JobLink:
             settings=message["settings"],
         )
         try:
-            self._hub.board.open(call, self)
+            self._hub.board.open(call, self, self._hub.jobs.out(self._job.id))
         except NotDeterministicError as error:
             self._hub.jobs.end(self._job.id, "FAILED", f"the workflow is not deterministic: {error}")
 

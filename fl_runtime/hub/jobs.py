@@ -73,6 +73,10 @@ class Jobs:
     def taking_part_list(self, job: str) -> list[str]:
         return [site for site, state in self.taking_part(job).items() if state in _IN]
 
+    def out(self, job: str) -> dict[str, str]:
+        """Sites that took part and will not any more, with the reason."""
+        return {site: why for site, (state, why) in self._hub.store.sites(job).items() if state in ("left", "failed")}
+
     def minimum(self, job: Job) -> int:
         """Sites that must take part: the job's min_sites, else all that it names, else one."""
         least = job.spec["workflow"].get("min_sites")

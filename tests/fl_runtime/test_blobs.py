@@ -1,0 +1,146 @@
+"""Blobs: what is acknowledged is whole, on disk, and found again; what broke off goes on at the missing leaves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fl_runtime.blobs import BLOB_SCHEMA, BlobStore, Manifest, of_bytes, of_file
+from fl_runtime.db import Database
+from fl_runtime.errors import ProtocolError
+from fl_runtime.names import CHUNK, LEAF
+
+
+def store(folder: Path) -> BlobStore:
+    return BlobStore(folder, Database(folder / "test.db", [BLOB_SCHEMA]))
+
+
+def content(size: int, seed: int = 0) -> bytes:
+    return np.random.default_rng(seed).integers(0, 256, size, np.uint8).tobytes()
+
+
+def feed(incoming, data: bytes, first: int, count: int) -> None:
+    writer = incoming.writer(first, count)
+    for at in range(first * LEAF, min((first + count) * LEAF, len(data)), CHUNK):
+        writer.take(data[at : min(at + CHUNK, len(data))])
+
+
+@pytest.mark.parametrize("size", [0, 1, 64 * 1024, 64 * 1024 + 1, LEAF - 1, LEAF, LEAF + 1, 2 * LEAF + 5])
+def test_a_blob_comes_back_as_it_was_and_has_one_id(tmp_path: Path, size: int) -> None:
+    blobs, data = store(tmp_path), content(size)
+    blob = blobs.put(data, "test")
+    assert blobs.read(blob) == data
+    assert of_bytes(data).id == blob
+    (tmp_path / "file").write_bytes(data)
+    assert of_file(tmp_path / "file").id == blob
+    assert (blobs.inline(blob) is not None) == (size <= 64 * 1024)
+
+
+def test_an_id_depends_on_every_bit_and_on_the_length() -> None:
+    data = bytearray(content(LEAF + 100))
+    seen = {of_bytes(bytes(data)).id, of_bytes(bytes(data[:-1])).id, of_bytes(bytes(data) + b"\0").id}
+    data[LEAF + 50] ^= 1
+    seen.add(of_bytes(bytes(data)).id)
+    assert len(seen) == 4
+
+
+def test_a_break_costs_only_the_leaves_that_were_not_there(tmp_path: Path) -> None:
+    data = content(5 * LEAF + 1000)
+    manifest = of_bytes(data)
+    blobs = store(tmp_path)
+    incoming = blobs.receive(manifest, "a")
+    feed(incoming, data, 1, 2)
+    writer = incoming.writer(4, 1)
+    writer.take(data[4 * LEAF : 4 * LEAF + CHUNK])  # and the link breaks
+    incoming.journal()
+    again = store(tmp_path).receive(manifest, "a")  # a new life of the process
+    assert again.missing() == [(0, 1), (3, 3)]
+    feed(again, data, 0, 1)
+    feed(again, data, 3, 3)
+    assert again.complete
+
+
+def test_a_received_blob_is_one_and_is_not_received_twice(tmp_path: Path) -> None:
+    data = content(LEAF + 7)
+    blobs, manifest = store(tmp_path), of_bytes(content(LEAF + 7))
+    incoming = blobs.receive(manifest, "a")
+    feed(incoming, data, 0, 2)
+    blobs.finish(incoming)
+    assert blobs.read(manifest.id) == data
+    assert blobs.receive(manifest, "b") is None
+    blobs.drop_refs("a")
+    assert blobs.collect() == 0
+    blobs.drop_refs("b")
+    assert blobs.collect() == 1
+    assert not blobs.path(manifest.id).exists()
+
+
+def test_a_damaged_leaf_is_noticed_and_does_not_count(tmp_path: Path) -> None:
+    data = content(2 * LEAF)
+    incoming = store(tmp_path).receive(of_bytes(data), "a")
+    damaged = bytearray(data)
+    damaged[100] ^= 4
+    with pytest.raises(ProtocolError, match="damaged"):
+        feed(incoming, bytes(damaged), 0, 2)
+    assert incoming.missing() == [(0, 2)]
+
+
+@pytest.mark.parametrize("pieces", [[b"x" * 101], [b"x" * 100, b"y"], [b""]])
+def test_bytes_that_were_not_announced_are_refused(tmp_path: Path, pieces: list[bytes]) -> None:
+    writer = store(tmp_path).receive(of_bytes(b"x" * 100), "a").writer(0, 1)
+
+    def take() -> None:
+        for piece in pieces:
+            writer.take(piece)
+
+    with pytest.raises(ProtocolError):
+        take()
+
+
+@pytest.mark.parametrize(("first", "count"), [(0, 0), (1, 1), (0, 2), (-1, 1)])
+def test_a_range_outside_of_the_blob_is_refused(tmp_path: Path, first: int, count: int) -> None:
+    with pytest.raises(ProtocolError):
+        store(tmp_path).receive(of_bytes(b"x" * 100), "a").writer(first, count)
+
+
+@pytest.mark.parametrize(
+    ("length", "leaves"), [(-1, b""), (1, b""), (0, b"x" * 32), (LEAF + 1, b"x" * 32), (5, b"x" * 31)]
+)
+def test_a_manifest_that_does_not_add_up_is_refused(length: int, leaves: bytes) -> None:
+    with pytest.raises(ProtocolError):
+        Manifest(length, leaves)
+
+
+def test_files_without_a_row_are_swept_at_the_start(tmp_path: Path) -> None:
+    blobs = store(tmp_path)
+    kept = blobs.put(content(100_000), "test")
+    for folder in (blobs.folder, blobs.spool, tmp_path / "incoming"):
+        (folder / "left").write_bytes(b"x")
+    again = store(tmp_path)
+    assert again.read(kept) == content(100_000)
+    assert [path.name for path in tmp_path.rglob("left")] == []
+
+
+def test_references_of_a_job_go_together(tmp_path: Path) -> None:
+    blobs = store(tmp_path)
+    one, two = blobs.put(b"one", "job:a:task:1"), blobs.put(b"two", "job:ab:task:1")
+    blobs.add_ref(one, "job:a:model:3")
+    blobs.drop_refs("job:a:task:")
+    assert blobs.collect() == 0
+    blobs.drop_refs("job:a:")
+    assert blobs.collect() == 1
+    assert not blobs.has(one)
+    assert blobs.has(two)
+
+
+def test_what_is_being_stored_is_not_collected(tmp_path: Path) -> None:
+    """Between staging and registering, the same content may lose its last reference."""
+    blobs, data = store(tmp_path), content(100_000)
+    blobs.put(data, "old")
+    staged = blobs.stage_bytes(data)
+    blobs.drop_refs("old")
+    assert blobs.collect() == 0
+    blob = blobs.register(*staged, "new")
+    assert blobs.read(blob) == data

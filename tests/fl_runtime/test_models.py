@@ -1,0 +1,242 @@
+"""Models: mapped and written without loss, checked, averaged as a float64 reference does."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import load_file, save, save_file
+
+from fl_runtime.errors import JobSpecError, ProtocolError
+from fl_runtime.models.average import Share, average
+from fl_runtime.models.check import fault, shapes
+from fl_runtime.models.tensors import TensorFile, dump, encode, narrow_bf16, widen_bf16, write
+from fl_runtime.workflow.initial import make
+
+DTYPES = [
+    "float16",
+    "float32",
+    "float64",
+    "int8",
+    "int16",
+    "int32",
+    "int64",
+    "uint8",
+    "uint16",
+    "uint32",
+    "uint64",
+    "bool",
+]
+
+
+def params(seed: int = 0) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    made = {f"t-{name}": (rng.normal(size=(3, 5)) * 10).astype(name) for name in DTYPES}
+    return {**made, "scalar": np.float32(2.5), "empty": np.zeros((0, 4), np.float32)}
+
+
+def test_what_we_write_the_safetensors_library_reads(tmp_path: Path) -> None:
+    plan, buffers = encode(params())
+    write(tmp_path / "model", plan, buffers)
+    got = load_file(tmp_path / "model")
+    assert set(got) == set(params())
+    for name, value in params().items():
+        assert np.array_equal(got[name], value)
+        assert got[name].dtype == value.dtype
+    assert dump(plan, buffers) == (tmp_path / "model").read_bytes()
+
+
+def test_what_the_safetensors_library_writes_we_read(tmp_path: Path) -> None:
+    save_file({name: np.atleast_1d(value) for name, value in params().items()}, tmp_path / "model")
+    with TensorFile(tmp_path / "model") as model:
+        for name, value in params().items():
+            assert np.array_equal(model.array(name), np.atleast_1d(value))
+
+
+def test_a_map_is_writable_and_private(tmp_path: Path) -> None:
+    plan, buffers = encode({"w": np.ones(10, np.float32)})
+    write(tmp_path / "model", plan, buffers)
+    before = (tmp_path / "model").read_bytes()
+    array = TensorFile(tmp_path / "model").array("w")
+    array += 1
+    assert (array == 2).all()
+    assert (tmp_path / "model").read_bytes() == before
+
+
+def test_torch_shares_the_map_also_in_bfloat16(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    values = {"w": torch.randn(4, 3), "b": torch.randn(7).to(torch.bfloat16), "n": torch.tensor(3)}
+    plan, buffers = encode(values)
+    write(tmp_path / "model", plan, buffers)
+    model = TensorFile(tmp_path / "model")
+    for name, value in values.items():
+        got = model.torch(name)
+        assert got.dtype is value.dtype
+        assert torch.equal(got, value)
+    model.torch("w").add_(1)
+    assert model.array("b").dtype == np.float32
+    assert np.array_equal(model.array("b"), values["b"].float().numpy())
+
+
+def test_bfloat16_is_rounded_to_nearest_even_as_torch_does() -> None:
+    torch = pytest.importorskip("torch")
+    values = np.concatenate([np.random.default_rng(1).normal(size=5000), [0, -0.0, np.inf, -np.inf, 1e-40, 3.4e38]])
+    want = torch.tensor(values.astype(np.float32)).to(torch.bfloat16).float().numpy()
+    assert np.array_equal(widen_bf16(narrow_bf16(values.astype(np.float32))), want)
+    assert np.isnan(widen_bf16(narrow_bf16(np.array([np.nan], np.float32)))).all()
+
+
+def _header(header: object, data: bytes = b"") -> bytes:
+    body = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return len(body).to_bytes(8, "little") + body + data
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"short",
+        (1 << 60).to_bytes(8, "little"),
+        _header(b"not json"),
+        _header([1, 2]),
+        _header({"w": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}}, b"xxxx"),
+        _header({"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}),
+        _header({"w": {"dtype": "F99", "shape": [1], "data_offsets": [0, 4]}}, b"xxxx"),
+        _header({"w": {"dtype": "F32", "shape": [-1, -1], "data_offsets": [0, 4]}}, b"xxxx"),
+        _header({"w": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}}, b"x" * 8),
+        _header({"w": {"dtype": "U8", "shape": [4], "data_offsets": [0, 4]}}, b"x" * 8),
+        _header(
+            {
+                "w": {"dtype": "U8", "shape": [4], "data_offsets": [0, 4]},
+                "v": {"dtype": "U8", "shape": [4], "data_offsets": [2, 6]},
+            },
+            b"x" * 6,
+        ),
+        _header({"w": {"dtype": "U8", "shape": [True], "data_offsets": [0, 1]}}, b"x"),
+    ],
+)
+def test_a_file_that_is_no_model_is_refused(content: bytes) -> None:
+    with pytest.raises(ProtocolError):
+        TensorFile(content)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.binary(max_size=200), st.integers(0, 400))
+def test_no_bytes_do_more_than_be_refused(noise: bytes, at: int) -> None:
+    good = bytearray(save({"w": np.arange(6, dtype=np.float32), "v": np.zeros(3)}))
+    good[at % len(good) : at % len(good) + len(noise)] = noise
+    for content in (noise, bytes(good)):
+        try:
+            model = TensorFile(content)
+        except ProtocolError:
+            continue
+        for name in model.tensors:
+            model.array(name)
+
+
+def test_a_parameter_that_is_no_array_is_refused() -> None:
+    for value in ("text", {"a": 1}, object(), [object()]):
+        with pytest.raises(TypeError, match="parameter 'w'"):
+            encode({"w": value})
+
+
+# --- averaging
+
+
+def shares(count: int, seed: int = 0) -> list[Share]:
+    made = []
+    for number in range(count):
+        rng = np.random.default_rng(seed + number)
+        tensors = {"w": rng.normal(size=(700, 900)).astype(np.float32), "h": rng.normal(size=33).astype(np.float16)}
+        tensors["n"] = np.array([number, 10 * number], np.int64)
+        tensors["d"] = rng.normal(size=4)
+        made.append(Share(f"site-{number}", float(number + 1), TensorFile(save(tensors))))
+    return made
+
+
+def test_the_mean_is_the_float64_reference(tmp_path: Path) -> None:
+    parts = shares(4)
+    average(parts, tmp_path / "model")
+    got = load_file(tmp_path / "model")
+    total = sum(part.weight for part in parts)
+    for name in ("w", "h", "d", "n"):
+        want = np.zeros(got[name].shape)
+        for part in parts:
+            want += part.model.array(name).astype(np.float64) * (part.weight / total)
+        want = np.rint(want) if name == "n" else want
+        assert np.array_equal(got[name], want.astype(got[name].dtype)), name
+
+
+def test_the_order_of_arrival_changes_no_bit(tmp_path: Path) -> None:
+    parts, seen = shares(3), set()
+    for number, order in enumerate(itertools.permutations(parts)):
+        average(order, tmp_path / str(number))
+        seen.add((tmp_path / str(number)).read_bytes())
+    assert len(seen) == 1
+
+
+def test_differences_are_added_to_their_base(tmp_path: Path) -> None:
+    base = TensorFile(save({"w": np.full(3, 5, np.float32)}))
+    parts = [
+        Share(site, 1.0, TensorFile(save({"w": np.full(3, value, np.float32)}))) for site, value in (("a", 1), ("b", 2))
+    ]
+    average(parts, tmp_path / "model", base)
+    assert load_file(tmp_path / "model")["w"].tolist() == [6.5, 6.5, 6.5]
+
+
+def test_nothing_with_weight_can_not_be_averaged(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="positive weight"):
+        average([Share("a", 0.0, TensorFile(save({"w": np.zeros(1)})))], tmp_path / "model")
+
+
+# --- checking
+
+
+def test_a_sound_result_has_no_fault() -> None:
+    model = TensorFile(save({"w": np.zeros(3, np.float32), "__optimizer__.m": np.full(2, np.nan)}))
+    assert fault(model, {"w": ("F32", (3,))}) is None
+    assert shapes(model) == {"w": ("F32", (3,))}
+    assert fault(model, None) is None
+
+
+@pytest.mark.parametrize(
+    ("tensors", "why"),
+    [
+        ({"w": np.array([1, np.inf, 3], np.float32)}, "NaN or infinity"),
+        ({"w": np.zeros(4, np.float32)}, "shape"),
+        ({"w": np.zeros(3)}, "F64, not F32"),
+        ({"x": np.zeros(3, np.float32)}, "unknown tensor 'x'"),
+        ({}, "no tensor"),
+    ],
+)
+def test_each_fault_is_named(tensors: dict[str, np.ndarray], why: str) -> None:
+    assert why in str(fault(TensorFile(save(tensors)), {"w": ("F32", (3,))}))
+
+
+def test_a_missing_tensor_is_named() -> None:
+    model = TensorFile(save({"w": np.zeros(3, np.float32)}))
+    assert fault(model, {"w": ("F32", (3,)), "b": ("F32", (1,))}) == "it lacks the tensor 'b'"
+
+
+# --- first models
+
+
+def test_a_described_model_is_the_same_each_time(tmp_path: Path) -> None:
+    wanted = {"tensors": {"w": [3, 2], "b": []}, "init": "normal", "seed": 7, "dtype": "float64"}
+    make(wanted, tmp_path / "a")
+    make(wanted, tmp_path / "b")
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    assert load_file(tmp_path / "a")["w"].shape == (3, 2)
+
+
+@pytest.mark.parametrize(
+    "wanted", [3, {}, {"tensors": {"w": "x"}}, {"tensors": {}, "init": "magic"}, {"tensors": {}, "x": 1}]
+)
+def test_a_description_that_is_none_is_refused(tmp_path: Path, wanted: object) -> None:
+    with pytest.raises(JobSpecError):
+        make(wanted, tmp_path / "a")

@@ -1,0 +1,98 @@
+"""A site is lost, returns, or comes late, while a job runs."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+from federation import Federation, until
+from safetensors.numpy import load_file
+from scripts import SLOW
+
+from fl_runtime.errors import JobError
+
+
+def slow_job(fed: Federation, name: str, rounds: int, **workflow: object) -> str:
+    marks = fed.root / "marks"
+    marks.mkdir(exist_ok=True)
+    settings = {"type": "fedavg", "rounds": rounds, "model": {"tensors": {"w": [4]}}, "grace": 0.5, **workflow}
+    folder = fed.job(name, SLOW, config={"marks": str(marks), "seconds": 0.25}, workflow=settings)
+    with fed.session() as session:
+        return session.submit(folder)
+
+
+def test_one_site_is_lost_and_returns_while_the_quorum_holds(fresh: Federation) -> None:
+    job = slow_job(fresh, "lost", 14, min_sites=2)
+    with fresh.session() as session:
+        until(lambda: session.show(job)["round"] >= 2)
+        script = fresh.sites["site-3"]
+        script.kill()
+        until(lambda: set(session.show(job)["history"][-1]["sites"]) == {"site-1", "site-2"}, 20, "a round without it")
+        missing = session.show(job)["history"][-1]["missing"]
+        assert set(missing) == {"site-3"}
+        fresh.sites["site-3"].start()
+        began = time.monotonic()
+        until(lambda: "site-3" in session.show(job)["history"][-1]["sites"], 20, "a round with it again")
+        assert time.monotonic() - began < 5
+        view = session.wait(job, 60)
+    assert len(view["history"]) == 14
+
+
+def test_below_the_quorum_a_job_waits_and_says_for_whom(fresh: Federation) -> None:
+    job = slow_job(fresh, "below", 4)
+    with fresh.session() as session:
+        until(lambda: session.show(job)["round"] >= 1)
+        fresh.sites["site-2"].kill()
+        until(lambda: "waiting for site-2 to return: 2 of 3 needed" in session.show(job)["detail"], 15)
+        fresh.sites["site-2"].start()
+        view = session.wait(job, 60)
+        model = load_file(session.download(job, fresh.root / "results") / "model.safetensors")
+    assert model["w"].tolist() == [8.0] * 4
+    assert all(len(entry["sites"]) == 3 for entry in view["history"])
+
+
+def test_a_deadline_closes_a_round_without_the_slow_one_or_fails_the_job(running: Federation) -> None:
+    marks = running.root / "marks-deadline"
+    marks.mkdir()
+    config = {"marks": str(marks), "seconds": 5, "slow": ["site-3"]}
+    settings = {"type": "fedavg", "rounds": 1, "model": {"tensors": {"w": [4]}}, "deadline": 1}
+    with running.session() as session:
+        folder = running.job("deadline", SLOW, config=config, workflow={**settings, "min_sites": 2})
+        job = session.submit(folder)
+        view = session.wait(job, 30)
+        assert set(view["history"][0]["sites"]) == {"site-1", "site-2"}
+        model = load_file(session.download(job, running.root / "results") / "model.safetensors")
+        assert np.allclose(model["w"], 1.5)
+        folder = running.job("deadline", SLOW, config=config, workflow=settings)
+        with pytest.raises(JobError, match=r"the deadline of 1 s passed; 2 of 3 needed results"):
+            session.wait(session.submit(folder), 30)
+
+
+def test_a_late_joiner_takes_part_from_the_next_round(stopped: Federation) -> None:
+    stopped.start("server", "site-1", "site-2")
+    job = slow_job(stopped, "late", 12)
+    with stopped.session() as session:
+        until(lambda: session.show(job)["round"] >= 1)
+        stopped.start("site-3")
+        view = session.wait(job, 60)
+    who = [set(entry["sites"]) for entry in view["history"]]
+    assert who[0] == {"site-1", "site-2"}
+    assert who[-1] == {"site-1", "site-2", "site-3"}
+
+
+def test_a_lost_site_is_noticed_at_once_when_its_process_dies(fresh: Federation) -> None:
+    fresh.sites["site-1"].kill()
+    began = time.monotonic()
+    until(lambda: not fresh.server.status()["sites"]["site-1"]["registered"], 6)
+    assert time.monotonic() - began < 4.5
+
+
+def test_a_site_that_leaves_for_good_fails_a_job_that_needs_it(running: Federation) -> None:
+    script = SLOW.replace("while flare", "if site == 'site-2':\n    raise SystemExit(0)\nwhile flare")
+    marks = running.root / "marks-left"
+    marks.mkdir()
+    settings = {"type": "fedavg", "rounds": 2, "model": {"tensors": {"w": [4]}}}
+    folder = running.job("left", script, config={"marks": str(marks), "seconds": 0.1}, workflow=settings)
+    with running.session() as session, pytest.raises(JobError, match="site-2: its script ended before the job did"):
+        session.wait(session.submit(folder), 30)

@@ -1,0 +1,99 @@
+"""Where no service manager runs: kept running, logged, stopped whole."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from federation import Federation, until
+
+from fl_runtime import supervise as module
+from fl_runtime.__main__ import main
+
+
+def run(*argv: str, code: int = 0) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "fl_runtime", *argv], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == code, done.stderr
+    return done.stdout + done.stderr
+
+
+def supervised(state: Path, script: str) -> None:
+    run("supervise", "--state", str(state), "--", sys.executable, "-u", "-c", script)
+
+
+def test_a_command_is_kept_logged_and_stopped(tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    once = f"if not os.path.exists('{mark}'): open('{mark}', 'w'); raise SystemExit(9)"
+    script = f"import os, time\nprint('I am', os.getpid())\n{once}\ntime.sleep(99)"
+    try:
+        supervised(tmp_path, script)
+        log = tmp_path / "runtime.log"
+        until(lambda: log.exists() and log.read_text().count("I am") == 2, 15)
+        assert "ended with code 9; started again" in log.read_text()
+        assert "supervised already" in run("supervise", "--state", str(tmp_path), "--", "true", code=15)
+        pid = int(log.read_text().split()[-1])
+    finally:
+        assert "stopped" in run("stop", "--state", str(tmp_path))
+    assert not psutil.pid_exists(pid)
+    assert not (tmp_path / "supervisor.json").exists()
+    assert "nothing runs" in run("stop", "--state", str(tmp_path))
+
+
+def test_a_command_that_must_not_be_started_again_is_not(tmp_path: Path) -> None:
+    supervised(tmp_path, "print('usage'); raise SystemExit(4)")
+    until(lambda: not (tmp_path / "supervisor.json").exists(), 10)
+    assert (tmp_path / "runtime.log").read_text() == "usage\n"
+
+
+def test_the_log_is_rotated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LOG_BYTES", 100)
+    writer = module._Supervisor(tmp_path, ["true"], echo=False)
+    for number in range(30):
+        writer._write(f"line {number:04d} {'x' * 20}\n".encode())
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "runtime.log",
+        "runtime.log.1",
+        "runtime.log.2",
+        "runtime.log.3",
+    ]
+    assert "line 0029" in (tmp_path / "runtime.log").read_text()
+
+
+def test_the_runtime_itself_is_supervised_comes_back_and_is_stopped(stopped: Federation) -> None:
+    state, server = stopped.server.state, stopped.server
+    argv = [sys.executable, "-m", "fl_runtime", "serve", "--kit", str(server.kit), "--state", str(state)]
+    subprocess.run(
+        [sys.executable, "-m", "fl_runtime", "supervise", "--state", str(state), "--", *argv],
+        env=server.env,
+        check=True,
+    )
+    try:
+        status = until(lambda: server.status() if server.status()["running"] else None, 15)
+        assert json.loads(run("status", "--state", str(state)))["role"] == "server"
+        psutil.Process(status["pid"]).kill()
+        until(lambda: server.status().get("pid") not in (None, status["pid"]), 15)
+    finally:
+        run("stop", "--state", str(state))
+    run("status", "--state", str(state), code=3)
+
+
+def test_a_kit_that_can_not_be_used_is_said_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", "--kit", str(tmp_path), "--state", str(tmp_path / "s")]) == 4
+    assert f"{tmp_path} is not a kit: participant.yml" in capsys.readouterr().err
+
+
+def test_stop_reaches_a_runtime_that_nobody_supervises(stopped: Federation) -> None:
+    stopped.start("server")
+    until(lambda: stopped.server.status().get("running"))
+    began = time.monotonic()
+    run("stop", "--state", str(stopped.server.state))
+    assert time.monotonic() - began < 10
+    assert stopped.server.process is not None
+    assert stopped.server.process.wait(5) == 0
