@@ -38,6 +38,7 @@ from deployer.sandbox.state import (
 START_S = 60.0
 """How long a start may take before it counts as failed (usually it takes 1 or 2 s)."""
 STOP_S = 30.0
+_LOG_BYTES = 4 * 1024 * 1024
 _ANSWER_S = 60.0
 _KEPT = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "SSL_CERT_DIR", "VIRTUAL_ENV")
 
@@ -271,6 +272,8 @@ class Sandbox:
 def _start(cls: type[Sandbox], home: Path) -> Sandbox:
     """Starts the daemon, detached from this process, and waits until it says that it is ready."""
     _require_packages()
+    if (home / LOG).exists() and (home / LOG).stat().st_size > _LOG_BYTES:
+        os.replace(home / LOG, home / f"{LOG}.old")
     reader, writer = os.pipe()
     with open(home / LOG, "a") as log, open(reader) as answer:
         log.write(f"--- start {time.strftime('%Y-%m-%d %H:%M:%S')}\n")

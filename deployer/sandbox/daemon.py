@@ -55,7 +55,7 @@ class Daemon:
         self._dirty = threading.Event()
         self._faults = faults.use(home / FAULTS)
         self._block: Block = take_block(str(home))
-        self._driver = Driver(home, str(self._block.public.network), self._block.private, self._faults)
+        self._driver = Driver(home, str(self._block.public.network), self._block.private, self._faults, adopts=True)
         self._world = network.World(self._block.public, self.changed)
         self._applied_world: Mapping[str, str] = {}
         self.ssh_port = _free_port(str(self._block.public.network[1]))

@@ -16,7 +16,7 @@ from typing import Any
 from deployer.sandbox.addresses import AddressPool
 from deployer.sandbox.faults import FaultBook
 from deployer.sandbox.machines import disk, tree
-from deployer.sandbox.machines.handle import MachineHandle
+from deployer.sandbox.machines.handle import MachineHandle, Nursery
 from deployer.sandbox.machines.setup import Network, volume_folder
 from deployer.sandbox.model import MachineSpec
 
@@ -30,12 +30,16 @@ class Driver:
     addresses come from, `private` the pool for the loopback addresses that stand for private ones.
     """
 
-    def __init__(self, home: Path, public: str, private: AddressPool, faults: FaultBook | None = None) -> None:
+    def __init__(
+        self, home: Path, public: str, private: AddressPool, faults: FaultBook | None = None, adopts: bool = False
+    ) -> None:
+        """`adopts`: this process is a subreaper and starts nothing but machines in sessions of their own."""
         self._home = home
         self._volumes = home / "volumes"
         self._private = private
         self._faults = faults or FaultBook(None)
         self._network = Network(public)
+        self._nursery = Nursery(adopts)
         self._lock = threading.RLock()
         self._handles: dict[str, MachineHandle] = {}
         self._leaving: list[MachineHandle] = []
@@ -68,7 +72,11 @@ class Driver:
         # Nobody but the owner: user-data (with the host key) and the machine's disk lie there.
         folder.mkdir(mode=0o700)
         bind = self._private.allocate(spec.id)
-        return MachineHandle(spec.id, folder, self._volumes, bind, self._faults, lambda: self._private.release(bind))
+
+        def released() -> None:
+            self._private.release(bind)
+
+        return MachineHandle(spec.id, folder, self._volumes, bind, self._faults, self._nursery, released)
 
     def _prune(self, existing: set[str]) -> None:
         kept = {volume_folder(self._volumes, volume).name for volume in existing}

@@ -24,6 +24,32 @@ _LOG = logging.getLogger(__name__)
 _KILL_AFTER_S = SHUTDOWN_S + 5.0
 
 
+class Nursery:
+    """Starts the machines' processes and knows them, so that no newborn is taken for an orphan.
+
+    With `adopts`, this process is a subreaper: children that it did not start are orphans of machines that were killed.
+    """
+
+    def __init__(self, adopts: bool) -> None:
+        self._adopts = adopts
+        self._lock = threading.Lock()
+        self._living: set[int] = set()
+
+    def start(self, argv: list[str], **settings: Any) -> subprocess.Popen[str]:
+        with self._lock:
+            process = subprocess.Popen(argv, text=True, start_new_session=True, **settings)
+            self._living.add(process.pid)
+            return process
+
+    def buried(self, pid: int) -> None:
+        with self._lock:
+            self._living.discard(pid)
+
+    def orphans(self) -> list[int]:
+        with self._lock:
+            return tree.adopted(self._living) if self._adopts else []
+
+
 class MachineHandle:
     """Starts a thread at once; it ends when the machine has been unwanted and is gone."""
 
@@ -34,10 +60,11 @@ class MachineHandle:
         volumes_folder: Path,
         bind: str,
         faults: FaultBook,
+        nursery: Nursery,
         released: Callable[[], None],
     ) -> None:
         self.id, self._folder, self._volumes_folder, self._bind = id, folder, volumes_folder, bind
-        self._faults, self._released = faults, released
+        self._faults, self._nursery, self._released = faults, nursery, released
         self._changed = threading.Condition()
         self.wanted: MachineSpec | None = None
         self._network = Network("127.0.0.0/32")
@@ -173,15 +200,13 @@ class MachineHandle:
         path = self._folder / "setup.json"
         setup.save(path)
         with open(self._folder / "process.log", "a") as log:
-            process = subprocess.Popen(
+            process = self._nursery.start(
                 [sys.executable, "-m", "deployer.sandbox.machines.process", str(path)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
                 cwd=self._folder,
                 env=_environment(setup.root),
-                start_new_session=True,
-                text=True,
             )
         with self._changed:
             self._process, self._told, self._report, self._state = process, (spec, network), {}, "starting"
@@ -235,7 +260,9 @@ class MachineHandle:
     def _bury(self) -> None:
         """After the process has ended, whatever the cause: nothing that ran on the machine goes on."""
         process = self._process
-        tree.end_strays(os.fsencode(f"FEDSPAN_ROOT={self._folder / 'root'}"), exact=True)
+        if process is not None:
+            self._nursery.buried(process.pid)
+        tree.end_strays(os.fsencode(f"FEDSPAN_ROOT={self._folder / 'root'}"), True, self._nursery.orphans)
         with self._changed:
             crashed = self._state in ("starting", "running")
             self._state = "crashed" if crashed else "stopped"

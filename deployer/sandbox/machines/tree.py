@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Set
+from collections.abc import Callable, Iterator, Set
 
 _PR_SET_CHILD_SUBREAPER = 36
 LINUX = sys.platform.startswith("linux")
@@ -79,6 +79,21 @@ def descendants(ancestor: int) -> dict[int, bool]:
             if pid not in found:
                 found[pid] = zombie
                 todo.append(pid)
+    return found
+
+
+def adopted(known: Set[int]) -> list[int]:
+    """Living children of this process, not `known`, that belong to another session: orphans that it has inherited.
+
+    What this process starts for itself stays in its own session, and what it starts as a machine is known.
+    """
+    own = os.getsid(0)
+    found = []
+    for pid, parent, zombie in _table():
+        if parent == os.getpid() and not zombie and pid not in known:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                if os.getsid(pid) != own:
+                    found.append(pid)
     return found
 
 
@@ -148,10 +163,13 @@ def pause_until_gone(pids: list[int], seconds: float = 2.0) -> None:
             os.waitpid(pid, os.WNOHANG)
 
 
-def end_strays(mark: bytes, exact: bool = False) -> int:
-    """Kills what a machine left behind when its process was killed. Returns how many there were."""
+def end_strays(mark: bytes, exact: bool = False, orphans: Callable[[], list[int]] = list) -> int:
+    """Kills what a machine left behind when its process was killed: what bears its mark, and `orphans`.
+
+    Returns how many there were.
+    """
     count = 0
-    while strays := marked(mark, exact):
+    while strays := sorted({*marked(mark, exact), *orphans()}):
         count += len(strays)
         for pid in strays:
             send([pid, *descendants(pid)], signal.SIGKILL)

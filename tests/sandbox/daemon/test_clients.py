@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import subprocess
@@ -19,6 +20,7 @@ from pulumi.runtime.proto import provider_pb2_grpc
 
 from deployer.errors import CredentialsError, SandboxError
 from deployer.sandbox.client import Sandbox
+from deployer.sandbox.machines.tree import descendants, start_time
 
 KEY = asyncssh.generate_private_key("ssh-ed25519")
 PUBLIC = KEY.export_public_key().decode().strip()
@@ -137,8 +139,6 @@ async def _whoami(address: str, port: int, user: str) -> str:
 
 
 def ssh(address: str, port: int, user: str) -> str:
-    import asyncio
-
     return asyncio.run(_whoami(address, port, user))
 
 
@@ -217,6 +217,28 @@ def test_a_host_without_a_cloud_is_reached_by_its_key_and_seen_as_its_hospital(s
     sandbox.remove_host("box")
     with pytest.raises(OSError, match="111"):
         ssh(address, sandbox.ssh_port, "ana")
+
+
+def test_what_ran_on_a_killed_machine_is_found_though_it_hid_everything(sandbox: Sandbox) -> None:
+    address = sandbox.host("hiding", "ana", PUBLIC)
+    command = "cd / && env -i /bin/sh -c 'setsid sleep 989 > /dev/null 2>&1 < /dev/null & setsid sleep 990 &'"
+
+    async def hide() -> None:
+        async with asyncssh.connect(
+            address, sandbox.ssh_port, username="ana", client_keys=[KEY], known_hosts=None, config=None
+        ) as connection:
+            await connection.run(f"{command} > /dev/null 2>&1 < /dev/null; sleep 0.2")
+
+    asyncio.run(hide())
+    machine = next(m for m in sandbox.machines() if m["name"] == "hiding")
+    hidden = [pid for pid, zombie in descendants(machine["pid"]).items() if not zombie]
+    assert len(hidden) == 2
+    os.kill(machine["pid"], 9)
+    deadline = time.monotonic() + 10
+    while any(start_time(pid) for pid in hidden):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    sandbox.remove_host("hiding")
 
 
 def test_a_kit_run_here_comes_from_its_hospitals_address(sandbox: Sandbox) -> None:
