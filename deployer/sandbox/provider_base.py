@@ -20,6 +20,7 @@ import grpc
 from google.protobuf import any_pb2, empty_pb2, struct_pb2
 from pulumi.runtime.proto import plugin_pb2, provider_pb2, provider_pb2_grpc, status_pb2
 
+from deployer.sandbox.provider_messages import decode_config, diff_response
 from deployer.sandbox.provider_resource import (
     DEFAULT_TIMEOUT_S,
     Call,
@@ -32,7 +33,6 @@ from deployer.sandbox.provider_resource import (
     Values,
 )
 from deployer.sandbox.provider_values import (
-    UNKNOWN,
     Change,
     changes,
     from_struct,
@@ -118,7 +118,7 @@ class ProviderPlugin(provider_pb2_grpc.ResourceProviderServicer):
         new = plain(from_struct(request.news))
         found = [change for change in changes(old, new) if change.top != "version"]
         replaces = self.diff_config(decode_config(old), decode_config(new)) & {change.top for change in found}
-        return _diff_response(found, lambda change: change.top in replaces, False, replace_properties=sorted(replaces))
+        return diff_response(found, lambda change: change.top in replaces, False, replace_properties=sorted(replaces))
 
     def Configure(
         self, request: provider_pb2.ConfigureRequest, context: grpc.ServicerContext
@@ -158,7 +158,7 @@ class ProviderPlugin(provider_pb2_grpc.ResourceProviderServicer):
         def replaces(change: Change) -> bool:
             return resource.replaces(change, old_inputs, news)
 
-        return _diff_response(found, replaces, resource.deletes_first(old_inputs, news))
+        return diff_response(found, replaces, resource.deletes_first(old_inputs, news))
 
     def Create(self, request: provider_pb2.CreateRequest, context: grpc.ServicerContext) -> provider_pb2.CreateResponse:
         given = from_struct(request.properties)
@@ -272,48 +272,6 @@ class ProviderPlugin(provider_pb2_grpc.ResourceProviderServicer):
         status = status_pb2.Status(code=grpc.StatusCode.UNKNOWN.value[0], message=error.reason, details=[detail])
         context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
         context.abort(grpc.StatusCode.UNKNOWN, error.reason)
-
-
-def decode_config(config: Values) -> Values:
-    """The provider's settings with their types: they arrive as strings, everything but strings as JSON in a string."""
-    decoded: Values = {}
-    for key, value in config.items():
-        decoded[key] = value
-        if isinstance(value, str) and value != UNKNOWN and (value[:1] in "[{" or value in ("true", "false")):
-            try:
-                decoded[key] = plain(json.loads(value))
-            except ValueError:
-                decoded[key] = value
-    return decoded
-
-
-def _diff_response(
-    found: list[Change],
-    replaces: Callable[[Change], bool],
-    deletes_first: bool,
-    replace_properties: list[str] | None = None,
-) -> provider_pb2.DiffResponse:
-    kind = provider_pb2.PropertyDiff
-    detail = {}
-    for change in found:
-        replacing = replaces(change)
-        if change.old is None:
-            code = kind.ADD_REPLACE if replacing else kind.ADD
-        elif change.new is None:
-            code = kind.DELETE_REPLACE if replacing else kind.DELETE
-        else:
-            code = kind.UPDATE_REPLACE if replacing else kind.UPDATE
-        detail[change.path] = kind(kind=code, inputDiff=change.top != "tagsAll")
-    replacing_names = sorted({change.top for change in found if replaces(change)})
-    answer = provider_pb2.DiffResponse
-    return answer(
-        changes=answer.DIFF_SOME if found else answer.DIFF_NONE,
-        diffs=sorted({change.top for change in found}),
-        replaces=replacing_names if replace_properties is None else replace_properties,
-        deleteBeforeReplace=bool(replacing_names) and deletes_first,
-        detailedDiff=detail,
-        hasDetailedDiff=True,
-    )
 
 
 __all__ = [
