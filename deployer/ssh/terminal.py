@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-import shutil
 import signal
 import sys
 import termios
@@ -31,7 +30,7 @@ def interact(session: Session, argv: Sequence[str] = ()) -> int:
     try:
         channel = session.transport.open_session(window_size=WINDOW, max_packet_size=PACKET, timeout=30)
         if terminal:
-            size = shutil.get_terminal_size()
+            size = os.get_terminal_size(sys.stdout.fileno())
             channel.get_pty(os.environ.get("TERM", "xterm"), width=size.columns, height=size.lines)
         if argv:
             channel.exec_command(remote_command(argv))
@@ -83,7 +82,7 @@ def _write(stream: int, data: bytes) -> None:
 def _raw() -> Iterator[None]:
     stdin = sys.stdin.fileno()
     before = termios.tcgetattr(stdin)
-    tty.setraw(stdin)
+    tty.setraw(stdin, termios.TCSADRAIN)  # the default would throw away what was typed ahead
     try:
         yield
     finally:
@@ -97,7 +96,7 @@ def _resizing(channel: paramiko.Channel, terminal: bool) -> Iterator[None]:
         return
 
     def resized(number: int, frame: FrameType | None) -> None:
-        size = shutil.get_terminal_size()
+        size = os.get_terminal_size(sys.stdout.fileno())
         with contextlib.suppress(paramiko.SSHException, OSError):
             channel.resize_pty(width=size.columns, height=size.lines)
 

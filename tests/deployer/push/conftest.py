@@ -12,10 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from deployer.keys import KeyPair, KeyStore, make_pair
+from deployer.sandbox.machines.standalone import Machines
+from deployer.sandbox.model import MachineSpec, Rule
 from deployer.ssh import HostKeyPin, Machine, connect, pin_host_key
 
+SSH_PORT = 2222
 SERVER = Path(__file__).with_name("ssh_server.py")
 
 
@@ -99,3 +103,34 @@ def machine(shared_machine: Box) -> Iterator[Box]:
 def login(machine: Box) -> Iterator[Machine]:
     with machine.connect() as session:
         yield session
+
+
+def boot(some: Machines, keys: KeyStore, name: str, port: int) -> str:
+    """An emulated machine that took fedspan's user-data; its host key is pinned. Returns its address."""
+    address, host = some.address(), keys.host(name)
+    config = {
+        "users": [{"name": "fedspan", "ssh_authorized_keys": [keys.login("digits").public]}],
+        "ssh_keys": {"ed25519_private": host.private, "ed25519_public": host.public},
+        "write_files": [{"path": "/etc/ssh/sshd_config.d/10-fedspan.conf", "content": f"Port {SSH_PORT}\n"}],
+    }
+    workstation = "198.51.100.10/32"
+    some.put(
+        MachineSpec(
+            id=f"i-{name}",
+            cloud="aws",
+            account="1",
+            region="eu",
+            zone=None,
+            size="t",
+            running=True,
+            user_data="#cloud-config\n" + yaml.safe_dump(config),
+            login_keys=(),
+            public_ip=address,
+            private_ip="10.0.0.4",
+            ingress=(Rule(SSH_PORT, SSH_PORT, "tcp", workstation), Rule(port, port, "tcp", "0.0.0.0/0")),
+            volumes=(),
+            tags={"fedspan:participant": name},
+        )
+    )
+    keys.pin(address, SSH_PORT, host.public)
+    return address

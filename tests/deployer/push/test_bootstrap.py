@@ -29,8 +29,7 @@ from deployer.bootstrap import (
 from deployer.errors import KitError, MachineError, UnreachableError
 from deployer.facts import MachineFacts
 from deployer.keys import KeyStore
-from deployer.sandbox.machines.standalone import Machines, machines
-from deployer.sandbox.model import MachineSpec, Rule
+from deployer.sandbox.machines.standalone import machines
 from deployer.service import KIT, OPT, STATE, Launch, Service
 from deployer.ssh import Machine, connect
 from deployer.wheels import own_wheel
@@ -38,6 +37,7 @@ from startup_kits.passphrase import PassphraseSource
 from startup_kits.provision import ProvisionResult, provision
 from startup_kits.spec import load_spec
 from startup_kits.workspace import Workspace
+from tests.deployer.push.conftest import SSH_PORT, boot
 
 SPEC = """\
 version: 1
@@ -49,7 +49,6 @@ sites:
 admins:
   ana@hospital-a.example: {role: lead}
 """
-SSH_PORT = 2222
 
 
 @dataclass
@@ -80,36 +79,6 @@ class World:
         where = kit or self.provisioned.kits[machine.name]
         labels = {"deployed-by": "lead", "target": "aws"}
         return install_participant(machine, where, self.cache, endpoint or self.endpoint, labels)
-
-
-def boot(some: Machines, keys: KeyStore, name: str, port: int) -> str:
-    address, host = some.address(), keys.host(name)
-    config = {
-        "users": [{"name": "fedspan", "ssh_authorized_keys": [keys.login("digits").public]}],
-        "ssh_keys": {"ed25519_private": host.private, "ed25519_public": host.public},
-        "write_files": [{"path": "/etc/ssh/sshd_config.d/10-fedspan.conf", "content": f"Port {SSH_PORT}\n"}],
-    }
-    workstation = "198.51.100.10/32"
-    some.put(
-        MachineSpec(
-            id=f"i-{name}",
-            cloud="aws",
-            account="1",
-            region="eu",
-            zone=None,
-            size="t",
-            running=True,
-            user_data="#cloud-config\n" + yaml.safe_dump(config),
-            login_keys=(),
-            public_ip=address,
-            private_ip="10.0.0.4",
-            ingress=(Rule(SSH_PORT, SSH_PORT, "tcp", workstation), Rule(port, port, "tcp", "0.0.0.0/0")),
-            volumes=(),
-            tags={"fedspan:participant": name},
-        )
-    )
-    keys.pin(address, SSH_PORT, host.public)
-    return address
 
 
 @pytest.fixture(scope="module")
