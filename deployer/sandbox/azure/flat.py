@@ -17,7 +17,7 @@ def fields(space: str, name: str) -> Mapping[str, tuple[Field, bool]]:
     """The flat properties of a model, and for each whether it lies within `properties`."""
     shape = model(space, name)
     outer = {key: (field, False) for key, field in shape.fields.items()}
-    if not shape.flattened:
+    if not shape.flattened or "properties" not in shape.fields:
         return outer
     inner_name = shape.fields["properties"].kind.model
     outer.pop("properties")
@@ -61,7 +61,7 @@ def from_rest(space: str, kind: Kind, value: Any, *, inputs_only: bool = False) 
     if kind.word != "object" or not kind.model or not isinstance(value, dict):
         return value
     known = fields(space, kind.model)
-    flattened = model(space, kind.model).flattened
+    flattened = any(inner for _, inner in known.values())
     nested = value.get("properties") if flattened else None
     out: dict[str, Any] = {}
     for key, (field, inner) in known.items():

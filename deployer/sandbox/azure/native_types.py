@@ -48,7 +48,8 @@ class NativeType:
     def inputs(self) -> frozenset[str]:
         """All top-level inputs."""
         known = {name for name, (field, _) in fields(self.space, self.model).items() if not field.read_only}
-        return frozenset({*known, *self.path, "azureApiVersion"})
+        # "type" is the service's own, but the package takes it for children (and ARM ignores it).
+        return frozenset({*known, *self.path, "azureApiVersion", "type"})
 
     @property
     def outputs(self) -> frozenset[str]:

@@ -147,7 +147,9 @@ def test_what_exists_already_is_not_taken_over(plugin: Plugin, azure: Azure) -> 
 
 def test_arms_refusals_come_with_status_code_and_message(plugin: Plugin) -> None:
     group(plugin)
-    with pytest.raises(Failed, match='Status=400 Code="InvalidCIDRNotation" Message="The address prefix 10.0.0.1/16'):
+    with pytest.raises(
+        Failed, match=r'Status=400 Code="InvalidCIDRNotation" Message="The address prefix 10\.0\.0\.1/16'
+    ):
         plugin.create(VNET, "v", {**VNET_INPUTS, "addressSpace": {"addressPrefixes": ["10.0.0.1/16"]}})
     with pytest.raises(Failed, match="Could not find member 'addressPrefix' on object of type"):
         plugin.create(VNET, "v", {**VNET_INPUTS, "addressSpace": {"addressPrefix": "10.0.0.0/16"}})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import ssl
 import threading
@@ -15,7 +16,7 @@ from azure.core.exceptions import ClientAuthenticationError, HttpResponseError
 from azure.mgmt.resource.resources import ResourceManagementClient
 from cryptography import x509
 
-from deployer.sandbox.addresses import AddressPool
+from deployer.sandbox.addresses import AddressPool, AddressPoolExhausted
 from deployer.sandbox.azure import DEFAULT_SUBSCRIPTION, ArmServer
 from deployer.sandbox.faults import FaultBook
 
@@ -171,11 +172,9 @@ def test_an_expired_token_is_refused(azure: Azure) -> None:
 
 def test_the_pool_running_dry_is_told_and_nothing_is_made(tmp_path: Path) -> None:
     pool = AddressPool("127.203.0.0/27")
-    taken = 0
-    with pytest.raises(Exception, match="addresses"):
+    with contextlib.suppress(AddressPoolExhausted):
         while True:
             pool.allocate("x")
-            taken += 1
     with ArmServer(addresses=pool, home=tmp_path, faults=FaultBook(None)) as server:
         azure = Azure(server, DEFAULT_SUBSCRIPTION, server.environment())
         azure.group()
