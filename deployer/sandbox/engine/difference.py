@@ -21,7 +21,8 @@ class Diff:
 
     @property
     def replaces(self) -> bool:
-        return bool(self.replace_keys)
+        """By its keys, or by a single property below one (`replaceOnChanges` with a nested path names no key)."""
+        return bool(self.replace_keys) or any(d["diffKind"].endswith("-replace") for d in self.detailed.values())
 
 
 _KINDS = ("add", "add-replace", "delete", "delete-replace", "update", "update-replace")
