@@ -22,7 +22,7 @@ from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 from deployer.sandbox.aws import images, mend, rules
 from deployer.sandbox.aws.accounts import account_of
 from deployer.sandbox.aws.query import Query, Refused, ec2_error, unauthorized
-from deployer.sandbox.aws.world import World
+from deployer.sandbox.aws.world import LOCK, World
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ class MotoServer:
         self._addresses = addresses or _Unpooled()
         self._host, self._port = host, port
         self._server: BaseWSGIServer | None = None
-        self._lock = threading.RLock()
+        self._loading = threading.Lock()
         self._app: Any = None
         self._tokens: dict[tuple[str, ...], tuple[str, bytes]] = {}
         self.url = ""
@@ -78,13 +78,13 @@ class MotoServer:
         self._server.shutdown()
         self._server.server_close()
         self._server = None
-        with self._lock:
+        with LOCK:
             _forget()
             self._tokens.clear()
 
     def load(self) -> Any:
         """moto's WSGI application, imported once."""
-        with self._lock:
+        with self._loading:
             if self._app is None:
                 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
@@ -120,7 +120,7 @@ class MotoServer:
         environ["HTTP_X_MOTO_ACCOUNT_ID"] = account
         region = scope.group(2)
         app = self.load()
-        with self._lock:
+        with LOCK:
             if service == "ssm":
                 self._prepare_ssm(account, region)
             if service != "ec2":

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from deployer.sandbox.aws.world import LOCK
 from deployer.sandbox.model import InventoryItem, MachineSpec, Rule
 
 
@@ -82,45 +83,47 @@ def _reachable(backend: Any, eni: Any) -> bool:
 
 def machines() -> list[MachineSpec]:
     """Every instance that is not terminated. A public address without a route to a gateway is nobody's to reach."""
-    found = []
+    with LOCK:
+        return sorted(_machines(), key=lambda spec: spec.id)
+
+
+def _machines() -> Iterator[MachineSpec]:
     for account, region, backend in _backends():
         for instance in _instances(backend):
             eni = instance.nics[0]
             key = backend.key_pairs.get(instance.key_name) if instance.key_name else None
             keys = (("ubuntu", key.public_key.strip()),) if key is not None and key.material_public else ()
-            found.append(
-                MachineSpec(
-                    id=instance.id,
-                    cloud="aws",
-                    account=account,
-                    region=region,
-                    zone=instance.availability_zone,
-                    size=instance.instance_type,
-                    running=instance.state == "running",
-                    user_data=_user_data(instance),
-                    login_keys=keys,
-                    public_ip=_address(eni) if _reachable(backend, eni) else None,
-                    private_ip=eni.private_ip_address,
-                    ingress=tuple(dict.fromkeys(_rules(backend, eni.group_set))),
-                    volumes=tuple(
-                        (device.volume_id, name)
-                        for name, device in instance.get_block_device_mapping
-                        if name != instance.root_device_name
-                    ),
-                    tags=_tags(backend, instance.id),
-                    boots=getattr(instance, "sandbox_boots", 0),
-                )
+            yield MachineSpec(
+                id=instance.id,
+                cloud="aws",
+                account=account,
+                region=region,
+                zone=instance.availability_zone,
+                size=instance.instance_type,
+                running=instance.state == "running",
+                user_data=_user_data(instance),
+                login_keys=keys,
+                public_ip=_address(eni) if _reachable(backend, eni) else None,
+                private_ip=eni.private_ip_address,
+                ingress=tuple(dict.fromkeys(_rules(backend, eni.group_set))),
+                volumes=tuple(
+                    (device.volume_id, name)
+                    for name, device in instance.get_block_device_mapping
+                    if name != instance.root_device_name
+                ),
+                tags=_tags(backend, instance.id),
+                boots=getattr(instance, "sandbox_boots", 0),
             )
-    return sorted(found, key=lambda spec: spec.id)
 
 
 def inventory() -> list[InventoryItem]:
     """Every resource that somebody made; an account's default network, and what comes with a network, are left out."""
     found = []
-    for account, region, backend in _backends():
-        for kind, resource_id, name in _resources(backend):
-            tags = _tags(backend, resource_id)
-            found.append(InventoryItem("aws", account, region, kind, resource_id, tags.get("Name") or name, tags))
+    with LOCK:
+        for account, region, backend in _backends():
+            for kind, resource_id, name in _resources(backend):
+                tags = _tags(backend, resource_id)
+                found.append(InventoryItem("aws", account, region, kind, resource_id, tags.get("Name") or name, tags))
     return sorted(found, key=lambda item: (item.account, item.region, item.kind, item.id))
 
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import ipaddress
+import threading
 from collections.abc import Iterator
 from typing import Any
 
 from deployer.sandbox.aws.query import Refused
+
+# moto's state belongs to the process and is made for one caller at a time: whoever reads or changes it holds this.
+LOCK = threading.RLock()
 
 
 class World:

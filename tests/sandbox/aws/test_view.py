@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 from deployer.sandbox.model import Rule
@@ -107,3 +108,31 @@ def test_a_public_address_that_ec2_gives_by_itself_lasts_until_the_stop(account:
     assert account.machines()[0].public_ip not in (None, first)
     ec2.terminate_instances(InstanceIds=[machine])
     assert pool.owned() == before
+
+
+def test_the_view_is_taken_while_others_change_the_cloud(account: Account) -> None:
+    net = account.network()
+    stop = threading.Event()
+    trouble: list[BaseException] = []
+
+    def look() -> None:
+        try:
+            while not stop.is_set():
+                account.machines()
+                account.inventory()
+        except BaseException as error:
+            trouble.append(error)
+
+    lookers = [threading.Thread(target=look) for _ in range(2)]
+    for looker in lookers:
+        looker.start()
+    try:
+        for _ in range(15):
+            machine = account.run(SubnetId=net["subnet"])
+            account.ec2.create_tags(Resources=[machine], Tags=[{"Key": "k", "Value": "v"}])
+            account.ec2.terminate_instances(InstanceIds=[machine])
+    finally:
+        stop.set()
+        for looker in lookers:
+            looker.join(10)
+    assert trouble == []
