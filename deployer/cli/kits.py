@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from deployer.cli import context
-from deployer.errors import SpecError, UsageError
+from deployer.errors import MissingToolError, SpecError, UsageError
 from startup_kits.errors import FedspanError
 from startup_kits.kit import Kit
 
@@ -157,6 +158,7 @@ def start(
     subscription: Annotated[str | None, typer.Option(help="With --cloud azure: your subscription.")] = None,
 ) -> None:
     """Start a kit's participant: on this machine, or with --cloud on one made in your own account."""
+    _check_version(Kit.open(kit), "fedspan[cloud]" if cloud else "fedspan")
     if cloud is None:
         given = {"--region": region, "--size": size, "--profile": profile, "--subscription": subscription}
         if stray := [word for word, value in given.items() if value]:
@@ -180,6 +182,23 @@ def start(
     owner.up(
         kit, cloud, region=region, size=size, profile=profile, subscription=subscription, ca_fingerprint=ca_fingerprint
     )
+
+
+def _check_version(kit: Kit, package: str) -> None:
+    """A kit of a newer fedspan needs that one; an older kit is fine."""
+    from importlib.metadata import version
+
+    def numbers(text: str) -> list[int]:
+        return [int(part) for part in re.findall(r"\d+", text)[:3]]
+
+    here = version("fedspan")
+    if numbers(kit.runtime) > numbers(here):
+        raise MissingToolError(
+            f"this fedspan, {here}, is too old for the kit",
+            participant=kit.name,
+            why=f"the kit was made by {kit.runtime}",
+            next_step=f"python3 -m pip install --upgrade '{package}>={kit.runtime}'",
+        )
 
 
 @kit_app.command()

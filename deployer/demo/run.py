@@ -10,6 +10,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -116,7 +117,9 @@ class Demo:
         from deployer.plan_view import render, summary
         from deployer.session import lead_session
 
-        with lead_session("up", []) as session:
+        with ExitStack() as stack:
+            with context.quiet():  # what it says of back-ups is for federations that stay
+                session = stack.enter_context(lead_session("up", []))
             self._title(2, "plan")
             plan = session.plan()
             for piece in render(plan):
@@ -205,7 +208,7 @@ class Demo:
         model = _load_model(folder / "model.safetensors")
         found = compare(script, self._parts, self._held_out, model, self._progress.rounds)
         for line in bars(found):
-            context.say(f"  {line}")
+            context.console().print(f"  {line}", style="bold" if line.startswith("federated") else None, markup=False)
         plot = self.place.results / "plot.png"
         save_png(plot, found, self._progress.by_site, f"digits, {len(self._parts)} sites, Dirichlet α = {data.ALPHA}")
         context.say(f"  plot   {_shown(plot)}\n  model  {_shown(folder / 'model.safetensors')}")
