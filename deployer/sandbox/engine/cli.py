@@ -99,16 +99,17 @@ def _help(verb: str) -> int:
 
 def _deploy(verb: str, line: Line) -> int:
     from . import protos
+    from .session import Session
 
+    session = Session(Path.cwd(), os.environ)
+    session.choose(line.get("stack"))
+    session.unlock_soon()
     protos.prepare()
     from .asked import Request
     from .generator import Options
     from .operation import run
-    from .session import Session
     from .targets import Urns
 
-    session = Session(Path.cwd(), os.environ)
-    session.choose(line.get("stack"))
     replaces = [*line.all("replace"), *line.all("target-replace")]
     options = Options(
         Urns([*line.all("target"), *line.all("target-replace")]),

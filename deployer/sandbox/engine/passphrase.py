@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,6 +39,7 @@ class Secrets:
     def __init__(self, salt: str, phrase: str | None) -> None:
         self.salt, self._phrase = salt, phrase
         self._cipher: AESGCM | None = None
+        self._lock = threading.Lock()
 
     @classmethod
     def new(cls, phrase: str) -> Secrets:
@@ -54,21 +56,24 @@ class Secrets:
 
     def unlock(self) -> AESGCM:
         """Makes the key and proves it on the salt; a wrong passphrase is an error."""
-        if self._cipher is None:
-            if self._phrase is None:
-                raise CommandFailed(MISSING_PHRASE)
-            version, raw, proof = self.salt.split(":", 2)
-            if version != "v1":
-                raise CommandFailed(f"unknown version of the stack's encryption salt: {version}")
-            cipher = _cipher(self._phrase, base64.b64decode(raw))
-            try:
-                right = _open(cipher, proof) == _PROOF
-            except ValueError:
-                right = False
-            if not right:
-                raise CommandFailed("incorrect passphrase")
-            self._cipher = cipher
-        return self._cipher
+        with self._lock:
+            return self._cipher or self._prove()
+
+    def _prove(self) -> AESGCM:
+        if self._phrase is None:
+            raise CommandFailed(MISSING_PHRASE)
+        version, raw, proof = self.salt.split(":", 2)
+        if version != "v1":
+            raise CommandFailed(f"unknown version of the stack's encryption salt: {version}")
+        cipher = _cipher(self._phrase, base64.b64decode(raw))
+        try:
+            right = _open(cipher, proof) == _PROOF
+        except ValueError:
+            right = False
+        if not right:
+            raise CommandFailed("incorrect passphrase")
+        self._cipher = cipher
+        return cipher
 
     def encrypt(self, text: str) -> str:
         cipher, nonce = self.unlock(), os.urandom(12)

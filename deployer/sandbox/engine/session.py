@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,6 +21,7 @@ class Session:
         self.backend = Backend(self.project.backend_url, self.project.name)
         self._secrets: Secrets | None = None
         self._settings: Settings | None = None
+        self._lock = threading.RLock()
         self.stack = ""
 
     def choose(self, stack: str) -> None:
@@ -44,12 +47,13 @@ class Session:
         """The stack's secrets; a salt is made, and kept in the settings, where neither settings nor checkpoint has
         one.
         """
-        if self._secrets is None:
-            latest = None
-            if not self.settings.data.get("encryptionsalt") and self.backend.exists(self.stack):
-                latest = self.backend.load(self.stack)
-            self._secrets = self.project.secrets(self.stack, latest) or self.new_secrets()
-        return self._secrets
+        with self._lock:
+            if self._secrets is None:
+                latest = None
+                if not self.settings.data.get("encryptionsalt") and self.backend.exists(self.stack):
+                    latest = self.backend.load(self.stack)
+                self._secrets = self.project.secrets(self.stack, latest) or self.new_secrets()
+            return self._secrets
 
     def new_secrets(self) -> Secrets:
         phrase = phrase_from(self.project.environment)
@@ -60,6 +64,15 @@ class Session:
         settings.data["encryptionsalt"] = secrets.salt
         settings.save()
         return secrets
+
+    def unlock_soon(self) -> None:
+        """Starts making the key beside: it takes about as long as loading gRPC. `unlock` tells what goes wrong."""
+
+        def make() -> None:
+            with contextlib.suppress(CommandFailed):
+                self.secrets.unlock()
+
+        threading.Thread(target=make, daemon=True).start()
 
     def unlock(self) -> None:
         """Proves the passphrase before anything is done."""
