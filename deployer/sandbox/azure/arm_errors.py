@@ -1,4 +1,11 @@
-"""ARM's errors: a status, a code, a message, sometimes a target and details, in the shape that Azure's SDKs read."""
+"""ARM's errors: a status, a code, a message, sometimes a target and details, in the shape that Azure's SDKs read.
+
+The codes are Azure's own. Where no record of Azure's own code was at hand, the emulator's is descriptive:
+InvalidTagCount, NetcfgAddressSpacePrefixesOverlap, NetworkInterfaceMustHaveOnePrimaryIpConfiguration,
+PrivateIPAddressMissing, PublicIPAddressIdleTimeoutIsOutOfRange, PublicIPAddressVersionNotSupported,
+SecurityRuleDescriptionTooLong, SecurityRuleParameterConflict, SecurityRuleParameterMissing,
+SkuPropertyCannotBeChanged. That Azure refuses such a request is sure, the word is not.
+"""
 
 from __future__ import annotations
 

@@ -12,8 +12,6 @@ from deployer.sandbox.azure.arm_errors import ArmError, change_not_allowed, inva
 from deployer.sandbox.azure.state import Body, Cloud, Record
 
 CUSTOM_DATA_CHARACTERS = 87380  # base64 of 64 KiB
-CORES_IN_A_REGION = 350
-CORES_OF_A_FAMILY = 350
 ENCRYPTION_FEATURE = ("microsoft.compute", "encryptionathost")
 _USER = re.compile(r"[a-z_][a-z0-9_.-]{0,63}\Z", re.IGNORECASE)
 _FORBIDDEN_USERS = frozenset(
@@ -198,45 +196,6 @@ def check_security(cloud: Cloud, properties: Body, subscription: str) -> None:
         )
 
 
-def check_quota(cloud: Cloud, machine: Record | None, subscription: str, body: Body, size: catalogue.Size) -> None:
-    """The cores of a region and of a size's family, counting every machine that exists, deallocated ones too."""
-    place = body["location"]
-    spot = body["properties"].get("priority") in ("Spot", "Low")
-    families = ["lowPriorityCores"] if spot else ["cores", size.family]
-    for family in families:
-        default = CORES_OF_A_FAMILY if family == size.family else CORES_IN_A_REGION
-        limit = cloud.quotas.get((subscription, place, family), default)
-        used = usage(cloud, subscription, place, family, without=machine)
-        if used + size.vcpus > limit:
-            shown = {"cores": "Total Regional Cores", "lowPriorityCores": "LowPriorityCores"}.get(
-                family, f"{family} Cores"
-            )
-            raise ArmError(
-                409,
-                "OperationNotAllowed",
-                f"Operation could not be completed as it results in exceeding approved {shown} quota. Additional"
-                f" details - Deployment Model: Resource Manager, Location: {place}, Current Limit: {limit}, Current"
-                f" Usage: {used}, Additional Required: {size.vcpus}, (Minimum) New Limit Required:"
-                f" {used + size.vcpus}. Setup Alerts when Quota reaches threshold. Learn more at"
-                " https://aka.ms/quotamonitoringalerting .",
-            )
-
-
-def usage(cloud: Cloud, subscription: str, place: str, family: str, without: Record | None = None) -> int:
-    """The cores in use of one quota."""
-    total = 0
-    for other in cloud.of_type("Microsoft.Compute/virtualMachines"):
-        if other is without or other.location != place or other.id.subscription != subscription:
-            continue
-        size = size_of(other.properties)
-        spot = other.properties.get("priority") in ("Spot", "Low")
-        if family == "lowPriorityCores":
-            total += size.vcpus if spot else 0
-        elif not spot and family in ("cores", size.family):
-            total += size.vcpus
-    return total
-
-
 # What is fixed for a machine's life. A request that leaves one out keeps it; one that names another value is refused.
 _FIXED = (
     "osProfile.computerName",
@@ -278,30 +237,3 @@ def check_fixed(new: Body, old: Record) -> None:
     for name in ("hardwareProfile", "networkProfile", "securityProfile", "priority", "evictionPolicy"):
         if name in before:
             new.setdefault(name, before[name])
-
-
-def no_capacity(cloud: Cloud, body: Body, size: catalogue.Size) -> ArmError | None:
-    """A capacity fault that is found when the machine is placed, not when the request is read."""
-    zones, place = body.get("zones") or [], body["location"]
-    if zones and cloud.faults.no_capacity(*(f"{place}-{zone}" for zone in zones)):
-        return ArmError(
-            409,
-            "ZonalAllocationFailed",
-            f"Allocation failed. We do not have sufficient capacity for the requested VM size in this zone"
-            f" ({place}, zone {zones[0]}, {size.name}). Read more about improving likelihood of allocation success at"
-            " http://aka.ms/allocation-guidance",
-        )
-    return None
-
-
-def sku_not_available(cloud: Cloud, body: Body, size: catalogue.Size) -> None:
-    """Refuses a machine in a region that a fault has emptied."""
-    place = body["location"]
-    if cloud.faults.no_capacity(place):
-        raise ArmError(
-            409,
-            "SkuNotAvailable",
-            f"The requested VM size for resource 'Following SKUs have failed for Capacity Restrictions: {size.name}' is"
-            f" currently not available in location '{place}'. Please try another size or deploy to a different location"
-            " or different zone. See https://aka.ms/azureskunotavailable for details.",
-        )

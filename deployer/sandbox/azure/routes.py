@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -11,12 +9,12 @@ from deployer.sandbox.azure import catalogue, groups, identity, resource_routes
 from deployer.sandbox.azure import subscription_routes as above
 from deployer.sandbox.azure.arm_errors import ArmError, group_not_found
 from deployer.sandbox.azure.comp_machines import MACHINE
+from deployer.sandbox.azure.gate import Gate, check_version
 from deployer.sandbox.azure.ids import ResourceId, parse
 from deployer.sandbox.azure.registry import KINDS
 from deployer.sandbox.azure.state import Cloud, Operation, Subscription
 from deployer.sandbox.azure.web import Answer, Request
 
-_VERSION = re.compile(r"20(1[5-9]|2[0-9])-(0[1-9]|1[0-2])-([0-2][0-9]|3[01])(-preview)?\Z")
 POLL_SECONDS = 1.0  # how long a poll is held while nothing happens
 _CONSOLE = "[    0.000000] Linux version 6.8.0-azure\ncloud-init finished\n"
 
@@ -26,6 +24,7 @@ class Router:
 
     def __init__(self, cloud: Cloud, console: Callable[[str], str] | None = None) -> None:
         self.cloud = cloud
+        self.gate = Gate(cloud)
         self.console = console or (lambda _vm_id: _CONSOLE)
 
     def answer(self, request: Request) -> Answer:
@@ -61,8 +60,8 @@ class Router:
 
     # -- with one ----------------------------------------------------------------------------------------------
     def _closed(self, request: Request) -> Answer:
-        claims = self._claims(request)
-        self._check_version(request)
+        claims = self.gate.claims(request)
+        check_version(request)
         parts = request.parts
         if not parts or parts[0].lower() not in ("subscriptions", "tenants"):
             raise _no_route(request)
@@ -72,77 +71,11 @@ class Router:
             with self.cloud.lock:
                 mine = [one for one in self.cloud.subscriptions.values() if one.client_id == claims["appid"]]
                 return Answer(200, {"value": [above.show_subscription(one) for one in mine]})
-        subscription = self._subscription(parts[1], claims, request)
+        subscription = self.gate.subscription(parts[1], claims, request)
         if (operation := self._operation(parts)) is not None:
             return self._poll(operation, "operationresults" in [part.lower() for part in parts])
         with self.cloud.lock:
             return self._subscribed(subscription, parts, request)
-
-    def _claims(self, request: Request) -> dict[str, Any]:
-        challenge = {
-            "WWW-Authenticate": f'Bearer authorization_uri="{request.base}/common", error="invalid_token",'
-            " error_description=\"The authentication failed because of a missing or bad 'Authorization' header.\""
-        }
-        scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not token:
-            raise ArmError(
-                401,
-                "AuthenticationFailed",
-                "Authentication failed. The 'Authorization' header is missing.",
-                headers=challenge,
-            )
-        claims = self.cloud.claims(token.strip())
-        if claims is None:
-            raise ArmError(401, "InvalidAuthenticationToken", "The access token is invalid.", headers=challenge)
-        if claims["exp"] < time.time():
-            raise ArmError(
-                401,
-                "ExpiredAuthenticationToken",
-                "The access token expiry UTC time is in the past. Make sure that a fresh token is used.",
-                headers=challenge,
-            )
-        return claims
-
-    def _check_version(self, request: Request) -> None:
-        version = request.query.get("api-version")
-        if not version:
-            raise ArmError(
-                400,
-                "MissingApiVersionParameter",
-                "The api-version query parameter (?api-version=) is required for all requests.",
-            )
-        if not _VERSION.match(version):
-            raise ArmError(
-                400,
-                "InvalidApiVersionParameter",
-                f"The api-version '{version}' is invalid. The supported versions are '2025-05-01,2025-04-01,2024-11-01,"
-                "2024-05-01,2024-03-01,2023-07-01,2022-12-01,2021-04-01,2020-10-01,2019-10-01,2016-06-01'.",
-            )
-
-    def _subscription(self, text: str, claims: dict[str, Any], request: Request) -> Subscription:
-        with self.cloud.lock:
-            found = self.cloud.subscriptions.get(text.lower())
-        if found is None:
-            raise ArmError(404, "SubscriptionNotFound", f"The subscription '{text}' could not be found.")
-        if found.tenant_id != claims["tid"]:
-            raise ArmError(
-                401,
-                "InvalidAuthenticationTokenTenant",
-                f"The access token is from the wrong issuer 'https://sts.windows.net/{claims['tid']}/'. It must match"
-                f" the tenant 'https://sts.windows.net/{found.tenant_id}/' associated with this subscription. Please"
-                f" use the authority (URL) '{request.base}/{found.tenant_id}' to get the token. Note, if the"
-                " subscription is transferred to another tenant there is no impact to the services, but information"
-                " about new tenant could take time to propagate (up to an hour).",
-            )
-        if found.client_id != claims["appid"]:
-            raise ArmError(
-                403,
-                "AuthorizationFailed",
-                f"The client '{claims['appid']}' with object id '{claims['oid']}' does not have authorization to"
-                f" perform action '{_action(request)}' over scope '/subscriptions/{found.id}' or the scope is invalid."
-                " If access was recently granted, please refresh your credentials.",
-            )
-        return found
 
     # -- operations --------------------------------------------------------------------------------------------
     def _operation(self, parts: list[str]) -> Operation | None:
@@ -317,11 +250,3 @@ def _no_route(request: Request) -> ArmError:
     return ArmError(
         404, "NotFound", f"No HTTP resource was found that matches the request {request.method} '{request.path}'."
     )
-
-
-def _action(request: Request) -> str:
-    parts = request.parts
-    verb = {"GET": "read", "HEAD": "read", "DELETE": "delete"}.get(request.method, "write")
-    if len(parts) > 6 and parts[4].lower() == "providers":
-        return f"{parts[5]}/{'/'.join(parts[6::2])}/{verb}"
-    return f"Microsoft.Resources/subscriptions/{'resourceGroups/' if len(parts) > 2 else ''}{verb}"

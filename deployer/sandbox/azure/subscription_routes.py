@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from deployer.sandbox.azure import catalogue, comp_checks
+from deployer.sandbox.azure import catalogue, comp_capacity
 from deployer.sandbox.azure.arm_errors import ArmError
 from deployer.sandbox.azure.groups import show as show_group
 from deployer.sandbox.azure.ids import GROUP_TYPE
-from deployer.sandbox.azure.net_interfaces import ADDRESS_QUOTA, ADDRESSES
+from deployer.sandbox.azure.net_addresses import ADDRESS_QUOTA, ADDRESSES
 from deployer.sandbox.azure.registry import KINDS
 from deployer.sandbox.azure.state import PROVIDERS, Body, Cloud, Subscription
 from deployer.sandbox.azure.web import Answer, Request
@@ -202,12 +202,14 @@ def compute_usages(cloud: Cloud, one: Subscription, place: str) -> Answer:
     found = []
     for name, display in rows:
         default = (
-            comp_checks.CORES_IN_A_REGION if name in ("cores", "lowPriorityCores") else comp_checks.CORES_OF_A_FAMILY
+            comp_capacity.CORES_IN_A_REGION
+            if name in ("cores", "lowPriorityCores")
+            else comp_capacity.CORES_OF_A_FAMILY
         )
         found.append(
             {
                 "unit": "Count",
-                "currentValue": comp_checks.usage(cloud, one.id, place, name),
+                "currentValue": comp_capacity.usage(cloud, one.id, place, name),
                 "limit": cloud.quotas.get((one.id, place, name), default),
                 "name": {"value": name, "localizedValue": display},
             }

@@ -8,7 +8,7 @@ from typing import Any
 from deployer.sandbox.azure.comp_checks import get
 from deployer.sandbox.azure.comp_machines import MACHINES
 from deployer.sandbox.azure.ids import GROUP_TYPE
-from deployer.sandbox.azure.net_interfaces import INTERFACES
+from deployer.sandbox.azure.net_addresses import INTERFACES
 from deployer.sandbox.azure.state import Body, Cloud, Record
 from deployer.sandbox.model import InventoryItem, MachineSpec, Rule
 

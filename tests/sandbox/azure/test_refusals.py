@@ -236,7 +236,7 @@ ADDRESSES: list[tuple[str, Do, str]] = [
     (
         "an interface without a configuration",
         lambda a: (a.group(), a.vnet(), a.nic(a.subnet(), properties={"ipConfigurations": []})),
-        "NetworkInterfaceMustHaveIpConfiguration",
+        "NetworkInterfaceMustHaveIpConfigurationOrAttachedElasticNetworkInterface",
     ),
 ]
 
