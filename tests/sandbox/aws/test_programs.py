@@ -177,6 +177,9 @@ def site(key: str, *, size: str = "m7i.large", data: str = "#cloud-config\n") ->
 def test_a_site_comes_up_changes_and_goes(run: Runner) -> None:
     key = public_key()
     assert run.up(site(key))["create"] == 16
+    checkpoints = [path.read_text() for path in (run.folder / "state").rglob("*.json")]
+    assert any("aws:ec2/instance:Instance" in text for text in checkpoints)
+    assert not any("cloud-config" in text for text in checkpoints)  # user data is a secret
     first = run.account.machines()[0]
     assert run.up(site(key)) == {"same": 16}
     assert run.refresh() == {"same": 16}
@@ -194,14 +197,6 @@ def test_a_site_comes_up_changes_and_goes(run: Runner) -> None:
     )
     run.destroy()
     assert run.account.inventory() == []
-
-
-def test_secrets_stay_secret_in_the_state(run: Runner) -> None:
-    run.up(site(public_key(), data="#cloud-config\n# the host key\n"))
-    checkpoints = [path.read_text() for path in (run.folder / "state").rglob("*.json")]
-    assert any("aws:ec2/instance:Instance" in text for text in checkpoints)
-    assert not any("cloud-config" in text for text in checkpoints)
-    run.destroy()
 
 
 # -- programs made by chance -------------------------------------------------------------------------------------
@@ -333,6 +328,6 @@ def test_a_random_program_and_its_change_leave_nothing(run: Runner, seed: int) -
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(100, 112))
+@pytest.mark.parametrize("seed", range(100, 106))
 def test_many_random_programs_leave_nothing(run: Runner, seed: int) -> None:
     check_random(run, seed)
