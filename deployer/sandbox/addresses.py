@@ -123,4 +123,7 @@ def take_block(seed: str) -> Block:
             raise
         public, private = network.subnets(prefixlen_diff=1)
         return Block(address, holder, AddressPool(str(public), _RESERVED), AddressPool(str(private), 1))
-    raise NoLoopbackBlock(f"all {_BLOCKS} loopback blocks are in use on this machine")
+    raise NoLoopbackBlock(
+        f"none of {_BLOCKS} loopback blocks is free: probably a program listens on port {LOCK_PORT} of all addresses"
+        f" (`ss -ltnp sport = :{LOCK_PORT}` shows it); it has to end first"
+    )
