@@ -20,9 +20,11 @@ if TYPE_CHECKING:
 
 
 def reach_cloud(crew: Crew, member: Member, address: str, port: int, user: str) -> Reach:
-    """How to log in to a machine that a stack made; pins its host key first."""
+    """How to log in to a machine that a stack made; pins the host key that it may show first."""
+    from deployer.host_keys import pin_accepted
+
     keys = crew.deployment.keys
-    keys.pin(address, port, keys.host(member.name).public)
+    pin_accepted(keys, member.name, address, port)
     return Reach(member.name, address, port, user, keys.login_path, keys.known_hosts)
 
 
@@ -125,6 +127,7 @@ def install_and_start(crew: Crew, member: Member, reach: Reach, start: Start) ->
         UnreachableError, HostKeyError, KitError, MachineError, Interrupted.
     """
     from deployer.bootstrap import install_participant
+    from deployer.host_keys import rotate_host_key
 
     log = crew.log.file(member.name)
 
@@ -135,6 +138,10 @@ def install_and_start(crew: Crew, member: Member, reach: Reach, start: Start) ->
 
     crew.screen.phase(member.name, "booting", f"waiting for SSH at {reach.address} port {reach.port}")
     with log_in(reach, crew.interrupts, setting("SSH_DEADLINE")) as machine:
+        if member.cloud and rotate_host_key(
+            machine, crew.deployment.keys, member.name, lambda: log_in(reach, crew.interrupts, setting("SSH_DEADLINE"))
+        ):
+            log.write("host key: the one it booted with is no longer accepted\n")
         done = install_participant(machine, member.kit, None, start.endpoint, start.labels, progress)
     for step, seconds in done.seconds.items():
         log.write(f"{step}: {seconds:.1f} s\n")

@@ -10,6 +10,7 @@ import base64
 import contextlib
 import fcntl
 import hashlib
+import hmac
 import os
 import tempfile
 from collections.abc import Iterator
@@ -71,7 +72,7 @@ def read_pins(known_hosts: Path, address: str, port: int) -> list[HostKeyPin]:
     found = []
     for line in text.splitlines():
         fields = line.split()
-        if len(fields) >= 3 and not line.startswith(("#", "@")) and wanted in fields[0].split(","):
+        if len(fields) >= 3 and not line.startswith(("#", "@")) and _names(fields[0], wanted):
             found.append(HostKeyPin(address, port, f"{fields[1]} {fields[2]}"))
     return found
 
@@ -90,6 +91,17 @@ def forget_host_key(known_hosts: Path, address: str, port: int) -> None:
     if known_hosts.exists():
         with _edited(known_hosts) as lines:
             _drop(lines, address, port)
+
+
+def _names(entry: str, wanted: str) -> bool:
+    """Whether a line's first field names a host: a list of names, or one hashed name (Debian's default)."""
+    if not entry.startswith("|1|"):
+        return wanted in entry.split(",")
+    try:
+        salt, digest = (base64.b64decode(part) for part in entry[3:].split("|"))
+    except ValueError:
+        return False
+    return hmac.compare_digest(hmac.new(salt, wanted.encode(), "sha1").digest(), digest)
 
 
 def _drop(lines: list[str], address: str, port: int) -> None:

@@ -201,3 +201,20 @@ def test_pins_are_written_by_many_threads_at_once(tmp_path: Path) -> None:
     forget_host_key(known_hosts, "127.0.0.1", 3000)
     assert read_pins(known_hosts, "127.0.0.1", 3000) == []
     assert len(known_hosts.read_text().splitlines()) == 23
+
+
+def test_hashed_names_in_known_hosts_are_read(tmp_path: Path) -> None:
+    import base64
+    import hashlib
+    import hmac
+
+    key = make_pair("x").public
+    lines = []
+    for name in ("[127.0.0.1]:2222", "192.0.2.7"):
+        salt = b"0123456789abcdefghij"
+        digest = hmac.new(salt, name.encode(), hashlib.sha1).digest()
+        lines.append(f"|1|{base64.b64encode(salt).decode()}|{base64.b64encode(digest).decode()} {key}")
+    (tmp_path / "known_hosts").write_text("\n".join([*lines, "|1|broken ssh-ed25519 AAAA", "# comment"]))
+    assert len(read_pins(tmp_path / "known_hosts", "127.0.0.1", 2222)) == 1
+    assert len(read_pins(tmp_path / "known_hosts", "192.0.2.7", 22)) == 1
+    assert read_pins(tmp_path / "known_hosts", "127.0.0.1", 22) == []
