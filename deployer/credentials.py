@@ -104,10 +104,9 @@ def azure_identity(participant: str, wanted: str | None, environ: Mapping[str, s
         CredentialsError: no login, an expired one, or a subscription that it can't see.
     """
     from azure.core.exceptions import AzureError
-    from azure.mgmt.resource.subscriptions import SubscriptionClient
 
     try:
-        found = list(SubscriptionClient(azure_credential(environ)).subscriptions.list())
+        visible = azure_subscriptions(azure_credential(environ))
     except (AzureError, ValueError) as error:
         raise CredentialsError(
             "no usable Azure credentials",
@@ -115,7 +114,6 @@ def azure_identity(participant: str, wanted: str | None, environ: Mapping[str, s
             why=str(error).splitlines()[0],
             next_step="az login, or set ARM_CLIENT_ID, ARM_CLIENT_SECRET, ARM_TENANT_ID and ARM_SUBSCRIPTION_ID",
         ) from error
-    visible = {str(entry.subscription_id).lower(): getattr(entry, "tenant_id", None) for entry in found}
     pinned = wanted or azure_environment(environ).get("ARM_SUBSCRIPTION_ID")
     if pinned is None and len(visible) == 1:
         pinned = next(iter(visible))
@@ -134,3 +132,30 @@ def azure_identity(participant: str, wanted: str | None, environ: Mapping[str, s
             next_step=f"az login, then az account set --subscription {pinned}",
         )
     return pinned, visible[pinned.lower()]
+
+
+def azure_subscriptions(credential: Any, base_url: str | None = None) -> dict[str, str | None]:
+    """The subscriptions that an identity can see: id in small letters -> tenant.
+
+    Asked of ARM directly: the SDK's package for subscriptions is one more dependency for this one question.
+
+    Raises:
+        AzureError: no login, or ARM refuses.
+    """
+    from azure.core.rest import HttpRequest
+    from azure.mgmt.resource.resources import ResourceManagementClient
+
+    where: dict[str, Any] = {}
+    if base_url is not None:
+        where = {"base_url": base_url, "credential_scopes": [f"{base_url}/.default"]}
+    client = ResourceManagementClient(credential, "unused", **where)
+    found: dict[str, str | None] = {}
+    url: str | None = "/subscriptions?api-version=2022-12-01"
+    while url:
+        answer = client.send_request(HttpRequest("GET", url))
+        answer.raise_for_status()
+        document = answer.json()
+        for entry in document.get("value", []):
+            found[str(entry["subscriptionId"]).lower()] = entry.get("tenantId")
+        url = document.get("nextLink")
+    return found

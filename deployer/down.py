@@ -174,7 +174,7 @@ class Down:
         if row is not None and row.address:
             self.deployment.keys.unpin(row.address, row.ssh_port or 22)
         self.deployment.keys.forget_host(member.name)
-        self.deployment.ledger.record(member.name, "down", outputs={})
+        self.deployment.ledger.record(member.name, "down", outputs={}, address=None)
         self.crew.screen.phase(member.name, "down")
 
     def _leave_host(self, member: Member) -> None:

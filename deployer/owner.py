@@ -1,4 +1,4 @@
-"""A kit's owner deploys it with `fedspan up --kit DIR --cloud aws`, or `start.sh --cloud aws`: own account, state, keys.
+"""A kit's owner deploys it: `fedspan up --kit DIR --cloud aws`, or `start.sh --cloud aws`. Own account, state, keys.
 
 The state lies under `$XDG_STATE_HOME/fedspan/owners/<CA>-<name>`, never in the kit: a kit can be thrown away and given
 out again, what it made in a cloud stays known. The lead's server has to let the new machine in, so its address comes
@@ -74,7 +74,14 @@ def chosen(saved: Mapping[str, Any] | None, given: Mapping[str, Any], participan
     if not merged.get("region"):
         example = "eu-west-1" if cloud == "aws" else "westeurope"
         raise UsageError("which region?", participant=participant, next_step=f"--region {example}, for example")
-    return Choice(**{name: merged.get(name) for name in Choice.__dataclass_fields__})
+    return Choice(
+        cloud=cloud,
+        region=str(merged["region"]),
+        zone=merged.get("zone"),
+        size=merged.get("size"),
+        profile=merged.get("profile"),
+        subscription=merged.get("subscription"),
+    )
 
 
 def read_choice(state: Path) -> dict[str, Any] | None:

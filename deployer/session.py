@@ -163,7 +163,12 @@ def conclude(outcome: Outcome) -> None:
         )
         return
     awaited = [name for name in outcome.awaited if name not in outcome.registered]
-    told = "nothing to change" if outcome.nothing_changed else f"{sum(outcome.changed.values())} resources changed"
+    renewed = [name for name, changed in outcome.pushed.items() if changed]
+    told = f"{sum(outcome.changed.values())} resources changed"
+    if outcome.nothing_changed:
+        told = "nothing changed"
+    elif not any(outcome.changed.values()):
+        told = f"no resource changed; renewed on the machines of {', '.join(renewed)}"
     sites = f"registered: {', '.join(outcome.registered)}" if outcome.registered else "no site is registered yet"
     context.say(f"{told}; {sites}" + (f"; awaited: {', '.join(awaited)}" if awaited else ""))
     if outcome.endpoint:

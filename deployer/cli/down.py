@@ -20,9 +20,9 @@ def down(
     if kit is not None:
         if participants:
             raise UsageError("--kit takes one kit down", why="it takes no participants")
-        from deployer import owner
+        from deployer.owner import down as take_kit_down
 
-        owner.down(kit)
+        take_kit_down(kit)
         return
     from deployer.session_down import take_down
 

@@ -28,9 +28,9 @@ def up(
     if kit is not None:
         if participants or plan is not None:
             raise UsageError("--kit deploys one kit", why="it takes no participants and no plan")
-        from deployer import owner
+        from deployer.owner import up as deploy_kit
 
-        owner.up(
+        deploy_kit(
             kit,
             cloud,
             region=region,

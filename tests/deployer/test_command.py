@@ -63,7 +63,7 @@ admins: {ana@hospital-a.example: {role: lead}}
 
 
 def test_help_takes_less_than_300_ms(tmp_path: Path) -> None:
-    """Counted in processor time, which is what waits on an idle machine: a busy one would blame us for its neighbours."""
+    """Counted in processor time: on a busy machine the clock would blame us for our neighbours."""
     times = []
     for _ in range(3):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -87,8 +87,8 @@ def test_what_lived_in_a_dead_sandbox_is_forgotten_and_named(tmp_path: Path) -> 
 
 
 def test_two_commands_never_work_on_one_deployment(tmp_path: Path) -> None:
-    with exclusive(tmp_path, "up"):
-        with pytest.raises(BusyError, match="fedspan up, process"), exclusive(tmp_path, "down"):
-            pass
+    second = exclusive(tmp_path, "down")
+    with exclusive(tmp_path, "up"), pytest.raises(BusyError, match="fedspan up, process"):
+        second.__enter__()
     with exclusive(tmp_path, "down"):
         pass

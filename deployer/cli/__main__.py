@@ -1,0 +1,5 @@
+"""`python -m deployer.cli` is `fedspan`."""
+
+from deployer.cli import main
+
+main()

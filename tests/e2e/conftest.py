@@ -1,0 +1,41 @@
+"""Worlds for the end-to-end tests: a sandbox and a workspace each, driven by the real command."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # the suite imports by path: helpers are found beside their tests
+
+from e2e_world import World, make_world
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Wheels for the machines, made once for all tests."""
+    given = os.environ.get("FEDSPAN_TEST_CACHE")
+    return Path(given) if given else tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def world(cache: Path) -> Iterator[World]:
+    """A world that the tests of one module share, in their order."""
+    made = make_world(cache)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture
+def fresh(cache: Path) -> Iterator[World]:
+    """A world for one test."""
+    made = make_world(cache)
+    try:
+        yield made
+    finally:
+        made.close()
