@@ -164,7 +164,8 @@ def _find(ec2: Any, region: str, whose: Whose) -> list[Found]:
     for reservation in _pages(ec2, "describe_instances", "Reservations", filters):
         for entry in reservation["Instances"]:
             if entry["State"]["Name"] != "terminated" and belongs_to("aws", _tags(entry), **vars(whose)):
-                add(INSTANCE, entry["InstanceId"], entry, created=entry.get("LaunchTime"))
+                busy = entry["State"]["Name"] not in ("running", "stopped")
+                add(INSTANCE, entry["InstanceId"], entry, created=entry.get("LaunchTime"), busy=busy)
                 roots |= _root_volume(entry)
     for entry in tagged("describe_volumes", "Volumes"):
         found.extend(_volume(entry, region, whose.participant, roots))
@@ -203,7 +204,8 @@ def _volume(entry: Mapping[str, Any], region: str, participant: str, roots: Mapp
     """A volume and its attachment. A root disk goes with its machine, an attachment with the machine too."""
     known, name = entry["VolumeId"], _tags(entry).get(tag_key("aws", "logical-name"), "")
     owner = roots.get(known, "")
-    volume = Found("aws", VOLUME, known, name, region, goes_with=owner, created=entry.get("CreateTime"))
+    busy = entry.get("State") in ("creating", "deleting")
+    volume = Found("aws", VOLUME, known, name, region, goes_with=owner, created=entry.get("CreateTime"), busy=busy)
     if owner:
         return [volume]
     links = [

@@ -22,6 +22,8 @@ DELETE_LIMIT_S = 900
 
 _POLL_S = 2.0
 
+_AT_REST = ("Succeeded", "Failed", "Canceled")
+
 VNET = "azure-native:network:VirtualNetwork"
 SUBNET = "azure-native:network:Subnet"
 FIREWALL = "azure-native:network:NetworkSecurityGroup"
@@ -194,7 +196,11 @@ def _found(kind: str, entry: Any, whose: Whose, region: str, name: str = "", **m
         name = logical_name(whose.participant, "subnet")
     if not name and kind == RULE:
         name = logical_name(whose.participant, entry.name)
-    return Found("azure", kind, entry.id, name, region, **more)
+    state = getattr(entry, "provisioning_state", None)
+    if state is None and getattr(entry, "properties", None) is not None:
+        state = getattr(entry.properties, "provisioning_state", None)
+    busy = bool(state) and str(getattr(state, "value", state)) not in _AT_REST
+    return Found("azure", kind, entry.id, name, region, busy=busy, **more)
 
 
 def _patiently(thing: Found, begin: Callable[[], Any]) -> None:

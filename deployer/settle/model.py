@@ -42,6 +42,7 @@ class Found:
         goes_with: the ID of what takes it away when it is deleted itself (an OS disk goes with its machine): it is no
             orphan for as long as that exists.
         created: when, where the cloud says so.
+        busy: the cloud is still at work on it; it would refuse another change.
     """
 
     cloud: str
@@ -51,6 +52,7 @@ class Found:
     region: str
     goes_with: str = ""
     created: datetime | None = None
+    busy: bool = False
 
     @property
     def key(self) -> tuple[str, str]:

@@ -6,13 +6,18 @@ import time
 from collections.abc import Iterable
 from datetime import datetime
 
-from deployer.errors import RefusedError
+from deployer.errors import CloudError, RefusedError
 from deployer.settle.decide import Decision, decide
 from deployer.settle.model import Deployment, Found, OnStep, Settled, Whose, World
 from deployer.settle.state import edited, pending
 
 SECOND_LOOK_S = 2.0
 """How long a create that was under way when its engine died may still take to show in the cloud's lists."""
+
+CALM_LIMIT_S = 900.0
+"""How long a cloud may go on with an interrupted operation before settling gives up."""
+
+CALM_POLL_S = 2.0
 
 _ROUNDS = 4
 
@@ -67,6 +72,8 @@ def settle(
         actions += [f"deleted {thing.title}, left by an interrupted operation" for thing in decision.delete]
         world.delete(list(decision.delete), tell)
         decision = _look(world, whose, deployment, failed, since)
+    if pending(deployment):
+        _wait_until_calm(world, whose, tell)
     state, held = edited(deployment, first.drop)
     actions += [f"cleared the interrupted operation: {text}" for text in first.interrupted]
     return Settled(
@@ -81,6 +88,21 @@ def _look(
     world: World, whose: Whose, deployment: Deployment | None, failed: tuple[str, ...], since: datetime | None
 ) -> Decision:
     return decide(world.find(whose), deployment, participant=whose.participant, failed=failed, since=since)
+
+
+def _wait_until_calm(world: World, whose: Whose, tell: OnStep) -> None:
+    """A cloud goes on with what it was asked for although nobody waits any more, and refuses changes meanwhile."""
+    until = time.monotonic() + CALM_LIMIT_S
+    while busy := [thing for thing in world.find(whose) if thing.busy]:
+        if time.monotonic() > until:
+            raise CloudError(
+                f"{busy[0].title} does not come to rest",
+                participant=whose.participant,
+                why=f"the cloud has been at work on it for {CALM_LIMIT_S:.0f} s",
+                next_step="fedspan up tries again",
+            )
+        tell(f"waiting for {busy[0].title}, on which the cloud is still at work")
+        time.sleep(CALM_POLL_S)
 
 
 def _refuse_doubt(decision: Decision, whose: Whose) -> None:

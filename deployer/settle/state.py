@@ -53,7 +53,9 @@ def compare(found: Iterable[Found], deployment: Deployment | None) -> Difference
     """
     things = list(found)
     existing = {thing.id.lower() for thing in things}
-    entries = cloud_resources(deployment)
+    # Marked so, the engine has deleted it already, to replace it: what has its ID now (on Azure, where names are fixed)
+    # is what a killed create made.
+    entries = [e for e in cloud_resources(deployment) if not e.get("pendingReplacement")]
     known = {state_key(entry) for entry in entries}
     orphans = tuple(t for t in things if t.key not in known and t.goes_with.lower() not in existing)
     there = {thing.key for thing in things}

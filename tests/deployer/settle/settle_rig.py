@@ -121,10 +121,11 @@ class Rig:
             # The engine writes down what it is about to do, then does it: the cloud has it a moment later.
             time.sleep(0.7)
         finally:
-            doomed = psutil.Process(child.pid)
-            for process in [*doomed.children(recursive=True), doomed]:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    process.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):
+                doomed = psutil.Process(child.pid)
+                for process in [*doomed.children(recursive=True), doomed]:
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        process.kill()
             child.communicate(timeout=10)
             self.sandbox.set_faults(Faults())
 

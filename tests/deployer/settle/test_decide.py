@@ -99,6 +99,16 @@ def test_a_machine_that_waits_for_its_deletion_is_no_orphan() -> None:
     assert decision.delete == ()
 
 
+def test_on_azure_a_new_machine_has_the_old_one_s_id_and_is_an_orphan_all_the_same() -> None:
+    # Its old entry stays in the state, marked as deleted for a replacement, until the new one is written down.
+    kind, known = "azure-native:compute:VirtualMachine", f"{RG}/providers/Microsoft.Compute/virtualMachines/vm"
+    old = entry(kind, "vm", known, pendingReplacement=True)
+    state = {"resources": [old], "pending_operations": [pending("creating", entry(kind, "vm", ""))]}
+    new = found(kind, "vm", known)
+    assert decide([new], state, participant="site-1").delete == (new,)
+    assert compare([], state).missing == ()
+
+
 def test_what_goes_with_something_that_exists_is_no_orphan() -> None:
     vm = found("azure-native:compute:VirtualMachine", "vm", f"{RG}/providers/Microsoft.Compute/virtualMachines/vm")
     os_disk = found(DISK, "", f"{RG}/providers/Microsoft.Compute/disks/os", goes_with=vm.id.upper())

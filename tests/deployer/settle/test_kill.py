@@ -29,7 +29,6 @@ CREATES = [
     pytest.param("aws", "aws:ec2/routeTableAssociation:RouteTableAssociation", id="aws association", marks=slow),
     pytest.param("aws", "aws:vpc/securityGroupEgressRule:SecurityGroupEgressRule", id="aws rule", marks=slow),
     pytest.param("azure", "Microsoft.Compute/virtualMachines", id="azure machine"),
-    pytest.param("azure", "Microsoft.Resources/resourceGroups", id="azure resource group", marks=slow),
     pytest.param("azure", "Microsoft.Compute/disks", id="azure state disk", marks=slow),
     pytest.param("azure", "Microsoft.Network/publicIPAddresses", id="azure address", marks=slow),
     pytest.param("azure", "Microsoft.Network/virtualNetworks/subnets", id="azure subnet", marks=slow),
@@ -140,6 +139,15 @@ def test_an_update_that_was_killed_is_made_again(rig: Any, cloud: str, kind: str
     one.work("up")
     one.check_exactly_one_of_each()
     assert one.engine.outputs()["size"] == size
+
+
+@pytest.mark.parametrize("cloud", [pytest.param("aws", marks=slow), "azure"])
+def test_addresses_that_no_state_knows_are_taken_back(rig: Any, cloud: str) -> None:
+    # A first resource whose provider died, or whose state was lost before there was a volume.
+    one = rig(cloud)
+    one.work("address")
+    settle(one.world, one.whose, None)
+    assert one.found() == []
 
 
 @slow
