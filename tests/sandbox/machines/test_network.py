@@ -97,7 +97,8 @@ def test_a_machine_is_seen_by_its_public_address(lab: Lab) -> None:
         assert head.startswith(b"HTTP/1.1 200")
         assert sock.recv(100) == f"{site['public_ip']}\n".encode()
         sock, head = proxied(other["egress"], server["public_ip"], 8002)
-        assert is_cut(sock)
+        # The reset may come while the proxy is still connecting: then the proxy says so.
+        assert head.startswith(b"HTTP/1.1 502") or is_cut(sock)
         assert peers == [site["public_ip"]]
         # The commands of the machine take that way by themselves.
         code = (
