@@ -69,8 +69,9 @@ class AwsParticipant(pulumi.ComponentResource):
         self.outputs: Mapping[str, pulumi.Input[str]] = {"public_ip": self._eip.public_ip, "region": args.region}
         if stage == "full":
             self._rules()
-            self._machine()
             self._state_volume()
+            self._machine()
+            self._attachment()
             self.outputs = {
                 **self.outputs,
                 "private_ip": self._interface.private_ip,
@@ -213,7 +214,8 @@ class AwsParticipant(pulumi.ComponentResource):
             instance_initiated_shutdown_behavior="terminate" if args.spot else "stop",
             tags=self._tags("vm"),
             opts=self._opts(
-                depends_on=[self._eip, self._route, self._association, self._egress],
+                # The volume too: it can be deleted only when the machine is gone.
+                depends_on=[self._eip, self._route, self._association, self._egress, self._volume],
                 # The interface takes one machine at a time.
                 delete_before_replace=True,
                 # A newer image alone is no reason to replace a machine.
@@ -225,7 +227,7 @@ class AwsParticipant(pulumi.ComponentResource):
         )
 
     def _state_volume(self) -> None:
-        volume = ebs.Volume(
+        self._volume = ebs.Volume(
             self._logical("state"),
             availability_zone=self._subnet.availability_zone,
             encrypted=True,
@@ -234,12 +236,16 @@ class AwsParticipant(pulumi.ComponentResource):
             tags=self._tags("state"),
             opts=self._opts(),
         )
+
+    def _attachment(self) -> None:
         ec2.VolumeAttachment(
             self._logical("state-attachment"),
             device_name=AWS_DEVICE,
             instance_id=self._instance.id,
-            volume_id=volume.id,
-            # A mounted volume can't be detached from a machine that runs.
-            stop_instance_before_detaching=True,
+            volume_id=self._volume.id,
+            # A mounted volume can't be detached from a machine that runs, and a spot machine can't be stopped: its
+            # termination detaches the volume.
+            stop_instance_before_detaching=not self._args.spot,
+            skip_destroy=True if self._args.spot else None,
             opts=self._opts(delete_before_replace=True),
         )

@@ -148,7 +148,7 @@ def aws_machine(args: ParticipantArgs, graph: Graph) -> None:
     assert vm.inputs["primaryNetworkInterface"] == {"networkInterfaceId": f"id-of-{p}-interface"}
     # EC2 excludes these beside an interface of one's own.
     assert not {"subnetId", "vpcSecurityGroupIds", "associatePublicIpAddress", "networkInterfaces"} & set(vm.inputs)
-    assert {f"{p}-address", f"{p}-default-route", f"{p}-subnet-routes", f"{p}-egress"} <= vm.depends_on
+    assert {f"{p}-address", f"{p}-default-route", f"{p}-subnet-routes", f"{p}-egress", f"{p}-state"} <= vm.depends_on
     assert vm.request.deleteBeforeReplace
     assert list(vm.request.ignoreChanges) == ["ami"]
     assert vm.inputs["userDataReplaceOnChange"] is True
@@ -158,7 +158,8 @@ def aws_machine(args: ParticipantArgs, graph: Graph) -> None:
     assert spot == ("spot" if args.spot else None)
     assert vm.inputs["instanceInitiatedShutdownBehavior"] == ("terminate" if args.spot else "stop")
     attachment = graph[f"{p}-state-attachment"]
-    assert attachment.inputs["stopInstanceBeforeDetaching"] is True
+    assert attachment.inputs["stopInstanceBeforeDetaching"] is not args.spot
+    assert attachment.inputs.get("skipDestroy", False) is args.spot
     assert attachment.request.deleteBeforeReplace
     assert graph[f"{p}-state"].inputs["availabilityZone"] == (args.zone or "eu-central-1c")
     gpu = bool(args.gpus)
