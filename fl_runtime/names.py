@@ -18,7 +18,7 @@ WELCOME_WITHIN_S = 10.0  # from dialling to the hub's Welcome
 BACKOFF_S = (0.2, 2.0)  # between attempts to connect, with jitter
 PROBE_AGAIN_S = 60.0  # the same diagnosis is told again at the earliest after this
 ADOPT_S = 60.0  # a job process waits so long for its agent to come back
-STOP_S = 5.0  # between SIGTERM and SIGKILL of a process group
+STOP_S = 3.0  # between SIGTERM and SIGKILL of a process group
 
 INLINE_LIMIT = 64 * 1024  # blobs up to this travel in messages and lie in the database
 LEAF = 4 * 1024 * 1024  # fixed by the protocol

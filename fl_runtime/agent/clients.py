@@ -74,9 +74,8 @@ class _Client:
             self._connection.send({"error": "this launch of the job is over"})
             return
         run.world = max(1, int(self._hello.get("world", 1)))
-        spool = str(self._agent.journal.blobs.spool)
         kit = self._agent.kit
-        self._connection.send({**run.info(), "site": kit.name, "federation": kit.federation, "spool": spool})
+        self._connection.send({**run.info(), "site": kit.name, "federation": kit.federation})
         while (received := self._connection.receive()) is not None:
             message, binary = received
             op = message.get("op")
@@ -84,6 +83,9 @@ class _Client:
                 self._next(run, message)
             elif op == "result":
                 self._result(run, message, binary)
+            elif op == "spool":
+                path = self._agent.journal.blobs.new_spool_file(int(message["size"]))
+                self._connection.send({"file": str(path)})
             elif op == "metric":
                 self._agent.metric(run.job, message["items"])
             elif op == "bye":

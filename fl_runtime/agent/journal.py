@@ -95,6 +95,7 @@ class Journal:
             self.set_job(job, "over", why)
             self.db.run("UPDATE tasks SET state = 'closed' WHERE job = ?", job)
             self.blobs.drop_refs(f"job:{job}:")
+        self.blobs.abandon(f"job:{job}:")
 
     # --- tasks
 

@@ -251,7 +251,7 @@ class Agent:
                 known = self.journal.assign(row)
         if known.state in (DONE, CLOSED):
             self.upload()
-        elif known.state == READY:
+        elif known.state == READY and (payload is None or self.journal.blobs.has(payload)):
             self._deliver(known)
         else:
             waiting = known

@@ -205,7 +205,8 @@ class Run:
     def requeue(self) -> None:
         """After a restart of the agent: tasks that are here and not answered."""
         for task in self._journal.tasks(self.job, READY):
-            self.deliver(task)
+            if task.payload is None or self._journal.blobs.has(task.payload):
+                self.deliver(task)  # else, after a reboot, the server pushes it again
 
     def info(self) -> dict[str, Any]:
         return {

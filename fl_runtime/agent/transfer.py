@@ -38,7 +38,7 @@ def fetch(stub: rpc.BlobsStub, blobs: BlobStore, query: pb.BlobQuery, owner: str
             incoming.journal()
         if writer.leaves != count:
             raise ProtocolError("A range ended early")
-    blobs.finish(incoming)
+    blobs.finish(incoming, durable=False)  # it can be fetched again
 
 
 def deliver(stub: rpc.BlobsStub, blobs: BlobStore, query: pb.BlobQuery) -> None:

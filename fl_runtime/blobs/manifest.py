@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 from blake3 import blake3
 
 from fl_runtime.errors import ProtocolError
-from fl_runtime.names import CHUNK, LEAF
+from fl_runtime.names import LEAF
 
 _DOMAIN = b"fedspan blob 1\n"
 
@@ -53,23 +54,14 @@ def of_bytes(data: bytes) -> Manifest:
 
 
 def of_file(path: Path) -> Manifest:
-    """Hash a file by leaves, one chunk in memory."""
-    leaves = bytearray()
-    buffer = memoryview(bytearray(CHUNK))
-    length = 0
+    """Hash a file by leaves, straight from its pages."""
     with open(path, "rb", buffering=0) as file:
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
-        hasher, filled = blake3(), 0
-        while True:
-            got = file.readinto(buffer[: min(CHUNK, LEAF - filled)])
-            if not got:
-                break
-            hasher.update(buffer[:got])
-            filled += got
-            length += got
-            if filled == LEAF:
-                leaves += hasher.digest()
-                hasher, filled = blake3(), 0
-        if filled:
-            leaves += hasher.digest()
+        length = os.fstat(file.fileno()).st_size
+        if length == 0:
+            return Manifest(0, b"")
+        leaves = bytearray()
+        with mmap.mmap(file.fileno(), length, access=mmap.ACCESS_READ) as pages, memoryview(pages) as view:
+            for at in range(0, length, LEAF):
+                with view[at : at + LEAF] as leaf:
+                    leaves += blake3(leaf).digest()
     return Manifest(length, bytes(leaves))

@@ -3,31 +3,36 @@
 Order of writing: file, fdatasync, rename, fsync of the folder; then one transaction with the row and its reference.
 Blobs of at most 64 KiB lie in the row. A blob lives while it has references; `collect()` unlinks the rest, and what
 lies in the folder without a row (a crash between rename and commit) goes at the next start.
+
+What can be fetched again (a task's payload on a site) needs no sync: such a row carries the boot in which it was
+written, and is forgotten after a reboot.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import threading
 from pathlib import Path
 
-from blake3 import blake3
-
+from fl_runtime.blobs.incoming import Incoming
 from fl_runtime.blobs.manifest import Manifest, of_bytes, of_file
+from fl_runtime.blobs.pool import Pool
 from fl_runtime.db import Database
-from fl_runtime.errors import FlError, ProtocolError
-from fl_runtime.names import INLINE_LIMIT, LEAF
+from fl_runtime.names import INLINE_LIMIT
+from fl_runtime.processes import boot_id
 
 BLOB_SCHEMA = """
-CREATE TABLE blobs (id BLOB PRIMARY KEY, length INTEGER NOT NULL, leaves BLOB NOT NULL, inline BLOB);
+CREATE TABLE blobs (id BLOB PRIMARY KEY, length INTEGER NOT NULL, leaves BLOB NOT NULL, inline BLOB, boot TEXT);
 CREATE TABLE blob_refs (
     blob BLOB NOT NULL REFERENCES blobs(id), owner TEXT NOT NULL, PRIMARY KEY (blob, owner)
 ) WITHOUT ROWID;
 CREATE INDEX blob_refs_owner ON blob_refs(owner);
-CREATE TABLE incoming (id BLOB PRIMARY KEY, length INTEGER NOT NULL, leaves BLOB NOT NULL, have BLOB NOT NULL);
+CREATE TABLE incoming (
+    id BLOB PRIMARY KEY, length INTEGER NOT NULL, leaves BLOB NOT NULL, have BLOB NOT NULL, owners TEXT NOT NULL
+);
 """
-_JOURNAL_EVERY = 64 * 1024 * 1024
 
 
 class BlobStore:
@@ -44,6 +49,7 @@ class BlobStore:
         self._pinned: dict[bytes, int] = {}  # staged, not registered yet: not to be collected
         for path in (self.folder, self.spool, self._incoming_dir):
             path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._pool = Pool(folder / "pool")
         self._sweep()
 
     # --- reading
@@ -69,9 +75,11 @@ class BlobStore:
         data = self.inline(blob)
         return data if data is not None else self.path(blob).read_bytes()
 
-    def new_spool_file(self) -> Path:
-        """A name for a file that is being made; hand it to `stage_file`."""
-        return self.spool / secrets.token_hex(12)
+    def new_spool_file(self, size: int) -> Path:
+        """A file to be written over and cut to its length; then hand it to `stage_file`."""
+        path = self.spool / secrets.token_hex(12)
+        self._pool.take(path, size)
+        return path
 
     # --- writing: stage (files), then register (row and reference) in the caller's transaction
 
@@ -80,8 +88,10 @@ class BlobStore:
         manifest = of_bytes(data)
         if len(data) <= INLINE_LIMIT:
             return manifest, data
-        path = self.new_spool_file()
-        path.write_bytes(data)
+        path = self.new_spool_file(len(data))
+        with open(path, "rb+", buffering=0) as file:
+            file.write(data)
+            file.truncate(len(data))
         self._settle(path, manifest)
         return manifest, None
 
@@ -89,7 +99,7 @@ class BlobStore:
         """Take over a finished file from the spool folder (same file system): it is hashed, synced and renamed."""
         if path.stat().st_size <= INLINE_LIMIT:
             data = path.read_bytes()
-            path.unlink()
+            self._pool.give(path)
             return of_bytes(data), data
         manifest = of_file(path)
         self._settle(path, manifest)
@@ -100,23 +110,26 @@ class BlobStore:
         with self._lock:
             self._pinned[manifest.id] = self._pinned.get(manifest.id, 0) + 1
         if target.exists() and self.has(manifest.id):
-            path.unlink()
+            self._pool.give(path)
             return
         with open(path, "rb+") as file:
             os.fdatasync(file.fileno())
         os.rename(path, target)
         _sync_folder(self.folder)
 
-    def register(self, manifest: Manifest, inline: bytes | None, owner: str) -> bytes:
-        """Row and reference; call inside `tx()` together with what refers to the blob. Returns its id."""
+    def register(self, manifest: Manifest, inline: bytes | None, owner: str, boot: str | None = None) -> bytes:
+        """Row and reference; call inside `tx()` together with what refers to the blob. Returns its id.
+
+        Args:
+            boot: the content was not synced: after another boot it is not there.
+        """
         blob = manifest.id
         self._db.run(
-            "INSERT OR IGNORE INTO blobs (id, length, leaves, inline) VALUES (?, ?, ?, ?)",
-            blob,
-            manifest.length,
-            manifest.leaves,
-            inline,
+            "INSERT OR IGNORE INTO blobs (id, length, leaves, inline, boot) VALUES (?, ?, ?, ?, ?)",
+            *(blob, manifest.length, manifest.leaves, inline, boot),
         )
+        if boot is None and inline is None:
+            self._db.run("UPDATE blobs SET boot = NULL WHERE id = ? AND boot IS NOT NULL", blob)
         self.add_ref(blob, owner)
         if inline is None:
             with self._lock:
@@ -159,20 +172,20 @@ class BlobStore:
                 self._db.run("DELETE FROM blobs WHERE id = ?", row["id"])
         for row in rows:
             if row["filed"] and not self.has(row["id"]):
-                self.path(row["id"]).unlink(missing_ok=True)
+                self._pool.give(self.path(row["id"]))
         return len(rows)
 
     def _sweep(self) -> None:
+        with self._db.tx():
+            for row in self._db.all("SELECT id FROM blobs WHERE boot IS NOT NULL AND boot != ?", boot_id()):
+                self._db.run("DELETE FROM blob_refs WHERE blob = ?", row["id"])
+                self._db.run("DELETE FROM blobs WHERE id = ?", row["id"])
         known = {row["id"].hex() for row in self._db.all("SELECT id FROM blobs WHERE inline IS NULL")}
-        for path in self.folder.iterdir():
-            if path.name not in known:
-                path.unlink()
-        for path in self.spool.iterdir():
-            path.unlink()
         wanted = {row["id"].hex() for row in self._db.all("SELECT id FROM incoming")}
-        for path in self._incoming_dir.iterdir():
-            if path.name not in wanted:
-                path.unlink()
+        for folder, keep in ((self.folder, known), (self.spool, set()), (self._incoming_dir, wanted)):
+            for path in folder.iterdir():
+                if path.name not in keep:
+                    self._pool.give(path)
 
     # --- arriving from elsewhere
 
@@ -185,9 +198,9 @@ class BlobStore:
                 return None
             found = self._active.get(blob)
             if found is None:
-                found = Incoming(self, self._db, manifest, self._incoming_dir / blob.hex())
+                found = Incoming(self._db, self._pool, manifest, self._incoming_dir / blob.hex())
                 self._active[blob] = found
-            found.owners.add(owner)
+            found.add_owner(owner)
             return found
 
     def incoming(self, blob: bytes) -> Incoming | None:
@@ -195,10 +208,10 @@ class BlobStore:
         with self._lock:
             return self._active.get(blob)
 
-    def finish(self, incoming: Incoming) -> None:
-        """All leaves are here: make it a blob."""
+    def finish(self, incoming: Incoming, *, durable: bool = True) -> None:
+        """All leaves are here: make it a blob. Not `durable`: what a reboot loses can be fetched again."""
         manifest = incoming.manifest
-        incoming.close()  # syncs
+        incoming.close(sync=durable)
         with self._finishing:
             with self._lock:
                 if self._active.get(manifest.id) is not incoming:
@@ -208,139 +221,29 @@ class BlobStore:
                 inline = incoming.path.read_bytes()
             else:
                 os.rename(incoming.path, self.path(manifest.id))
-                _sync_folder(self.folder)
+                if durable:
+                    _sync_folder(self.folder)
             with self._db.tx():
                 with self._lock:
                     del self._active[manifest.id]
                 for owner in incoming.owners:
-                    self.register(manifest, inline, owner)
+                    self.register(manifest, inline, owner, None if durable or inline is not None else boot_id())
                 self._db.run("DELETE FROM incoming WHERE id = ?", manifest.id)
             if inline is not None:
-                incoming.path.unlink()
+                self._pool.give(incoming.path)
 
-
-class Incoming:
-    """A blob of which some leaves are here. Which ones is journalled, so that a break costs at most what came since."""
-
-    def __init__(self, store: BlobStore, db: Database, manifest: Manifest, path: Path) -> None:
-        self.manifest = manifest
-        self.path = path
-        self.owners: set[str] = set()
-        self._store = store
-        self._db = db
-        self._lock = threading.Lock()
-        self._unsynced = 0
-        blob = manifest.id
-        row = db.one("SELECT have FROM incoming WHERE id = ?", blob)
-        if row is not None and path.exists():
-            self._have = bytearray(row["have"])
-        else:
-            self._have = bytearray(manifest.count)
-            db.run(
-                "INSERT OR REPLACE INTO incoming (id, length, leaves, have) VALUES (?, ?, ?, ?)",
-                blob,
-                manifest.length,
-                manifest.leaves,
-                bytes(self._have),
-            )
-        try:
-            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            os.ftruncate(self._fd, manifest.length)
-        except OSError as error:
-            raise FlError("A blob can't be received", why=str(error), next_step="free disk space") from None
-
-    def missing(self) -> list[tuple[int, int]]:
-        """Ranges (first leaf, count) that are not here yet."""
-        ranges: list[tuple[int, int]] = []
-        with self._lock:
-            for index, have in enumerate(self._have):
-                if have:
+    def abandon(self, owner_prefix: str) -> None:
+        """Forget what is on its way in for nobody but owners with this prefix."""
+        with self._db.tx():
+            for row in self._db.all("SELECT id, length, leaves, owners FROM incoming"):
+                if not all(owner.startswith(owner_prefix) for owner in json.loads(row["owners"])):
                     continue
-                if ranges and sum(ranges[-1]) == index:
-                    ranges[-1] = (ranges[-1][0], ranges[-1][1] + 1)
-                else:
-                    ranges.append((index, 1))
-        return ranges
-
-    def writer(self, first: int, count: int) -> LeafWriter:
-        """Takes the chunks of a range of leaves, in order."""
-        if first < 0 or count < 1 or first + count > self.manifest.count:
-            raise ProtocolError("A range lies outside of its blob", why=f"{first}+{count} of {self.manifest.count}")
-        return LeafWriter(self, first, count)
-
-    def write(self, data: bytes, offset: int) -> None:
-        view = memoryview(data)
-        while view:
-            done = os.pwrite(self._fd, view, offset)
-            view = view[done:]
-            offset += done
-
-    def arrived(self, index: int) -> None:
-        """A leaf is written and its hash was right."""
-        with self._lock:
-            self._have[index] = 1
-            self._unsynced += self.manifest.size(index)
-            due = self._unsynced >= _JOURNAL_EVERY
-        if due:
-            self.journal()
-
-    def journal(self) -> None:
-        """Sync what came, then say so in the database."""
-        with self._lock:
-            if self._unsynced == 0 or self._fd < 0:
-                return
-            have = bytes(self._have)
-            self._unsynced = 0
-            os.fdatasync(self._fd)
-            self._db.run("UPDATE incoming SET have = ? WHERE id = ?", have, self.manifest.id)
-
-    @property
-    def complete(self) -> bool:
-        with self._lock:
-            return all(self._have)
-
-    def close(self) -> None:
-        with self._lock:
-            if self._fd >= 0:
-                os.fdatasync(self._fd)
-                os.close(self._fd)
-                self._fd = -1
-
-
-class LeafWriter:
-    """Writes arriving chunks and hashes them on the way; a leaf counts when its hash is the manifest's."""
-
-    def __init__(self, incoming: Incoming, first: int, count: int) -> None:
-        self._incoming = incoming
-        self._index = first
-        self._end = first + count
-        self._hasher = blake3()
-        self._filled = 0
-        self.leaves = 0
-
-    def take(self, chunk: bytes) -> None:
-        """One chunk, which must not cross the border of a leaf.
-
-        Raises:
-            ProtocolError: the chunk does not fit, or the leaf's hash is wrong.
-        """
-        if self._index >= self._end:
-            raise ProtocolError("More bytes came than were announced")
-        size = self._incoming.manifest.size(self._index)
-        if not chunk or self._filled + len(chunk) > size:
-            raise ProtocolError("A chunk crosses the border of its leaf")
-        self._incoming.write(chunk, self._index * LEAF + self._filled)
-        self._hasher.update(chunk)
-        self._filled += len(chunk)
-        if self._filled == size:
-            if self._hasher.digest() != self._incoming.manifest.leaf(self._index):
-                raise ProtocolError(
-                    "A leaf arrived damaged", why=f"leaf {self._index} has another hash than its manifest says"
-                )
-            self._incoming.arrived(self._index)
-            self._index += 1
-            self.leaves += 1
-            self._hasher, self._filled = blake3(), 0
+                with self._lock:
+                    active = self._active.pop(row["id"], None)
+                if active is not None:
+                    active.close(sync=False)
+                self._db.run("DELETE FROM incoming WHERE id = ?", row["id"])
+                self._pool.give(self._incoming_dir / row["id"].hex())
 
 
 def _sync_folder(path: Path) -> None:

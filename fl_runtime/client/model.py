@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -90,14 +90,14 @@ def to_wire(model: FLModel) -> tuple[dict[str, Any], Any]:
     return meta, encode(tensors) if tensors else None
 
 
-def store(plan: Any, folder: Path, name: str) -> tuple[bytes, Path | None]:
-    """Small models as bytes, larger ones as a file of the spool folder."""
+def store(plan: Any, new_file: Callable[[int], Path]) -> tuple[bytes, Path | None]:
+    """Small models as bytes, larger ones in a file that `new_file(size)` gives."""
     if plan is None:
         return b"", None
     lay, buffers = plan
     if lay.size <= INLINE_LIMIT:
         return dump(lay, buffers), None
-    path = folder / name
+    path = new_file(lay.size)
     write(path, lay, buffers)
     return b"", path
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import sys
 import threading
 import time
@@ -92,7 +91,7 @@ class Session:
                     model.current_round = task["meta"].get("current_round")
                 meta, plan = to_wire(model)
                 self._sent_torch = self._sent_torch or meta.get("framework") == "torch"
-                inline, file = store(plan, Path(self.info["spool"]), secrets.token_hex(12))
+                inline, file = store(plan, self._new_file)
                 message = {
                     "op": "result",
                     "task": task["id"],
@@ -104,6 +103,9 @@ class Session:
                 self._request(message, inline)
             self._last = task["id"]
             self._task = self._model = self._content = None
+
+    def _new_file(self, size: int) -> Path:
+        return Path(self._request({"op": "spool", "size": size})[0]["file"])
 
     @property
     def task_name(self) -> str | None:

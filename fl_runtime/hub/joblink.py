@@ -121,7 +121,6 @@ class JobLink:
             "job": job.id,
             "spec": job.spec,
             "bundle": str(self._running.folder / "bundle"),
-            "spool": str(hub.blobs.spool),
             "sites": hub.jobs.taking_part_list(job.id),
             "round": boundary.round if boundary else None,
             "state": boundary.state if boundary else None,
@@ -145,6 +144,9 @@ class JobLink:
         with self._hub.store.tx():
             blob = blobs.register(*staged, f"job:{self._job.id}:new")
         self._send({"blob": blob.hex(), "file": str(blobs.path(blob)) if staged[1] is None else None})
+
+    def _do_spool(self, message: Mapping[str, Any], _: bytes) -> None:
+        self._send({"file": str(self._hub.blobs.new_spool_file(int(message["size"])))})
 
     def _do_call(self, message: Mapping[str, Any], _: bytes) -> None:
         payload = bytes.fromhex(message["blob"]) if message.get("blob") else None

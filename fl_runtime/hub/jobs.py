@@ -326,6 +326,7 @@ class Jobs:
             for prefix in ("task:", "call:"):
                 self._hub.blobs.drop_refs(f"job:{job_id}:{prefix}")
             self._hub.blobs.drop_refs(f"job:{job_id}:new")
+        self._hub.blobs.abandon(f"job:{job_id}:")
         self._hub.changed()
         if running is not None:
             threading.Thread(target=self._clear, args=(running, state), name="job-end", daemon=True).start()

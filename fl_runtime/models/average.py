@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from fl_runtime.models.check import OPTIMIZER_PREFIX
-from fl_runtime.models.tensors import Array, TensorFile, layout, narrow_bf16
+from fl_runtime.models.tensors import Array, TensorFile, layout, narrow_bf16, open_over
 
 _BLOCK = 1 << 19  # elements: 4 MiB of float64
 
@@ -55,7 +55,8 @@ def average(
     plan = layout(entries, metadata)
     sum_ = np.empty(_BLOCK, np.float64)
     term = np.empty(_BLOCK, np.float64)
-    with open(target, "wb", buffering=0) as out:
+    with open_over(target) as out:
+        out.truncate(plan.size)
         out.write(plan.header)
         for name, tensor in plan.tensors.items():
             size = tensor.length // max(tensor.count, 1)

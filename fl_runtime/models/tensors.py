@@ -7,6 +7,7 @@ ours are private copy-on-write maps: a script may change its parameters in place
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import mmap
@@ -289,11 +290,17 @@ def dump(plan: Layout, buffers: Mapping[str, Array]) -> bytes:
 
 
 def write(path: Path, plan: Layout, buffers: Mapping[str, Array]) -> None:
-    """A model into a new file, each tensor straight from its memory."""
-    with open(path, "wb", buffering=0) as file:
+    """A model into a file (a recycled one is written over), each tensor straight from its memory."""
+    with open_over(path) as file:
         _write_all(file, memoryview(plan.header))
         for name in plan.tensors:
             _write_all(file, buffers[name].data)
+        file.truncate(plan.size)
+
+
+def open_over(path: Path) -> io.FileIO:
+    """Open for writing from the start, without cutting what is there."""
+    return io.FileIO(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+b")
 
 
 def _write_all(file: Any, view: memoryview) -> None:

@@ -57,6 +57,13 @@ class Result:
         return dict(self.meta.get("metrics") or {})
 
     @property
+    def size(self) -> int:
+        """Bytes of its model."""
+        if isinstance(self.source, Path):
+            return self.source.stat().st_size
+        return len(self.source or b"")
+
+    @property
     def is_diff(self) -> bool:
         return self.meta.get("params_type") == "DIFF"
 
@@ -88,11 +95,9 @@ class Workflow:
         if hello.get("blob"):
             self.model = Model(hello["blob"], Path(hello["file"]) if hello.get("file") else link.model)
         self._done: int = -1 if hello["round"] is None else int(hello["round"])
-        self._spool = Path(hello["spool"])
         self._round = self._done
         self._index = 0
         self._metrics: dict[str, Any] = {}
-        self._serial = 0
         self.rng = self._seeded()
 
     def run(self) -> None:
@@ -234,10 +239,9 @@ class Workflow:
 
     # --- models
 
-    def new_file(self) -> Path:
-        """Where to write a new model before `keep`."""
-        self._serial += 1
-        return self._spool / f"{self.job_id}-{self._round}-{self._serial}-{time.monotonic_ns()}"
+    def new_file(self, size: int = 0) -> Path:
+        """A file for a new model of about `size` bytes; it may be a recycled one, so cut it. Then `keep` it."""
+        return Path(self._link.ask({"op": "spool", "size": size})[0]["file"])
 
     def keep(self, path: Path) -> Model:
         """Make a finished file a blob."""
@@ -256,7 +260,7 @@ class Workflow:
             if not source.is_relative_to(self.bundle.resolve()) or not source.is_file():
                 raise JobSpecError("workflow.model names no file of the job", why=wanted)
             TensorFile(source)
-            path.write_bytes(source.read_bytes())
+            path.write_bytes(source.read_bytes())  # cuts, too
         else:
             from fl_runtime.workflow.initial import make
 

@@ -39,7 +39,7 @@ class FedAvg(Workflow):
             raise FlError("Some sites sent weights and others differences: they can't be averaged together")
         if kinds == {True} and self.model is None:
             raise FlError("The sites sent differences, but there was no model that they could differ from")
-        path = self.new_file()
+        path = self.new_file(results[0].size)
         base = self.model.open() if kinds == {True} and self.model is not None else None
         average([Share(result.site, result.weight, result.open()) for result in results], path, base)
         return self.keep(path)

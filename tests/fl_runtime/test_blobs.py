@@ -144,3 +144,47 @@ def test_what_is_being_stored_is_not_collected(tmp_path: Path) -> None:
     assert blobs.collect() == 0
     blob = blobs.register(*staged, "new")
     assert blobs.read(blob) == data
+
+
+def test_a_freed_file_is_written_over_but_never_while_somebody_has_it_mapped(tmp_path: Path) -> None:
+    import mmap
+
+    blobs, first = store(tmp_path), content(300_000)
+    blob = blobs.put(first, "a")
+    inode = blobs.path(blob).stat().st_ino
+    with open(blobs.path(blob), "rb") as file:
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)  # a script's parameters
+    blobs.drop_refs("a")
+    blobs.collect()
+    second = blobs.put(content(300_000, 1), "b")
+    assert blobs.path(second).stat().st_ino != inode
+    assert mapped[:] == first
+    mapped.close()
+    third = blobs.put(content(200_000, 2), "c")
+    assert blobs.path(third).stat().st_ino == inode
+    assert blobs.read(third) == content(200_000, 2)
+
+
+def test_what_was_not_synced_is_forgotten_after_a_reboot(tmp_path: Path) -> None:
+    import sqlite3
+
+    blobs, data = store(tmp_path), content(LEAF)
+    manifest = of_bytes(data)
+    incoming = blobs.receive(manifest, "a")
+    feed(incoming, data, 0, 1)
+    blobs.finish(incoming, durable=False)
+    assert store(tmp_path).read(manifest.id) == data
+    with sqlite3.connect(tmp_path / "test.db") as database:
+        database.execute("UPDATE blobs SET boot = 'another'")
+    assert not store(tmp_path).has(manifest.id)
+
+
+def test_what_nobody_wants_any_more_is_abandoned(tmp_path: Path) -> None:
+    data = content(2 * LEAF)
+    blobs = store(tmp_path)
+    feed(blobs.receive(of_bytes(data), "job:a:task:1"), data, 0, 1)
+    again = store(tmp_path)
+    again.abandon("job:b:")
+    assert len(list((tmp_path / "incoming").iterdir())) == 1
+    again.abandon("job:a:")
+    assert list((tmp_path / "incoming").iterdir()) == []

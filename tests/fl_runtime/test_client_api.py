@@ -56,7 +56,7 @@ def test_a_model_travels_whole() -> None:
         meta={"NUM_STEPS_CURRENT_ROUND": np.int64(12), "list": [1, "two", None]},
     )
     meta, plan = to_wire(sent)
-    inline, file = store(plan, None, "")  # type: ignore[arg-type]
+    inline, file = store(plan, None)  # type: ignore[arg-type]
     assert file is None
     got = from_wire(meta, inline, "numpy")
     assert got.params is not None
@@ -131,7 +131,7 @@ if "RANK" not in os.environ:
 flare.init()
 while flare.is_running():
     model = flare.receive()
-    print(f"rank {os.environ['RANK']} round {model.current_round}", flush=True)
+    os.write(1, f"rank {os.environ['RANK']} round {model.current_round}\\n".encode())
     model.params["w"] += 1 if os.environ["RANK"] == "0" else 100
     flare.send(model)
 """

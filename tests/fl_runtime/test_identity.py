@@ -238,7 +238,7 @@ def test_a_hub_that_changes_a_signed_job_makes_no_site_run_it(fresh: Federation)
         manifest = of_bytes(data)
         with sqlite3.connect(fresh.server.state / "hub.db") as database:
             database.execute(
-                "INSERT INTO blobs VALUES (?, ?, ?, ?)", (manifest.id, manifest.length, manifest.leaves, data)
+                "INSERT INTO blobs VALUES (?, ?, ?, ?, NULL)", (manifest.id, manifest.length, manifest.leaves, data)
             )
             database.execute("UPDATE jobs SET bundle = ? WHERE id = ?", (manifest.id, job))
         fresh.start()

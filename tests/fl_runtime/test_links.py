@@ -144,6 +144,7 @@ def test_a_moved_server_is_found_through_the_endpoint_file_without_a_new_kit(fre
         relay.close()
 
 
+@pytest.mark.slow
 def test_a_link_that_goes_silent_is_noticed_and_taken_up_again(fresh: Federation) -> None:
     """A black hole: no reset, no end, just nothing. Both sides notice by the heartbeats."""
     relay = Relay(("127.0.0.1", fresh.port))

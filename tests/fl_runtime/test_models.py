@@ -68,6 +68,7 @@ def test_a_map_is_writable_and_private(tmp_path: Path) -> None:
     assert (tmp_path / "model").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_torch_shares_the_map_also_in_bfloat16(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     values = {"w": torch.randn(4, 3), "b": torch.randn(7).to(torch.bfloat16), "n": torch.tensor(3)}
@@ -83,6 +84,7 @@ def test_torch_shares_the_map_also_in_bfloat16(tmp_path: Path) -> None:
     assert np.array_equal(model.array("b"), values["b"].float().numpy())
 
 
+@pytest.mark.slow
 def test_bfloat16_is_rounded_to_nearest_even_as_torch_does() -> None:
     torch = pytest.importorskip("torch")
     values = np.concatenate([np.random.default_rng(1).normal(size=5000), [0, -0.0, np.inf, -np.inf, 1e-40, 3.4e38]])

@@ -1,0 +1,151 @@
+"""A blob on its way in: leaves are verified on arrival, which ones are here is journalled."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from pathlib import Path
+
+from blake3 import blake3
+
+from fl_runtime.blobs.manifest import Manifest
+from fl_runtime.blobs.pool import Pool, start_writing_back
+from fl_runtime.db import Database
+from fl_runtime.errors import FlError, ProtocolError
+from fl_runtime.names import LEAF
+
+JOURNAL_EVERY = 64 * 1024 * 1024
+
+
+class Incoming:
+    """A blob of which some leaves are here; a break costs at most what came since the last entry in the journal."""
+
+    def __init__(self, db: Database, pool: Pool, manifest: Manifest, path: Path) -> None:
+        self.manifest = manifest
+        self.path = path
+        self.owners: set[str] = set()
+        self._db = db
+        self._lock = threading.Lock()
+        self._unsynced = 0
+        row = db.one("SELECT have, owners FROM incoming WHERE id = ?", manifest.id)
+        if row is not None and path.exists():
+            self._have = bytearray(row["have"])
+            self.owners.update(json.loads(row["owners"]))
+        else:
+            self._have = bytearray(manifest.count)
+        try:
+            if not path.exists():
+                pool.take(path, manifest.length)
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            os.ftruncate(self._fd, manifest.length)
+        except OSError as error:
+            raise FlError("A blob can't be received", why=str(error), next_step="free disk space") from None
+
+    def add_owner(self, owner: str) -> None:
+        """Who will refer to the blob; journalled with what is here."""
+        self.owners.add(owner)
+        self._db.run(
+            "INSERT OR REPLACE INTO incoming (id, length, leaves, have, owners) VALUES (?, ?, ?, ?, ?)",
+            *(self.manifest.id, self.manifest.length, self.manifest.leaves, bytes(self._have)),
+            json.dumps(sorted(self.owners)),
+        )
+
+    def missing(self) -> list[tuple[int, int]]:
+        """Ranges (first leaf, count) that are not here yet."""
+        ranges: list[tuple[int, int]] = []
+        with self._lock:
+            for index, have in enumerate(self._have):
+                if have:
+                    continue
+                if ranges and sum(ranges[-1]) == index:
+                    ranges[-1] = (ranges[-1][0], ranges[-1][1] + 1)
+                else:
+                    ranges.append((index, 1))
+        return ranges
+
+    def writer(self, first: int, count: int) -> LeafWriter:
+        """Takes the chunks of a range of leaves, in order."""
+        if first < 0 or count < 1 or first + count > self.manifest.count:
+            raise ProtocolError("A range lies outside of its blob", why=f"{first}+{count} of {self.manifest.count}")
+        return LeafWriter(self, first, count)
+
+    def write(self, data: bytes, offset: int) -> None:
+        view = memoryview(data)
+        while view:
+            done = os.pwrite(self._fd, view, offset)
+            view = view[done:]
+            offset += done
+
+    def arrived(self, index: int) -> None:
+        """A leaf is written and its hash was right."""
+        size = self.manifest.size(index)
+        start_writing_back(self._fd, index * LEAF, size)
+        with self._lock:
+            self._have[index] = 1
+            self._unsynced += size
+            due = self._unsynced >= JOURNAL_EVERY and not all(self._have)
+        if due:
+            self.journal()
+
+    def journal(self) -> None:
+        """Sync what came, then say so in the database."""
+        with self._lock:
+            if self._unsynced == 0 or self._fd < 0 or all(self._have):
+                return  # a complete one becomes a blob at once
+            have = bytes(self._have)
+            self._unsynced = 0
+            fd = os.dup(self._fd)
+        try:
+            os.fdatasync(fd)
+        finally:
+            os.close(fd)
+        self._db.run("UPDATE incoming SET have = ? WHERE id = ?", have, self.manifest.id)
+
+    @property
+    def complete(self) -> bool:
+        with self._lock:
+            return all(self._have)
+
+    def close(self, sync: bool = True) -> None:
+        with self._lock:
+            if self._fd >= 0:
+                if sync:
+                    os.fdatasync(self._fd)
+                os.close(self._fd)
+                self._fd = -1
+
+
+class LeafWriter:
+    """Writes arriving chunks and hashes them on the way; a leaf counts when its hash is the manifest's."""
+
+    def __init__(self, incoming: Incoming, first: int, count: int) -> None:
+        self._incoming = incoming
+        self._index = first
+        self._end = first + count
+        self._hasher = blake3()
+        self._filled = 0
+        self.leaves = 0
+
+    def take(self, chunk: bytes) -> None:
+        """One chunk, which must not cross the border of a leaf.
+
+        Raises:
+            ProtocolError: the chunk does not fit, or the leaf's hash is wrong.
+        """
+        if self._index >= self._end:
+            raise ProtocolError("More bytes came than were announced")
+        size = self._incoming.manifest.size(self._index)
+        if not chunk or self._filled + len(chunk) > size:
+            raise ProtocolError("A chunk crosses the border of its leaf")
+        self._incoming.write(chunk, self._index * LEAF + self._filled)
+        self._hasher.update(chunk)
+        self._filled += len(chunk)
+        if self._filled == size:
+            if self._hasher.digest() != self._incoming.manifest.leaf(self._index):
+                why = f"leaf {self._index} has another hash than its manifest says"
+                raise ProtocolError("A leaf arrived damaged", why=why)
+            self._incoming.arrived(self._index)
+            self._index += 1
+            self.leaves += 1
+            self._hasher, self._filled = blake3(), 0

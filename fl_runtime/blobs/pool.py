@@ -1,0 +1,86 @@
+"""Recycled files. A file that is made and unlinked for each blob pays for its blocks each time: writing over one that
+exists was 1.3 to 2 times faster (and up to 10 times on a cold virtual disk) in every measurement.
+
+A freed blob's file is renamed into the pool; a new one is taken from there, the smallest that is large enough first.
+A file that a script or a workflow still has mapped must not be written over: a write lease, which the kernel grants
+only when nobody else has the file open or mapped, tells; such files wait.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import os
+import secrets
+import threading
+from pathlib import Path
+
+LIMIT = 4 * 1024 * 1024 * 1024  # bytes kept for reuse
+_WRITE = 2  # SYNC_FILE_RANGE_WRITE
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Pool:
+    """Files without meaning in one folder, on the same file system as the blobs."""
+
+    def __init__(self, folder: Path, limit: int = LIMIT) -> None:
+        self._folder = folder
+        self._limit = limit
+        self._lock = threading.Lock()
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._waiting: set[str] = set()
+        self._sizes = {path.name: path.stat().st_size for path in folder.iterdir()}
+
+    def give(self, path: Path) -> None:
+        """Take over a file that nobody needs; it is unlinked when the pool is full."""
+        try:
+            size = path.stat().st_size
+        except FileNotFoundError:
+            return
+        with self._lock:
+            if sum(self._sizes.values()) + size > self._limit:
+                path.unlink(missing_ok=True)
+                return
+            name = secrets.token_hex(8)
+            with contextlib.suppress(FileNotFoundError):
+                path.rename(self._folder / name)
+                self._sizes[name] = size
+                if not unused(self._folder / name):
+                    self._waiting.add(name)
+
+    def take(self, target: Path, size: int) -> None:
+        """Make `target` a file to be written over: a recycled one where there is one, else a new one."""
+        with self._lock:
+            self._waiting = {name for name in self._waiting if not unused(self._folder / name)}
+            free = [(have, name) for name, have in self._sizes.items() if name not in self._waiting]
+            fitting = sorted(entry for entry in free if entry[0] >= size)
+            smaller = sorted(free, reverse=True)
+            name = (fitting or smaller or [(0, "")])[0][1]
+            if name:
+                del self._sizes[name]
+        if name:
+            (self._folder / name).rename(target)
+        else:
+            os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+
+
+def unused(path: Path) -> bool:
+    """Nobody has the file open or mapped (where the kernel can't tell, somebody has)."""
+    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+    except OSError:
+        return False
+    else:
+        return True
+    finally:
+        os.close(fd)  # the lease goes with it
+
+
+def start_writing_back(fd: int, offset: int, length: int) -> None:
+    """Ask the kernel to begin to write a stretch to disk, without waiting for it (Linux; elsewhere nothing happens)."""
+    call = getattr(_libc, "sync_file_range", None)
+    if call is not None:
+        call(ctypes.c_int(fd), ctypes.c_int64(offset), ctypes.c_int64(length), ctypes.c_uint(_WRITE))
