@@ -173,5 +173,8 @@ def conclude(outcome: Outcome) -> None:
     context.say(f"{told}; {sites}" + (f"; awaited: {', '.join(awaited)}" if awaited else ""))
     if outcome.endpoint:
         context.say(f"server: {outcome.endpoint}")
-    if awaited:
-        context.say(f"give each awaited owner the folder kits/NAME; they type ./start.sh --server {outcome.endpoint}")
+    sites_awaited = [name for name in awaited if name != "server"]
+    if sites_awaited:
+        where = f" --server {outcome.endpoint}" if outcome.endpoint else ""
+        folders = ", ".join(f"kits/{name}" for name in sites_awaited)
+        context.say(f"awaited owners get their folder ({folders}) and type ./start.sh{where}")
