@@ -68,7 +68,7 @@ def test_a_machine_with_gpus_holds_nvidia_s_packages_back() -> None:
 
 
 @given(st.integers(1, 65535))
-@settings(deadline=None)
+@settings(deadline=None, max_examples=15)
 def test_the_ssh_port_reaches_the_daemon_and_its_socket(port: int) -> None:
     written = files(user_data(sample(ssh_port=port)))
     assert f"Port {port}\n" in written["/etc/ssh/sshd_config.d/10-fedspan.conf"]

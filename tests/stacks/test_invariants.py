@@ -263,13 +263,13 @@ def participants(draw: st.DrawFn) -> tuple[str, ParticipantArgs]:
     return cloud, sample(cloud, role, **more)
 
 
-@settings(QUICK, max_examples=20)
+@settings(QUICK, max_examples=8)
 @given(participants())
 def test_every_invariant_holds_for_any_arguments(participant: tuple[str, ParticipantArgs]) -> None:
     check_everything(*participant)
 
 
-@settings(QUICK, max_examples=8)
+@settings(QUICK, max_examples=4)
 @given(participants())
 def test_the_address_stage_is_a_part_of_the_whole_with_the_same_inputs_and_options(
     participant: tuple[str, ParticipantArgs],

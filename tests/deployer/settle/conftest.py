@@ -24,3 +24,22 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
             yield running
         finally:
             running.stop()
+
+
+@pytest.fixture
+def rig(sandbox: object, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[object]:
+    """A stack whose participant is named after the test; whatever happens, nothing of it stays in the clouds."""
+    from settle_rig import Rig
+
+    from deployer.settle import delete_all
+
+    made: list[Rig] = []
+
+    def make(cloud: str, **changes: object) -> Rig:
+        name = f"p{abs(hash(request.node.nodeid)) % 10**8}"
+        made.append(Rig(tmp_path, cloud, name, changes))
+        return made[-1]
+
+    yield make
+    for one in made:
+        delete_all(one.world, one.found())

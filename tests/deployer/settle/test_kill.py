@@ -5,14 +5,12 @@ The engine alone would make the interrupted resource a second time and forget th
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
-from settle_rig import Rig
 
 from deployer.errors import RefusedError
-from deployer.settle import Whose, delete_all, find_all, settle
+from deployer.settle import Whose, find_all, settle
 
 INSTANCE = "aws:ec2/instance:Instance"
 slow = pytest.mark.slow
@@ -34,21 +32,6 @@ CREATES = [
     pytest.param("azure", "Microsoft.Network/virtualNetworks/subnets", id="azure subnet", marks=slow),
     pytest.param("azure", "Microsoft.Network/networkInterfaces", id="azure interface", marks=slow),
 ]
-
-
-@pytest.fixture
-def rig(sandbox: Any, tmp_path: Path, request: pytest.FixtureRequest) -> Any:
-    """A stack whose participant is named after the test; whatever happens, nothing of it stays in the clouds."""
-    made: list[Rig] = []
-
-    def make(cloud: str) -> Rig:
-        name = f"p{abs(hash(request.node.nodeid)) % 10**8}"
-        made.append(Rig(tmp_path, cloud, name))
-        return made[-1]
-
-    yield make
-    for one in made:
-        delete_all(one.world, one.found())
 
 
 @pytest.mark.parametrize(("cloud", "kind"), CREATES)
@@ -98,7 +81,7 @@ def test_an_up_after_a_destroy_that_was_killed_makes_everything_again(rig: Any, 
 @pytest.mark.parametrize(
     ("cloud", "kind", "operation"),
     [
-        pytest.param("aws", INSTANCE, "deleting", id="aws, old machine"),
+        pytest.param("aws", INSTANCE, "deleting", id="aws, old machine", marks=slow),
         pytest.param("aws", INSTANCE, "creating", id="aws, new machine", marks=slow),
         pytest.param("azure", "Microsoft.Compute/virtualMachines", "deleting", id="azure, old machine", marks=slow),
         pytest.param("azure", "Microsoft.Compute/virtualMachines", "creating", id="azure, new machine", marks=slow),

@@ -1,0 +1,60 @@
+"""Machines come and go; address, interface and state volume stay. On both emulated clouds, by the engine itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+CLOUDS = ["aws", "azure"]
+BIGGER = {"aws": "m7i.xlarge", "azure": "Standard_D8s_v5"}
+
+pytestmark = pytest.mark.timeout(120)
+
+
+def ids(one: Any) -> dict[str, str]:
+    """The IDs by the end of the logical name."""
+    return {thing.name.removeprefix(f"{one.participant}-"): thing.id for thing in one.found()}
+
+
+def made(one: Any) -> str:
+    """When the machine was made: on Azure its ID says nothing, as names are fixed."""
+    return str(next(thing.created for thing in one.found() if thing.name.endswith("-vm")))
+
+
+@pytest.mark.parametrize("cloud", CLOUDS)
+def test_a_replaced_machine_has_the_old_one_s_address_and_volume(rig: Any, cloud: str) -> None:
+    one = rig(cloud)
+    one.work("address")
+    address = one.engine.outputs()["public_ip"]
+    one.work("up")
+    before, born = ids(one), made(one)
+    assert one.engine.outputs()["public_ip"] == address
+
+    one.change(size=BIGGER[cloud])  # in place
+    one.work("up")
+    assert ids(one) == before
+    assert made(one) == born
+
+    one.change(ssh_user="keeper")  # another user-data: another machine
+    one.work("up")
+    one.check_exactly_one_of_each()
+    changed = {name for name, known in ids(one).items() if before.get(name) != known}
+    assert changed <= {"vm", "os-disk", "state-attachment"}
+    assert made(one) != born
+    outputs = one.engine.outputs()
+    assert (outputs["public_ip"], outputs["ssh_user"], outputs["size"]) == (address, "keeper", BIGGER[cloud])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cloud", CLOUDS)
+def test_a_spot_machine_is_made_replaced_and_taken_down(rig: Any, cloud: str) -> None:
+    one = rig(cloud, spot=True)
+    one.work("up")
+    volume = ids(one)["state"]
+    one.change(size=BIGGER[cloud], ssh_user="keeper")
+    one.work("up")
+    one.check_exactly_one_of_each()
+    assert ids(one)["state"] == volume
+    one.work("destroy")
+    assert one.found() == []
