@@ -42,6 +42,8 @@ def disks(
             raise invalid_parameter("dataDisk.lun", f"A disk at LUN {lun} already exists.")
         luns.add(lun)
         disk, fresh = _data_disk(cloud, resource, body, size, item, index, old)
+        if any(disk.id.key == other.id.key for other in (*made, *attached)):
+            raise invalid_parameter("dataDisk.name", f"A disk named '{disk.id.name}' already exists.")
         (made if fresh else attached).append(disk)
     return made, attached
 

@@ -151,7 +151,7 @@ DISK = Disks()
 
 
 def made_with(cloud: Cloud, machine: ResourceId, body: Body, name: str, gib: int | None, storage: str) -> Record:
-    """A disk that is made together with a machine: its system disk, or an empty data disk."""
+    """A disk that is made together with a machine: its system disk, or an empty data disk. It bears no tags."""
     resource = ResourceId(machine.subscription, machine.group, DISKS, (name,))
     if cloud.find(resource) is not None:
         raise ArmError(
@@ -162,7 +162,6 @@ def made_with(cloud: Cloud, machine: ResourceId, body: Body, name: str, gib: int
         )
     disk: Body = {
         "location": body["location"],
-        "tags": dict(body.get("tags") or {}),
         "sku": {"name": storage},
         "properties": {
             "diskSizeGB": gib or _IMAGE_GIB,

@@ -476,6 +476,20 @@ DISKS: list[tuple[str, Do, str, str]] = [
         "LUN 0 already exists",
     ),
     (
+        "one disk twice",
+        lambda a: a.vm(a.network_for_vm(), properties=_with(_disk_of(0, disk := a.disk()), _disk_of(1, disk))),
+        "InvalidParameter",
+        "already exists",
+    ),
+    (
+        "a data disk of the system disk's name",
+        lambda a: a.vm(
+            a.network_for_vm(), properties=_with({"lun": 0, "name": "os", "createOption": "Empty", "diskSizeGB": 4})
+        ),
+        "InvalidParameter",
+        "'os' already exists",
+    ),
+    (
         "more disks than the size takes",
         lambda a: a.vm(a.network_for_vm(), properties=_with(*(_disk_of(i, a.disk(f"d{i}")) for i in range(5)))),
         "OperationNotAllowed",

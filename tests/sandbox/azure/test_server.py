@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import ssl
+import subprocess
+import sys
+import textwrap
 import threading
 import time
 from pathlib import Path
@@ -127,6 +131,15 @@ def test_another_tenants_subscription_is_refused_whoever_asks(azure: Azure) -> N
     second = azure.server.add_subscription("f0e1d2c3-0000-4000-8000-000000000002", theirs.tenant_id)
     with refused("AuthorizationFailed", "Microsoft.Resources/subscriptions/resourceGroups/read", status=403):
         list(own.client(ResourceManagementClient, second.id).resource_groups.list())
+
+
+def test_the_documented_way_to_connect_works_with_nothing_but_the_environment(azure: Azure) -> None:
+    page = Path(__file__).parents[3] / "docs" / "sandbox-azure.md"
+    snippet = textwrap.dedent(page.read_text().split("    import os\n", 1)[1].split("\n\n-", 1)[0])
+    program = f"import os\n{snippet}\nprint(len(list(compute.virtual_machines.list_all())))"
+    environment = {**azure.environment, "PATH": os.environ["PATH"], "https_proxy": ""}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout.strip()) == (0, "0"), done.stderr
 
 
 def test_subscriptions_tenants_and_locations_can_be_asked(azure: Azure) -> None:
