@@ -214,6 +214,7 @@ def test_its_files_are_its_owners_only(home: Path) -> None:
     assert (home / "state.json").stat().st_mode & 0o077 == 0
 
 
+@pytest.mark.slow
 def test_an_idle_daemon_uses_next_to_no_processor_time(home: Path) -> None:
     pid = Sandbox.ensure().status()["pid"]
     time.sleep(2.5)  # the clouds' libraries load in the background

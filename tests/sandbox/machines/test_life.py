@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
 from machine_lab import Lab, mounting, run, user_data
 
 from deployer.sandbox.machines.tree import marked, start_time
@@ -71,6 +72,7 @@ def test_stop_asks_first_and_keeps_the_disk_and_start_gives_it_back(lab: Lab) ->
     assert run(lab.ssh(again), "cat $FEDSPAN_ROOT/opt/file; ls $FEDSPAN_ROOT/tmp")[1] == b"kept\n"
 
 
+@pytest.mark.slow
 def test_who_does_not_listen_to_the_shutdown_is_killed(lab: Lab) -> None:
     machine = lab.boot()
     run(lab.ssh(machine), "(trap '' TERM; setsid sleep 305 > /dev/null 2>&1 < /dev/null &)")
