@@ -218,11 +218,7 @@ class AzureParticipant(pulumi.ComponentResource):
             ),
             storage_profile=self._storage(),
             os_profile=self._os_profile(),
-            security_profile=compute.SecurityProfileArgs(
-                encryption_at_host=True if args.encryption_at_host else None,
-                security_type="TrustedLaunch",
-                uefi_settings=compute.UefiSettingsArgs(secure_boot_enabled=self._image.secure_boot, v_tpm_enabled=True),
-            ),
+            security_profile=self._security(),
             diagnostics_profile=compute.DiagnosticsProfileArgs(
                 boot_diagnostics=compute.BootDiagnosticsArgs(enabled=True)
             ),
@@ -234,9 +230,25 @@ class AzureParticipant(pulumi.ComponentResource):
                 # A newer image alone is no reason to replace a machine.
                 ignore_changes=None if args.reimage else ["storageProfile.imageReference"],
                 # ARM refuses to change these in place.
-                replace_on_changes=["osProfile", "storageProfile.imageReference", "priority", "zones"],
+                replace_on_changes=[
+                    "osProfile",
+                    "storageProfile.imageReference",
+                    "securityProfile.securityType",
+                    "priority",
+                    "zones",
+                ],
                 custom_timeouts=_MACHINE_TIMEOUTS,
             ),
+        )
+
+    def _security(self) -> compute.SecurityProfileArgs | None:
+        at_host = True if self._args.encryption_at_host else None
+        if not self._image.trusted_launch:
+            return compute.SecurityProfileArgs(encryption_at_host=at_host) if at_host else None
+        return compute.SecurityProfileArgs(
+            encryption_at_host=at_host,
+            security_type="TrustedLaunch",
+            uefi_settings=compute.UefiSettingsArgs(secure_boot_enabled=self._image.secure_boot, v_tpm_enabled=True),
         )
 
     def _storage(self) -> compute.StorageProfileArgs:

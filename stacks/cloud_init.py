@@ -12,6 +12,7 @@ import yaml
 
 from stacks.args import CUSTOM_DATA_LIMIT, ParticipantArgs
 from stacks.errors import StackArgumentError
+from stacks.images import has_gpu
 from stacks.state_volume import SCRIPT_PATH, UNIT_NAME, UNIT_PATH, script, unit
 
 _SSHD = """\
@@ -99,7 +100,7 @@ def _files(args: ParticipantArgs) -> list[dict[str, str]]:
         (SCRIPT_PATH, "0755", script()),
         (UNIT_PATH, "0644", unit()),
     ]
-    if args.gpus is not None:
+    if has_gpu(args):
         files.append(("/etc/apt/apt.conf.d/52fedspan-hold-nvidia", "0644", _HOLD_NVIDIA))
     return [{"path": path, "permissions": mode, "owner": "root:root", "content": text} for path, mode, text in files]
 

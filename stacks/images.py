@@ -20,7 +20,8 @@ class Image:
     """`family` is its short name; `min_disk_gib` what the OS disk must hold at least.
 
     `ssm_parameter` is AWS's; `publisher`, `offer`, `sku` are Azure's (always the newest version at creation).
-    `driver_extension`: Azure installs the driver after boot. `secure_boot`: off where an unsigned driver must load.
+    `driver_extension`: Azure installs the driver after boot. `trusted_launch`: off where it is not known that the image
+    takes it. `secure_boot`: off where an unsigned driver must load.
     """
 
     family: str
@@ -30,6 +31,7 @@ class Image:
     offer: str = ""
     sku: str = ""
     driver_extension: bool = False
+    trusted_launch: bool = True
     secure_boot: bool = True
 
 
@@ -37,7 +39,13 @@ AWS_UBUNTU = Image("ubuntu-24.04", 8, ssm_parameter=UBUNTU_SSM)
 AWS_DLAMI = Image("dlami-ubuntu-22.04", 100, ssm_parameter=DLAMI_SSM)
 AZURE_UBUNTU = Image("ubuntu-24.04", 30, publisher="Canonical", offer="ubuntu-24_04-lts", sku="server")
 AZURE_HPC = Image(
-    "hpc-ubuntu-22.04", 128, publisher="microsoft-dsvm", offer="ubuntu-hpc", sku="2204", secure_boot=False
+    "hpc-ubuntu-22.04",
+    128,
+    publisher="microsoft-dsvm",
+    offer="ubuntu-hpc",
+    sku="2204",
+    trusted_launch=False,
+    secure_boot=False,
 )
 # The extension needs an Ubuntu that it knows; 22.04 is on Microsoft's list for every NV and NC size.
 AZURE_UBUNTU_DRIVER = Image(
@@ -57,13 +65,19 @@ def image_for(cloud: Cloud, args: ParticipantArgs) -> Image:
     GPUs decide: those the kit asks for, or those that the size is known to have. On Azure the compute sizes (NC, ND)
     boot Microsoft's HPC image, the NV sizes get the driver extension, which installs the GRID driver that they need.
     """
-    known = find(cloud, args.size)
-    gpu = args.gpus is not None or (known.gpus > 0 if known else looks_like_gpu(cloud, args.size))
+    gpu = has_gpu(args)
     if cloud == "aws":
         return AWS_DLAMI if gpu else AWS_UBUNTU
     if not gpu:
         return AZURE_UBUNTU
     return AZURE_UBUNTU_DRIVER if args.size.lower().startswith("standard_nv") else AZURE_HPC
+
+
+def has_gpu(args: ParticipantArgs) -> bool:
+    """Whether the machine has GPUs: the kit asks for them, or its size is known to have them."""
+    cloud: Cloud = "azure" if args.size.lower().startswith("standard_") else "aws"
+    known = find(cloud, args.size)
+    return args.gpus is not None or (known.gpus > 0 if known else looks_like_gpu(cloud, args.size))
 
 
 def os_disk_gib(cloud: Cloud, args: ParticipantArgs) -> int:

@@ -65,6 +65,7 @@ def test_a_machine_with_gpus_holds_nvidia_s_packages_back() -> None:
     path = "/etc/apt/apt.conf.d/52fedspan-hold-nvidia"
     assert path not in files(user_data(sample()))
     assert '"libnvidia-"' in files(user_data(sample(size="g4dn.xlarge", gpus=Gpu(1, 16))))[path]
+    assert path in files(user_data(sample("azure", size="Standard_NC4as_T4_v3")))
 
 
 @given(st.integers(1, 65535))

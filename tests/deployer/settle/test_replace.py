@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from stacks.args import Gpu
+
 CLOUDS = ["aws", "azure"]
 BIGGER = {"aws": "m7i.xlarge", "azure": "Standard_D8s_v5"}
 
@@ -56,5 +58,32 @@ def test_a_spot_machine_is_made_replaced_and_taken_down(rig: Any, cloud: str) ->
     one.work("up")
     one.check_exactly_one_of_each()
     assert ids(one)["state"] == volume
+    one.work("destroy")
+    assert one.found() == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("cloud", "size", "image", "kinds"),
+    [
+        ("aws", "g4dn.xlarge", "dlami-ubuntu-22.04", set()),
+        ("azure", "Standard_NC4as_T4_v3", "hpc-ubuntu-22.04", set()),
+        ("azure", "Standard_NV36ads_A10_v5", "ubuntu-22.04-driver", {"gpu-driver"}),
+    ],
+)
+def test_a_machine_that_gets_gpus_boots_another_image(
+    rig: Any, cloud: str, size: str, image: str, kinds: set[str]
+) -> None:
+    one = rig(cloud)
+    one.work("up")
+    before, address = ids(one), one.engine.outputs()["public_ip"]
+    assert one.engine.outputs()["image"] == "ubuntu-24.04"
+    one.change(size=size, gpus=Gpu(1, 16), reimage=True)
+    one.work("up")
+    one.check_exactly_one_of_each()
+    assert set(ids(one)) - set(before) == kinds
+    outputs = one.engine.outputs()
+    assert (outputs["public_ip"], outputs["image"]) == (address, image)
+    assert ids(one)["state"] == before["state"]
     one.work("destroy")
     assert one.found() == []
