@@ -15,6 +15,7 @@ from deployer.sandbox.azure.registry import KINDS
 from deployer.sandbox.azure.state import Cloud, Operation, Subscription
 from deployer.sandbox.azure.web import Answer, Request
 
+HELD_SECONDS = 20.0  # the longest delay of an answer: clients give up after 30 s
 POLL_SECONDS = 1.0  # how long a poll is held while nothing happens
 _CONSOLE = "[    0.000000] Linux version 6.8.0-azure\ncloud-init finished\n"
 
@@ -37,6 +38,8 @@ class Router:
             changes = False
         if changes:
             self.cloud.on_change()
+        if found.hold_s > 0:
+            self.cloud.stopping.wait(found.hold_s)
         return found
 
     # -- without a token ---------------------------------------------------------------------------------------
@@ -158,7 +161,9 @@ class Router:
         cloud, method = self.cloud, request.method
         if method == "PUT":
             group, new = groups.put(cloud, resource, request.json())
-            return Answer(201 if new else 200, groups.show(group))
+            # Making a group is no long-running operation: a delay that is asked for holds back the answer itself.
+            delay = cloud.faults.delay(*groups.FAULT_NAMES) if new else 0.0
+            return Answer(201 if new else 200, groups.show(group), hold_s=min(delay, HELD_SECONDS))
         if method == "HEAD":
             return Answer(204 if resource.key in cloud.groups else 404)
         group = cloud.group(resource)

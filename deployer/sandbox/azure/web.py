@@ -42,8 +42,9 @@ class Request:
 
 @dataclass
 class Answer:
-    """One HTTP answer; `body` is JSON-ready data, text, or nothing."""
+    """One HTTP answer; `body` is JSON-ready data, text, or nothing. It is sent after `hold_s` seconds."""
 
     status: int
     body: Any = None
     headers: dict[str, str] = field(default_factory=dict)
+    hold_s: float = 0.0
