@@ -122,7 +122,7 @@ def install_engine() -> Path:
     if not context.interactive() or context.options().json or context.options().yes:
         raise missing
     question = f"pulumi is not installed. Download it from get.pulumi.com into {own_engine_root()}?"
-    answer = context.console().input(f"{question} [y/N] ", markup=False)
+    answer = context.ask(f"{question} [y/N] ")
     if answer.strip().lower() not in {"y", "yes"}:
         raise missing
     from pulumi.automation import PulumiCommand

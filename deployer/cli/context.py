@@ -11,7 +11,9 @@ def verb(...):
 from __future__ import annotations
 
 import json
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -108,6 +110,17 @@ def interactive() -> bool:
     return sys.stdin.isatty() and sys.stdout.isatty()
 
 
+def ask(prompt: str) -> str:
+    """A line from the terminal. Ctrl-C at a question ends the command, whatever it means while engines run."""
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler) if main else None
+    try:
+        return console().input(prompt, markup=False)
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGINT, before)
+
+
 def confirm(question: str) -> None:
     """Ask; go on only with a yes.
 
@@ -122,6 +135,6 @@ def confirm(question: str) -> None:
             why=f"the question was: {question}",
             next_step="add --yes to answer it beforehand",
         )
-    answer = console().input(f"{question} [y/N] ", markup=False)
+    answer = ask(f"{question} [y/N] ")
     if answer.strip().lower() not in {"y", "yes"}:
         raise RefusedError("not done", why="the answer was no")

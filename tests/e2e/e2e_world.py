@@ -65,6 +65,7 @@ class World:
     folder: Path
     environment: dict[str, str]
     spec: dict[str, Any] = field(default_factory=dict)
+    started: list[subprocess.Popen[str]] = field(default_factory=list)
 
     @property
     def fed(self) -> Path:
@@ -82,7 +83,7 @@ class World:
 
     def start(self, *words: str, **more: Any) -> subprocess.Popen[str]:
         """Start a command; its output goes into pipes."""
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [*COMMAND, *words],
             cwd=self.fed,
             env={**self.environment, **more.pop("environment", {})},
@@ -92,6 +93,16 @@ class World:
             stderr=subprocess.PIPE,
             **more,
         )
+        self.started.append(process)
+        return process
+
+    def stop_all(self) -> None:
+        """Kill what still runs of the commands that were started."""
+        for process in self.started:
+            if process.poll() is None:
+                process.kill()
+                process.communicate()
+        self.started.clear()
 
     def run(self, *words: str, environment: dict[str, str] | None = None) -> Result:
         """Run a command to its end."""
@@ -131,6 +142,7 @@ class World:
 
     def close(self) -> None:
         """End the sandbox and remove everything."""
+        self.stop_all()
         subprocess.run([*COMMAND, "sandbox", "stop"], env=self.environment, cwd=self.folder, capture_output=True)
         shutil.rmtree(self.folder, ignore_errors=True)
 

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,17 @@ SPEC: dict[str, Any] = {
     "admins": {LEAD: {"role": "lead"}},
 }
 AZURE = {"target": "azure", "region": "westeurope", "size": "Standard_D2s_v5"}
+
+
+@pytest.fixture(autouse=True)
+def tidy(world: World) -> Iterator[None]:
+    """What a failed test leaves must not be the next one's burden."""
+    yield
+    kill(*(engine.pid for engine in engines(world)))
+    world.stop_all()
+    world.faults()
+    if world.inventory():
+        world.run("down", "--yes")
 
 
 def engines(world: World) -> list[psutil.Process]:
