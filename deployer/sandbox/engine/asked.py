@@ -22,7 +22,6 @@ class Request:
     clear_pending_creates: bool = False
     continue_on_error: bool = False
     expect_no_changes: bool = False
-    exclude_protected: bool = False
     debug: bool = False
     suppress_outputs: bool = False
     message: str = ""
@@ -35,9 +34,8 @@ class Request:
 
     @property
     def kind(self) -> Kind:
-        program = self.verb == "update" or self.run_program
         only = self.verb == "refresh"
-        return Kind(program and not only, self.refresh or only, only)
+        return Kind(self.verb == "update", self.refresh or only, only)
 
 
 def pending_text(pending: list[Pending]) -> str:

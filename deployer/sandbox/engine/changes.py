@@ -73,6 +73,8 @@ def dependents(
                 hit = True
         if provider in gone:
             out.append(Dependent(resource, ["provider"]))
+        elif resource.deleted_with in gone:
+            out.append(Dependent(resource, ["deletedWith"]))
         elif hit and ((diff := ask(resource, inputs)).replaces or deleting):
             out.append(Dependent(resource, diff.replace_keys))
         elif deleting and not hit:

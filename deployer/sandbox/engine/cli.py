@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -37,6 +38,9 @@ def main(argv: list[str] | None = None) -> int:
     except CommandFailed as error:
         sys.stderr.write(f"error: {error}\n")
         return error.code
+    except KeyboardInterrupt:
+        sys.stderr.write("error: interrupted\n")
+        return 130
     except BrokenPipeError:
         return 1
 
@@ -45,6 +49,7 @@ def entry() -> NoReturn:
     """The command's process: it ends when the command has, whatever gRPC threads still wait for a program that is
     gone.
     """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # locks are given back, as after an interrupt
     code = main()
     with contextlib.suppress(BrokenPipeError):
         sys.stdout.flush()
@@ -117,6 +122,7 @@ def _deploy(verb: str, line: Line) -> int:
         Urns(replaces),
         line.has("target-dependents"),
         line.has("exclude-dependents"),
+        line.has("exclude-protected"),
     )
     preview = verb in {"preview", "pre"} or line.has("preview-only")
     request = Request(
@@ -129,7 +135,6 @@ def _deploy(verb: str, line: Line) -> int:
         clear_pending_creates=line.has("clear-pending-creates"),
         continue_on_error=line.has("continue-on-error"),
         expect_no_changes=line.has("expect-no-changes"),
-        exclude_protected=line.has("exclude-protected"),
         debug=line.has("debug"),
         suppress_outputs=line.has("suppress-outputs"),
         message=line.get("message"),

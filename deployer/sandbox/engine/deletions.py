@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .generator import Generator
+from .generator import Generator, Options
 from .state import Resource
 from .steps import Delete, Forget, Same, Step
 
@@ -29,13 +29,15 @@ def deletions(generator: Generator, tell: Tell) -> list[Step]:
     if options.targets:
         allowed = _allowed(generator, tell)
         steps = [s for s in steps if s.urn in allowed]
-    elif options.excludes:
-        excluded = {
-            u for r in generator.old_resources if r.urn in options.excludes for u in (r.urn, *_needed(generator, r))
-        }
+    elif options.excludes or options.exclude_protected:
+        excluded = {u for r in generator.old_resources if _spared(r, options) for u in (r.urn, *_needed(generator, r))}
         steps = [s for s in steps if s.urn not in excluded]
     generator.world.deletes.update(s.urn for s in steps if not (isinstance(s, Delete) and s.replacing))
     return steps
+
+
+def _spared(resource: Resource, options: Options) -> bool:
+    return resource.urn in options.excludes or (options.exclude_protected and resource.protect)
 
 
 def _needed(generator: Generator, resource: Resource) -> list[str]:

@@ -200,7 +200,7 @@ class Deployment:
         def ask() -> None:
             try:
                 diff: Diff | Exception = self.generator.diff(prepared)
-            except (ProviderError, Refused) as error:
+            except Exception as error:  # raised again on the deployment's own thread
                 diff = error
             self._queue.put(lambda: self._on_diff(prepared, diff))
 

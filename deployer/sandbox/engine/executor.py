@@ -5,6 +5,7 @@ journal.
 from __future__ import annotations
 
 import threading
+import traceback
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 
@@ -100,6 +101,9 @@ class Executor:
             self.hooks.after(step)
         except (ProviderError, OSError) as problem:
             error = problem
+        except Exception as problem:  # a bug: told like a failure, for nothing may be left waiting for the step
+            traceback.print_exc()
+            error = ProviderError(f"the sandbox's engine failed: {problem!r}")
         if isinstance(error, InitFailed) and step.new is not None:
             step.new.outputs = leak_guard(step.new.inputs, step.new.outputs, step.new.additional_secret_outputs)
         if not preview:

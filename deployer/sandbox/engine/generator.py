@@ -34,6 +34,7 @@ class Options:
     replaces: Urns = field(default_factory=Urns)
     target_dependents: bool = False
     exclude_dependents: bool = False
+    exclude_protected: bool = False
 
 
 @dataclass
@@ -233,8 +234,8 @@ class Generator:
         steps: list[Step] = []
         for dependent in reversed(self.forced_by(old)):
             resource = dependent.resource
-            if resource.urn in self.deleted or resource.pending_replacement:
-                continue
+            if resource.urn in self.deleted or resource.urn in self.kept or resource.pending_replacement:
+                continue  # deleted already, or no longer a dependent: its new state has been registered without
             if resource.protect:
                 raise Refused(_protected(resource.urn), resource.urn)
             self.deleted[resource.urn] = dependent.keys
@@ -248,8 +249,7 @@ class Generator:
 
     def _condemn(self, resource: Resource) -> Delete:
         self.world.deletes.add(resource.urn)
-        resource.pending_replacement = True
-        return Delete(resource, replacing=True)
+        return Delete(resource, replacing=True, awaited=True)
 
     def forced_by(self, root: Resource, *, deleting: bool = False) -> list[Dependent]:
         """The dependents that must be replaced because `root` is deleted before its replacement is made, in order."""

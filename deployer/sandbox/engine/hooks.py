@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import grpc
@@ -24,8 +25,8 @@ class Hook:
 class Hooks:
     """The hooks that the program has registered, by name, and the calling of them."""
 
-    def __init__(self, callbacks: Callbacks, *, preview: bool) -> None:
-        self._callbacks, self._preview = callbacks, preview
+    def __init__(self, callbacks: Callbacks, warn: Callable[[str, str], None], *, preview: bool) -> None:
+        self._callbacks, self._warn, self._preview = callbacks, warn, preview
         self.registered: dict[str, Hook] = {}
 
     def before(self, step: Step) -> None:
@@ -40,6 +41,9 @@ class Hooks:
             return
         for name in step.resource.hooks.get(f"{moment}_{verb}", ()):
             hook = self.registered.get(name)
+            if hook is None and verb == "delete":  # the program that has it is not running, as in a destroy
+                self._warn(step.urn, f"resource hook {name} was not called: the program does not run")
+                continue
             if hook is None:
                 raise ProviderError(f"resource hook {name} was not registered")
             if self._preview and not hook.on_preview:

@@ -76,7 +76,7 @@ class Journal:
             return
         if isinstance(step, (Delete, Forget)):
             assert old is not None
-            if not old.pending_replacement or isinstance(step, Forget):
+            if not (isinstance(step, Delete) and step.awaited):
                 self._drop(old)
             return
         if isinstance(step, Replace):

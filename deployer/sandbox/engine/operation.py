@@ -57,6 +57,8 @@ def _locked(session: Session, request: Request) -> Iterator[None]:
 
 def run(session: Session, request: Request) -> int:
     """Runs the command and returns its exit code. Raises CommandFailed for errors of the command itself."""
+    if request.run_program and request.verb != "update":
+        raise CommandFailed("the sandbox's engine does not run the program in a refresh or a destroy (--run-program)")
     if request.kind.program and not request.client:
         raise CommandFailed("the sandbox's engine runs inline programs of the Automation API only (--client)")
     with _locked(session, request):
@@ -89,7 +91,7 @@ class _Run:
         save = None if request.preview else self._save
         self.journal = Journal(base, save, clear_creates=request.clear_pending_creates)
         self.callbacks = Callbacks()
-        hooks = Hooks(self.callbacks, preview=request.preview)
+        hooks = Hooks(self.callbacks, world.warn, preview=request.preview)
         parallel = request.parallel or 4 * (os.cpu_count() or 1)
         self.parallel = min(parallel, 1024)
         executor = Executor(world, self.events, self.journal, hooks, self.parallel, go_on=request.continue_on_error)

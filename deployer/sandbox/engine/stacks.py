@@ -134,7 +134,7 @@ def output(session: Session, line: Line) -> int:
     if line.has("show-secrets"):
         outputs = {k: _clear(v, session) for k, v in outputs.items()}
     else:
-        outputs = {k: "[secret]" if _has_secret(v) else v for k, v in outputs.items()}
+        outputs = {k: _blinded(v) for k, v in outputs.items()}
     if line.words:
         if line.words[0] not in outputs:
             raise CommandFailed(f"current stack does not have output property '{line.words[0]}'")
@@ -153,6 +153,12 @@ def _has_secret(value: Any) -> bool:
     if isinstance(value, dict):
         return value.get(SIGNATURE) == SECRET or any(map(_has_secret, value.values()))
     return isinstance(value, list) and any(map(_has_secret, value))
+
+
+def _blinded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return "[secret]" if value.get(SIGNATURE) == SECRET else {k: _blinded(v) for k, v in value.items()}
+    return [_blinded(v) for v in value] if isinstance(value, list) else value
 
 
 def _clear(value: Any, session: Session) -> Any:

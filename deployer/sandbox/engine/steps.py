@@ -167,14 +167,19 @@ class Update(Step):
 
 @dataclass(eq=False)
 class Delete(Step):
-    """Deletes a resource; `replacing`: as the old half of a replacement."""
+    """Deletes a resource; `replacing`: as the old half of a replacement, `awaited`: the new half is yet to come.
+
+    What is awaited stays in the state, marked, until the new resource is there: what depends on it refers to it.
+    """
 
     replacing: bool = False
+    awaited: bool = False
     pending = "deleting"
 
     @property
     def op(self) -> str:  # type: ignore[override]  # see Create.op
-        return "delete-replaced" if self.replacing else "delete"
+        verb = "discard" if self.resource.external else "delete"
+        return f"{verb}-replaced" if self.replacing else verb
 
     @property
     def logical(self) -> bool:  # type: ignore[override]  # see Create.op
@@ -194,6 +199,8 @@ class Delete(Step):
         left = world.preview or old.external or old.retain_on_delete or gone_with
         if old.custom and not left and not urns.is_provider_type(old.type):
             world.provider(old).delete(old, self._timeout("delete"))
+        if self.awaited and not world.preview:
+            old.pending_replacement = True
 
 
 @dataclass(eq=False)
@@ -218,6 +225,12 @@ class Read(Step):
     def op(self) -> str:  # type: ignore[override]  # see Create.op
         return "read-replacement" if self.replacing else "read"
 
+    @property
+    def logical(self) -> bool:  # type: ignore[override]  # see Create.op
+        """A resource that reads as it did before is not counted."""
+        old, new = self.old, self.new
+        return old is None or new is None or not equal(old.outputs, new.outputs)
+
     def apply(self, world: World) -> None:
         new = self.new
         assert new is not None
@@ -235,11 +248,17 @@ class Read(Step):
 
 @dataclass(eq=False)
 class Import(Step):
-    """Adopts a resource that exists. What the program says differently is then updated by a step of its own."""
+    """Adopts a resource that exists, in the place of another (`retire`) or of none.
 
-    op = "import"
+    What the program says differently is then updated by a step of its own.
+    """
+
     pending = "importing"
     retire: bool = False
+
+    @property
+    def op(self) -> str:  # type: ignore[override]  # see Create.op
+        return "import-replacement" if self.retire else "import"
 
     def apply(self, world: World) -> None:
         new = self.new

@@ -34,7 +34,6 @@ class Transforms:
         self._callbacks = callbacks
         self.stack: list[callback_pb2.Callback] = []
         self.invokes: list[callback_pb2.Callback] = []
-        self._of: dict[tuple[str, str, str], list[callback_pb2.Callback]] = {}
         self._by_urn: dict[str, list[callback_pb2.Callback]] = {}
 
     def apply(self, request: Any) -> None:
@@ -80,7 +79,7 @@ class Transforms:
         return "::".join(parent.split("::", 3)[2:])
 
     def _key_of(self, request: Any) -> str:
-        return self._key(urns.make("", "", request.parent, request.type, request.name))
+        return self._key(urns.make("any", "any", request.parent, request.type, request.name))
 
 
 def _options(request: Any) -> resource_pb2.TransformResourceOptions:

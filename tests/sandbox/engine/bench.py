@@ -75,20 +75,25 @@ class Recorded(auto.PulumiCommand):
 class Bench:
     """A folder with a stack, a toy world behind a toy provider, and the `pulumi` command of `root`."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, serve: bool = True) -> None:
+        """`serve`: whether to run the toy provider; else the port must be set by whoever serves it."""
         self.home = Path(tempfile.mkdtemp(prefix="engine-"))
         self.world = self.home / "world"
         (self.home / "state").mkdir()
-        command = [sys.executable, str(HERE / "toy_provider.py"), str(self.world)]
-        self.provider = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        assert self.provider.stdout is not None
-        self.port = self.provider.stdout.readline().strip()
+        self.provider = self._serve() if serve else None
+        self.port = ""
+        if self.provider is not None and self.provider.stdout is not None:
+            self.port = self.provider.stdout.readline().strip()
         self.command = Recorded(root)
         self.steps: list[dict[str, Any]] = []
         self.program: Callable[[], None] = lambda: None
         self.passphrase = "correct horse"
         self.damaged = False
         self.stack: auto.Stack = None  # type: ignore[assignment]  # there is one after `open`
+
+    def _serve(self) -> subprocess.Popen[str]:
+        command = [sys.executable, str(HERE / "toy_provider.py"), str(self.world)]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
     # -- the stack ---------------------------------------------------------------------------------------------
     def open(self, name: str = "dev", create: bool = True) -> auto.Stack:
@@ -204,11 +209,12 @@ class Bench:
 
     def close(self) -> list[dict[str, Any]]:
         """Ends the provider, removes the folder, and returns the record."""
-        if self.provider.poll() is None:
-            self.provider.terminate()
-        self.provider.wait()
-        if self.provider.stdout is not None:
-            self.provider.stdout.close()
+        if self.provider is not None:
+            if self.provider.poll() is None:
+                self.provider.terminate()
+            self.provider.wait()
+            if self.provider.stdout is not None:
+                self.provider.stdout.close()
         text = json.dumps(self.steps)
         text = text.replace(str(self.home), "<home>").replace(f"toy:{self.port}", "toy:<port>")
         shutil.rmtree(self.home)

@@ -464,7 +464,7 @@ def provider_dies(b: Bench) -> None:
     b.step("init", "open")
     b.program = chain()
     b.control(delay={"b": 6})
-    b.during_create("b", lambda _pid: b.provider.kill())
+    b.during_create("b", lambda _pid: b.provider.kill() if b.provider else None)
     b.step("the provider is killed while b is being made", "up", show_secrets=False)
 
 

@@ -21,12 +21,10 @@ from .seen import differences, normal, view
 FAST = {
     "create_and_no_change",
     "explicit_provider_and_transforms",
-    "import_existing",
     "interrupted_once",
     "options_of_resources",
     "plan_saved_and_applied",
     "program_errors",
-    "provider_dies",
     "replace",
     "secrets",
     "stack_management",
