@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -39,18 +40,6 @@ KEPT_IN_KIT = (ENDPOINT, "transfer")
 
 OnProgress = Callable[[str, str], None]
 """Called with (step, detail); steps in order: boot, bundle, install, kit, verify, start."""
-
-# Words 1 to 4: interpreter, environment, pip's wheel, folder of wheels. The marker comes last and is what counts.
-_INSTALL = """\
-set -eu
-umask 022
-rm -rf "$2"
-"$1" -m venv --without-pip "$2"
-"$2/bin/python" "$3/pip" install --quiet --no-index --no-deps --no-compile --no-cache-dir --no-input \\
-  --disable-pip-version-check --no-warn-script-location --root-user-action ignore "$4"/*.whl
-: > "$2/.fedspan-installed"
-sync "$2/.fedspan-installed"
-"""
 
 
 @dataclass
@@ -252,8 +241,15 @@ def runtime_log(
 
 
 def _environment_exists(machine: Machine, venv: str) -> bool:
-    marker = f"{venv}/.fedspan-installed"
-    return machine.run_privileged(["test", "-f", marker], check=False, timeout_s=30).status == 0
+    done = machine.run_privileged(_environment_argv(machine, "check", venv), check=False, timeout_s=120)
+    if done.status not in (0, 3):
+        raise machine.failed(done)
+    return done.status == 0
+
+
+def _environment_argv(machine: Machine, *words: str) -> list[str]:
+    text = resources.files("deployer.remote").joinpath("environment.py").read_text(encoding="utf-8")
+    return [machine.facts().python, "-I", "-c", text, *words]
 
 
 def _install(
@@ -272,14 +268,17 @@ def _install(
             shown = percent
             tell("bundle", f"pushing {total / 1e6:.0f} MB: {percent} %")
 
-    pushed = machine.put_tree(bundle.folder, folder, privileged=True, on_bytes=on_bytes)
+    pushed = machine.put_tree(bundle.folder, folder, privileged=True, durable=False, on_bytes=on_bytes)
     done.sent_bytes += pushed.sent_bytes
     clock.lap("push")
     tell("install", "installing the runtime")
-    pip = next(path.name for path in bundle.folder.iterdir() if path.name.startswith("pip-"))
-    machine.run_privileged(
-        ["sh", "-c", _INSTALL, "install", facts.python, venv, f"{folder}/{pip}", folder], timeout_s=INSTALL_DEADLINE_S
-    )
+    argv = _environment_argv(machine, "install", venv, folder)
+    installed = machine.run_privileged(argv, check=False, timeout_s=INSTALL_DEADLINE_S)
+    if installed.status != 0:
+        said = [line for line in installed.stderr.splitlines() if line.strip()]
+        raise MachineError(
+            "the runtime cannot be installed on the machine", participant=machine.name, why="\n".join(said[-5:]) or None
+        )
     done.changed.append("bundle")
     clock.lap("install")
 

@@ -77,6 +77,7 @@ def put_tree(
     prefix: tuple[str, ...] = (),
     keep: Collection[str] = (),
     owner: str = "",
+    durable: bool = True,
     on_bytes: OnBytes | None = None,
 ) -> Pushed:
     """Makes the folder `remote` on the machine equal to `local`.
@@ -87,6 +88,7 @@ def put_tree(
         prefix: words before the command, `("sudo", "-n")` where the user may not write there.
         keep: relative paths that belong to the machine: neither compared nor sent, kept when the folder is replaced.
         owner: user there who gets the tree (the prefix must allow it); empty leaves it with whoever writes.
+        durable: fsync everything before the switch. False for what is checked again before each use.
         on_bytes: progress.
 
     Raises:
@@ -95,7 +97,7 @@ def put_tree(
         UnreachableError: the connection broke; the folder there is still the old one.
     """
     manifest = _scan(local, keep)
-    argv = ["receive", remote, json.dumps(sorted(keep)), owner]
+    argv = ["receive", remote, json.dumps(sorted(keep)), owner, "durable" if durable else ""]
     with _start(session, argv, python, prefix) as exchange:
         return _offer(session, exchange, remote, manifest, lambda path: _blocks(local / path), on_bytes)
 

@@ -42,7 +42,7 @@ from deployer.remote.tree import (
 )
 
 
-def receive(destination: str, keep: list[str], owner: str = "") -> None:
+def receive(destination: str, keep: list[str], owner: str = "", durable: bool = True) -> None:
     """Replaces `destination` by the tree that standard input describes; see the module for the protocol."""
     source, answer = sys.stdin.buffer, sys.stdout.buffer
     manifest: Manifest = checked(json.loads(read_frame(source)))
@@ -67,7 +67,7 @@ def receive(destination: str, keep: list[str], owner: str = "") -> None:
         write_frame(answer, {"state": "send", "need": [order[path] for path in need]})
         new = f"{destination}.new-{tree[:16]}"
         try:
-            build(source, manifest, need, destination, new, keep)
+            build(source, manifest, need, destination, new, keep, durable)
             if scan(new, keep) != manifest:
                 raise Refused("what arrived has another hash than what was sent")
             if owner:
@@ -182,11 +182,11 @@ def write_frame(target: BinaryIO, message: dict[str, Any]) -> None:
 
 
 def main(argv: list[str]) -> int:
-    """`receive PATH KEEP OWNER`, `merge PATH OWNER`, `send PATH`, `hash PATH KEEP`; KEEP is a JSON list."""
+    """`receive PATH KEEP OWNER DURABLE`, `merge PATH OWNER`, `send PATH`, `hash PATH KEEP`; KEEP is a JSON list."""
     os.umask(0o022)
     try:
         if argv[0] == "receive":
-            receive(argv[1], json.loads(argv[2]), argv[3])
+            receive(argv[1], json.loads(argv[2]), argv[3], bool(argv[4]))
         elif argv[0] == "merge":
             merge(argv[1], argv[2])
         elif argv[0] == "send":

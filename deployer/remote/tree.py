@@ -196,10 +196,18 @@ def take(source: Source, size: int, path: str, mode: int, sync: bool) -> None:
             os.fsync(file.fileno())
 
 
-def build(source: Source, manifest: Manifest, need: list[str], destination: str, new: str, keep: Iterable[str]) -> None:
+def build(
+    source: Source,
+    manifest: Manifest,
+    need: list[str],
+    destination: str,
+    new: str,
+    keep: Iterable[str],
+    durable: bool = True,
+) -> None:
     """Makes the new folder beside the old one: new files from the stream, unchanged ones linked from the old."""
     wanted = set(need)
-    sync_each = len(need) <= FSYNC_EACH
+    sync_each = durable and len(need) <= FSYNC_EACH
     os.mkdir(new, 0o700)
     folders = [path for path in sorted(manifest) if manifest[path][1] == -1]
     for path in folders:
@@ -221,7 +229,7 @@ def build(source: Source, manifest: Manifest, need: list[str], destination: str,
     os.chmod(new, 0o755)  # noqa: S103 - a folder of programs and kits: the key inside has its own 0600
     if sync_each:
         sync_folder(new)
-    else:
+    elif durable:
         os.sync()
 
 

@@ -61,6 +61,7 @@ class Machine(Session):
         keep: Collection[str] = (),
         privileged: bool = False,
         owner: str = "",
+        durable: bool = True,
         on_bytes: push.OnBytes | None = None,
     ) -> push.Pushed:
         """Makes a folder there equal to one here, atomically; see `deployer.push.put_tree`."""
@@ -72,6 +73,7 @@ class Machine(Session):
             prefix=self.facts().prefix if privileged else (),
             keep=keep,
             owner=owner,
+            durable=durable,
             on_bytes=on_bytes,
         )
 

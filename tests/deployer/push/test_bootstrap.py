@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -29,6 +30,7 @@ from deployer.bootstrap import (
 from deployer.errors import KitError, MachineError, UnreachableError
 from deployer.facts import MachineFacts
 from deployer.keys import KeyStore
+from deployer.remote import environment
 from deployer.sandbox.machines.standalone import machines
 from deployer.service import KIT, OPT, STATE, Launch, Service
 from deployer.ssh import Machine, connect
@@ -215,15 +217,28 @@ def test_a_kit_of_another_ca_is_refused_before_anything_is_sent(world: World, si
         )
 
 
-def test_an_installation_that_was_interrupted_is_done_again(world: World, site: Machine) -> None:
-    venv = Path(site.path(OPT), "venv").resolve()
-    (venv / ".fedspan-installed").unlink()
-    shutil.rmtree(venv / "lib")
-    done = world.install(site)
-    assert "bundle" in done.changed
-    assert done.sent_bytes == 0  # the wheels were still there
-    assert runtime_status(site) is not None
-    assert [path.name for path in venv.parent.glob("venv-*")] == [venv.name]
+def test_an_environment_that_is_not_whole_is_made_again(tmp_path: Path, world: World) -> None:
+    wheels = world.first["site-1"].bundle.folder
+    few = tmp_path / "wheels"
+    few.mkdir()
+    for wheel in wheels.iterdir():
+        if wheel.name.startswith(("pip-", "mdurl-")):
+            (few / wheel.name).symlink_to(wheel)
+    half = tmp_path / "venv"
+    (half / "lib").mkdir(parents=True)
+    (half / "bin").write_text("half of something")
+    assert not environment.check(half)
+    environment.install(half, few)
+    assert environment.check(half)
+    python = half / "bin" / "python"
+    assert subprocess.run([python, "-c", "import mdurl, pip"], check=False).returncode == 0
+    # A power cut may have taken what was not on the disk yet: in another boot every file is looked at.
+    (half / environment.MARKER).write_text("the boot before")
+    assert environment.check(half)
+    (half / environment.MARKER).write_text("the boot before")
+    hurt = next(half.glob("lib/python3*/site-packages/mdurl/_parse.py"))
+    hurt.write_bytes(b"\0" * hurt.stat().st_size)
+    assert not environment.check(half)
 
 
 def test_the_log_can_be_cut_dated_and_followed(world: World, site: Machine) -> None:
