@@ -53,7 +53,7 @@ class Secret:
     __slots__ = ("ciphertext", "value")
 
     def __init__(self, value: Any, ciphertext: str | None = None) -> None:
-        self.value, self.ciphertext = value, ciphertext
+        self.value, self.ciphertext = plain(value), ciphertext  # a secret in a secret is one secret
 
     def __repr__(self) -> str:
         return "<secret>"
