@@ -166,6 +166,8 @@ class Session:
         (partial / "logs").mkdir(parents=True)
         if view["model"]:
             self._call(lambda: self._fetch(job, bytes.fromhex(view["model"]["blob"]), partial / "model.safetensors"))
+        if view["best"]:
+            self._call(lambda: self._fetch(job, bytes.fromhex(view["best"]["blob"]), partial / "best.safetensors"))
         (partial / "metrics.json").write_text(json.dumps(view, indent=2) + "\n")
         _write_history(view, partial / "history.csv")
         for name in view["logs"]:

@@ -1,4 +1,4 @@
-"""A plain PyTorch loop made federated: the four lines with `flare` are all that is new."""
+"""A plain PyTorch loop made federated: the lines with `flare` are all that is new."""
 
 import argparse
 

@@ -247,7 +247,8 @@ class Board:
                 for task in self._store.tasks(*key)
             ]
             waited = call.waited + time.monotonic() - entry.since
-            minimum = int(settings.get("min") or len(parts))
+            least = settings.get("min")
+            minimum = len(parts) if least is None else int(least)
             deadline = settings.get("deadline")
             grace = float(settings.get("grace", DEFAULT_GRACE_S))
             decision = decide(parts, minimum, waited, deadline, grace)

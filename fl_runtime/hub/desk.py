@@ -115,25 +115,23 @@ class Desk:
             "started": iso(job.started),
             "ended": iso(job.ended),
             "seconds": round(end - job.started, 3) if job.started else None,
-            "round": last.round + 1 if last else 0,
+            "round": min(last.round + 1, int(rounds or last.round + 1)) if last else 0,
             "rounds": rounds,
         }
 
     def full(self, job: Job) -> dict[str, Any]:
         """Everything about a job but its logs."""
         store = self._hub.store
-        history = [
-            {"round": boundary.round, "at": iso(boundary.at), **boundary.metrics}
-            for boundary in store.boundaries(job.id)
-        ]
-        models = [boundary for boundary in store.boundaries(job.id) if boundary.model]
+        boundaries = store.boundaries(job.id)
+        history = [{"round": entry.round, "at": iso(entry.at), **entry.metrics} for entry in boundaries]
+        models = [entry for entry in boundaries if entry.model]
         model = models[-1].model if models else None
         answered: dict[str, str] = {}
         if job.state not in FINAL:
             for call in store.open_calls(job.id):
                 for task in store.tasks(job.id, call.round, call.index):
                     answered[task.site] = task.state
-        manifest = self._hub.blobs.manifest(model) if model else None
+        best = boundaries[-1].state["tensors"].get("best") if boundaries else None
         return {
             **self.brief(job),
             "spec": job.spec,
@@ -143,10 +141,16 @@ class Desk:
             },
             "history": history,
             "metrics": store.metrics(job.id),
-            "model": {"blob": model.hex(), "length": manifest.length} if model and manifest else None,
+            "model": self._described(model),
+            "best": self._described(bytes.fromhex(best)) if best else None,
+            "best_metric": boundaries[-1].state["state"].get("best") if best else None,
             "logs": self._hub.logs.participants(job.id),
             "settled": self._hub.jobs.settled(job),
         }
+
+    def _described(self, blob: bytes | None) -> dict[str, Any] | None:
+        manifest = self._hub.blobs.manifest(blob) if blob else None
+        return {"blob": blob.hex(), "length": manifest.length} if blob and manifest else None
 
 
 def _answer(document: Any) -> pb.Answer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import logging
 import threading
@@ -101,6 +102,14 @@ class JobLink:
         except OSError:
             log.debug("%s: its process is gone", self._job.id)  # the supervisor of the process acts on it
 
+    def _described(self, blob: str) -> dict[str, Any]:
+        inline = self._hub.blobs.inline(bytes.fromhex(blob))
+        data = base64.b64encode(inline).decode() if inline is not None else None
+        return {"blob": blob, "data": data, "file": None if inline is not None else str(self._path_of(blob))}
+
+    def _path_of(self, blob: str) -> Path:
+        return self._hub.blobs.path(bytes.fromhex(blob))
+
     def _with_blob(self, message: dict[str, Any], blob: bytes | None) -> tuple[dict[str, Any], bytes]:
         message["blob"] = blob.hex() if blob else None
         if blob is None:
@@ -123,9 +132,11 @@ class JobLink:
             "bundle": str(self._running.folder / "bundle"),
             "sites": hub.jobs.taking_part_list(job.id),
             "round": boundary.round if boundary else None,
-            "state": boundary.state if boundary else None,
-            "submitted": job.submitted,
+            "state": boundary.state["state"] if boundary else None,
+            "tensors": {},
         }
+        if boundary is not None:
+            hello["tensors"] = {key: self._described(blob) for key, blob in boundary.state["tensors"].items()}
         self._send(*self._with_blob(hello, boundary.model if boundary else None))
         while (received := self._connection.receive()) is not None:
             message, binary = received
@@ -176,7 +187,16 @@ class JobLink:
         self._hub.board.judge(message["task"], bool(message["ok"]), str(message.get("why", "")))
 
     def _do_sites(self, message: Mapping[str, Any], _: bytes) -> None:
-        self._send({"sites": self._hub.jobs.taking_part_list(self._job.id)})
+        """Who takes part, recorded like a call: a replay sees the same."""
+        store, key = self._hub.store, (self._job.id, int(message["round"]), int(message["index"]))
+        recorded = store.call(*key)
+        sites = recorded.targets if recorded else tuple(self._hub.jobs.taking_part_list(self._job.id))
+        if recorded is None:
+            call = Call(*key, name="(sites)", targets=sites, digest="", meta={}, payload=None, settings={})
+            with store.tx():
+                store.open_call(call, [])
+                store.close_call(call, {})
+        self._send({"sites": list(sites)})
 
     def _do_commit(self, message: Mapping[str, Any], _: bytes) -> None:
         """A finished round: state, model, metrics in one transaction; what it consumed is released."""
@@ -187,10 +207,11 @@ class JobLink:
         with store.tx():
             if model is not None:
                 blobs.add_ref(model, f"job:{job}:model:{round_}")
-            if message.get("best") and model is not None:
-                blobs.drop_refs(f"job:{job}:best")
-                blobs.add_ref(bytes.fromhex(message["best"]), f"job:{job}:best")
-            store.commit(Boundary(job, round_, message["state"], model, metrics, time.time()))
+            blobs.drop_refs(f"job:{job}:state:")
+            for key, blob in message["tensors"].items():
+                blobs.add_ref(bytes.fromhex(blob), f"job:{job}:state:{key}")
+            state = {"state": message["state"], "tensors": message["tensors"]}
+            store.commit(Boundary(job, round_, state, model, metrics, time.time()))
             blobs.drop_refs(f"job:{job}:new")
             blobs.drop_refs(f"job:{job}:task:")
             blobs.drop_refs(f"job:{job}:call:")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import logging
 import time
@@ -79,6 +80,7 @@ class Workflow:
     Attributes:
         settings: `workflow` of job.yml.
         state: plain data, committed with each round.
+        tensors: models beside the global one (an optimizer's state, the best model), committed too.
         model: the current global model; None before the first.
         rng: the same numbers in every replay of a round.
     """
@@ -91,7 +93,12 @@ class Workflow:
         self.settings: dict[str, Any] = self.spec["workflow"]
         self.bundle = Path(hello["bundle"])
         self.state: dict[str, Any] = hello["state"] or {}
+        self.tensors: dict[str, Model] = {
+            key: Model(entry["blob"], Path(entry["file"]) if entry["file"] else base64.b64decode(entry["data"]))
+            for key, entry in (hello.get("tensors") or {}).items()
+        }
         self.model: Model | None = None
+        self._stop = False
         if hello.get("blob"):
             self.model = Model(hello["blob"], Path(hello["file"]) if hello.get("file") else link.model)
         self._done: int = -1 if hello["round"] is None else int(hello["round"])
@@ -107,6 +114,7 @@ class Workflow:
 
     def rounds(self, count: int) -> Iterator[int]:
         """The rounds that are still to be done, from 0 to count - 1; each is committed when its body is through."""
+        self._stop = False
         for number in range(self._done + 1, count):
             self._round, self._index, self._metrics = number, 0, {}
             self.rng = self._seeded()
@@ -114,6 +122,22 @@ class Workflow:
             yield number
             self._metrics["seconds"] = round(time.monotonic() - begun, 4)
             self._commit()
+            if self._stop:
+                return
+
+    def stop(self) -> None:
+        """This round is the last one of `rounds()`."""
+        self._stop = True
+
+    @property
+    def finished(self) -> int:
+        """How many rounds are committed."""
+        return self._done + 1
+
+    @property
+    def round(self) -> int:
+        """The round that runs."""
+        return self._round
 
     def record(self, **metrics: Any) -> None:
         """Plain data that goes with this round into the job's history."""
@@ -125,6 +149,7 @@ class Workflow:
                 "op": "commit",
                 "round": self._round,
                 "state": self.state,
+                "tensors": {key: model.blob for key, model in self.tensors.items()},
                 "model": self.model.blob if self.model else None,
                 "metrics": self._metrics,
             }
@@ -138,8 +163,10 @@ class Workflow:
     # --- calls
 
     def sites(self) -> list[str]:
-        """Who takes part now."""
-        return list(self._link.ask({"op": "sites"})[0]["sites"])
+        """Who takes part now (in a replay: who did then)."""
+        index = self._index
+        self._index += 1
+        return list(self._link.ask({"op": "sites", "round": self._round, "index": index})[0]["sites"])
 
     def broadcast_and_wait(
         self,
@@ -171,8 +198,11 @@ class Workflow:
             "total_rounds": self.settings.get("rounds"),
             "meta": dict(meta or {}),
         }
+        least = min_sites if min_sites is not None else self.settings.get("min_sites")
+        if least is not None and targets is not None:
+            least = min(int(least), len(targets))
         settings = {
-            "min": min_sites if min_sites is not None else self.settings.get("min_sites"),
+            "min": least,
             "deadline": self.settings.get("deadline"),
         }
         if self.settings.get("grace") is not None:
@@ -233,9 +263,13 @@ class Workflow:
             return "it holds no tensor"
         try:
             with result.open() as file:
-                return fault(file, expected)
+                return fault(file, expected) or self.check(result, file)
         except FlError as error:
             return str(error)
+
+    def check(self, result: Result, model: TensorFile) -> str | None:
+        """Why a result does not count, beyond what holds for all; None when it does."""
+        return None
 
     # --- models
 

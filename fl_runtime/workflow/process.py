@@ -8,10 +8,21 @@ import traceback
 
 from fl_runtime.errors import FlError, JobSpecError
 from fl_runtime.workflow.base import Workflow
-from fl_runtime.workflow.fedavg import FedAvg
+from fl_runtime.workflow.fedavg import FedAvg, FedAvgM, FedOpt, FedProx
 from fl_runtime.workflow.link import HubGoneError, Link
+from fl_runtime.workflow.relays import CrossSite, Cyclic, Evaluate
+from fl_runtime.workflow.scaffold import Scaffold
 
-WORKFLOWS: dict[str, type[Workflow]] = {"fedavg": FedAvg}
+WORKFLOWS: dict[str, type[Workflow]] = {
+    "cross_site": CrossSite,
+    "cyclic": Cyclic,
+    "evaluate": Evaluate,
+    "fedavg": FedAvg,
+    "fedavgm": FedAvgM,
+    "fedopt": FedOpt,
+    "fedprox": FedProx,
+    "scaffold": Scaffold,
+}
 
 
 def choose(kind: str) -> type[Workflow]:

@@ -78,6 +78,7 @@ def test_a_killed_server_goes_on_where_it_was(fresh: Federation) -> None:
         assert [entry["round"] for entry in session.show(job)["history"]] == list(range(ROUNDS))
 
 
+@pytest.mark.slow
 def test_a_killed_job_process_on_the_server_is_started_again(fresh: Federation) -> None:
     with fresh.session() as session:
         job, marks = submit(fresh, session)
@@ -107,6 +108,7 @@ def test_everything_killed_at_once_and_started_again_ends_the_same(fresh: Federa
         ends_well(fresh, session, job, marks, repeated=1)
 
 
+@pytest.mark.slow
 def test_a_server_that_is_stopped_and_started_cleanly_goes_on_too(fresh: Federation) -> None:
     with fresh.session() as session:
         job, marks = submit(fresh, session)
@@ -129,6 +131,7 @@ def test_an_agent_that_was_away_at_the_jobs_end_ends_its_script_when_it_returns(
         fresh.registered("site-3")
 
 
+@pytest.mark.slow
 def test_stopping_a_site_leaves_no_process(fresh: Federation) -> None:
     with fresh.session() as session:
         job, _ = submit(fresh, session)

@@ -164,6 +164,7 @@ def test_a_link_that_goes_silent_is_noticed_and_taken_up_again(fresh: Federation
     fresh.registered("site-1", timeout=10)
 
 
+@pytest.mark.slow
 def test_a_server_that_was_away_is_found_again_within_two_seconds(fresh: Federation) -> None:
     fresh.server.kill()
     time.sleep(3)

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save, save_file
 
 from fl_runtime.errors import JobSpecError, ProtocolError
-from fl_runtime.models.average import Share, average
+from fl_runtime.models.average import average
+from fl_runtime.models.blocks import Share
 from fl_runtime.models.check import fault, shapes
 from fl_runtime.models.tensors import TensorFile, dump, encode, narrow_bf16, widen_bf16, write
 from fl_runtime.workflow.initial import make
@@ -184,10 +185,9 @@ def test_the_order_of_arrival_changes_no_bit(tmp_path: Path) -> None:
 
 def test_differences_are_added_to_their_base(tmp_path: Path) -> None:
     base = TensorFile(save({"w": np.full(3, 5, np.float32)}))
-    parts = [
-        Share(site, 1.0, TensorFile(save({"w": np.full(3, value, np.float32)}))) for site, value in (("a", 1), ("b", 2))
-    ]
-    average(parts, tmp_path / "model", base)
+    results = [TensorFile(save({"w": np.full(3, value, np.float32)})) for value in (1, 2)]
+    parts = [Share(site, 1.0, result, base) for site, result in zip("ab", results, strict=True)]
+    average(parts, tmp_path / "model")
     assert load_file(tmp_path / "model")["w"].tolist() == [6.5, 6.5, 6.5]
 
 
@@ -242,3 +242,44 @@ def test_a_described_model_is_the_same_each_time(tmp_path: Path) -> None:
 def test_a_description_that_is_none_is_refused(tmp_path: Path, wanted: object) -> None:
     with pytest.raises(JobSpecError):
         make(wanted, tmp_path / "a")
+
+
+# --- robust aggregation
+
+
+def spread(count: int) -> list[Share]:
+    rng = np.random.default_rng(2)
+    return [
+        Share(f"s{number}", 1.0, TensorFile(save({"w": rng.normal(size=(3, 400_000)).astype(np.float32)})))
+        for number in range(count)
+    ]
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 6])
+def test_median_and_trimmed_mean_are_numpys(tmp_path: Path, count: int) -> None:
+    from fl_runtime.models.robust import median, trimmed_mean
+
+    parts = spread(count)
+    stack = np.stack([part.model.array("w").astype(np.float64) for part in parts])
+    median(parts, tmp_path / "median")
+    assert np.array_equal(load_file(tmp_path / "median")["w"], np.median(stack, axis=0).astype(np.float32))
+    trimmed_mean(parts, tmp_path / "trimmed", 0.2)
+    cut = int(0.2 * count)
+    want = np.sort(stack, axis=0)[cut : count - cut].mean(axis=0)
+    assert load_file(tmp_path / "trimmed")["w"] == pytest.approx(want.astype(np.float32), abs=1e-6)
+
+
+def test_krum_takes_the_one_amid_the_others_and_not_the_outlier() -> None:
+    from fl_runtime.models.robust import krum_choice
+
+    rng = np.random.default_rng(0)
+    values = [rng.normal(size=50) * 0.1 for _ in range(6)] + [np.full(50, 30.0)]
+    parts = [Share(f"s{n}", 1.0, TensorFile(save({"w": value}))) for n, value in enumerate(values)]
+    scores = []
+    for one in values:
+        gaps = sorted(float(((one - other) ** 2).sum()) for other in values if other is not one)
+        scores.append(sum(gaps[: 7 - 1 - 2]))
+    assert [share.site for share in krum_choice(parts, 1)] == [f"s{int(np.argmin(scores))}"]
+    assert "s6" not in [share.site for share in krum_choice(parts, 1, keep=5)]
+    with pytest.raises(ValueError, match="at least 4"):
+        krum_choice(parts[:3], 1)

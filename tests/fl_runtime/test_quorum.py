@@ -39,6 +39,7 @@ def test_one_site_is_lost_and_returns_while_the_quorum_holds(fresh: Federation) 
     assert len(view["history"]) == 14
 
 
+@pytest.mark.slow
 def test_below_the_quorum_a_job_waits_and_says_for_whom(fresh: Federation) -> None:
     job = slow_job(fresh, "below", 4)
     with fresh.session() as session:
@@ -81,6 +82,7 @@ def test_a_late_joiner_takes_part_from_the_next_round(stopped: Federation) -> No
     assert who[-1] == {"site-1", "site-2", "site-3"}
 
 
+@pytest.mark.slow
 def test_a_lost_site_is_noticed_at_once_when_its_process_dies(fresh: Federation) -> None:
     fresh.sites["site-1"].kill()
     began = time.monotonic()
