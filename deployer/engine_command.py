@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import threading
+import warnings
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -24,6 +25,9 @@ MINIMUM_VERSION = VersionInfo(3, 181)
 
 # commands that talk to a cloud; the others only read or write the stack's state
 OPERATIONS = frozenset({"up", "preview", "refresh", "destroy", "import"})
+
+# the SDK warns when an engine that was killed leaves its event stream open; what happened is told anyway
+warnings.filterwarnings("ignore", message="Error in event stream")
 
 _versions: dict[str, VersionInfo] = {}
 _versions_lock = threading.Lock()

@@ -154,7 +154,7 @@ def _line(
     if row.role == "server":
         runtime = "running" if answer else ("" if row.phase in NOTHING_THERE else "does not answer")
     else:
-        runtime = in_words(site, time.time()) if answer else ("" if row.phase in NOTHING_THERE else "unknown")
+        runtime = in_words(site, time.time()) if answer else ("" if row.phase in ("planned", "down") else "unknown")
     detail = row.detail if row.phase == "failed" else ""
     if visited is not None:
         said, trouble = visited

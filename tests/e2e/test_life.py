@@ -10,7 +10,9 @@ from e2e_world import SPEC, World, copy_of
 def up(world: World) -> World:
     """The federation, deployed."""
     world.write(SPEC)
-    told = world.run("up", "--yes").ok()
+    world.run("provision").ok()
+    world.run("plan", "--out", "plan.json").ok()
+    told = world.run("up", "--plan", "plan.json").ok()
     assert "registered: site-1" in told.out
     assert "emulated" in told.out.splitlines()[0]
     return world
@@ -50,6 +52,9 @@ def test_the_size_of_one_site_changes_only_that_site(up: World) -> None:
     spec = copy_of(SPEC)
     spec["sites"]["site-1"]["size"] = "m7i.xlarge"
     up.write(spec)
+    stale = up.run("up", "--plan", "plan.json")
+    assert stale.code == 13
+    assert "has changed since the plan was made" in stale.err
     plan = {part["name"]: part for part in up.json("plan").ok().last["participants"]}
     assert plan["server"]["steps"] == []
     assert [(step["action"], step["name"]) for step in plan["site-1"]["steps"]] == [("update", "site-1-vm")]

@@ -129,6 +129,32 @@ def test_no_capacity_in_the_region(provisioned: World) -> None:
     assert provisioned.inventory() == []
 
 
+@pytest.mark.slow
+def test_a_machine_with_another_host_key_is_refused_at_once(provisioned: World) -> None:
+    provisioned.faults(wrong_host_key=("site-1",))
+    try:
+        result = provisioned.run("up", "--yes")
+    finally:
+        provisioned.faults()
+    clear(result, 10, "site-1")
+    assert result.seconds < 60
+    assert "0 left" in provisioned.run("down", "--yes").ok().out
+    assert provisioned.inventory() == []
+
+
+@pytest.mark.slow
+def test_a_machine_that_never_opens_ssh(provisioned: World) -> None:
+    provisioned.faults(never_ssh=("site-1",))
+    try:
+        result = provisioned.run("up", "--yes", environment={"FEDSPAN_SSH_DEADLINE": "5"})
+    finally:
+        provisioned.faults()
+    clear(result, 9, "site-1", "SSH")
+    assert provisioned.run("status", "--json").events[-1]["participants"][1]["phase"] == "failed"
+    assert "0 left" in provisioned.run("down", "--yes").ok().out
+    assert provisioned.inventory() == []
+
+
 def test_what_is_deployed_in_the_sandbox_is_not_touched_for_real(provisioned: World) -> None:
     ledger_of_a_deployment(provisioned)
     result = provisioned.run("status", environment={"FEDSPAN_SANDBOX": "0"})
