@@ -30,7 +30,7 @@ from stacks.args import HostKey, ParticipantArgs
 from stacks.program import participant_program
 from stacks.resources import describe
 
-LIMIT_S = 60.0
+LIMIT_S = 150.0
 DELAY_S = 8.0  # how long the emulated cloud works on what will be interrupted; ARM goes on with it after the kill
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f"
 HOST_KEY = HostKey(

@@ -14,7 +14,7 @@ from deployer.settle import Whose, find_all, settle
 
 INSTANCE = "aws:ec2/instance:Instance"
 slow = pytest.mark.slow
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(280)
 
 CREATES = [
     pytest.param("aws", INSTANCE, id="aws machine"),
@@ -27,6 +27,7 @@ CREATES = [
     pytest.param("aws", "aws:ec2/routeTableAssociation:RouteTableAssociation", id="aws association", marks=slow),
     pytest.param("aws", "aws:vpc/securityGroupEgressRule:SecurityGroupEgressRule", id="aws rule", marks=slow),
     pytest.param("azure", "Microsoft.Compute/virtualMachines", id="azure machine"),
+    pytest.param("azure", "Microsoft.Resources/resourceGroups", id="azure resource group", marks=slow),
     pytest.param("azure", "Microsoft.Compute/disks", id="azure state disk", marks=slow),
     pytest.param("azure", "Microsoft.Network/publicIPAddresses", id="azure address", marks=slow),
     pytest.param("azure", "Microsoft.Network/virtualNetworks/subnets", id="azure subnet", marks=slow),

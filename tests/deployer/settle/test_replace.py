@@ -11,7 +11,7 @@ from stacks.args import Gpu
 CLOUDS = ["aws", "azure"]
 BIGGER = {"aws": "m7i.xlarge", "azure": "Standard_D8s_v5"}
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(280)
 
 
 def ids(one: Any) -> dict[str, str]:
