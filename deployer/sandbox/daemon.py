@@ -24,9 +24,9 @@ from typing import Any
 
 from deployer.sandbox import faults, network
 from deployer.sandbox.addresses import Block, NoLoopbackBlock, take_block
+from deployer.sandbox.api import routes
 from deployer.sandbox.aws import accounts
-from deployer.sandbox.control import Control, Refusal, Routes
-from deployer.sandbox.faults import Faults
+from deployer.sandbox.control import Control
 from deployer.sandbox.leftovers import clean
 from deployer.sandbox.machines import tree
 from deployer.sandbox.machines.driver import Driver
@@ -50,45 +50,45 @@ class Daemon:
         self.home = home
         self.version = version()
         self.realm_id = f"sandbox-{secrets.token_hex(6)}"
-        self._began = time.time()
+        self.began = time.time()
         self._stopping = threading.Event()
         self._dirty = threading.Event()
-        self._faults = faults.use(home / FAULTS)
-        self._block: Block = take_block(str(home))
-        self._driver = Driver(home, str(self._block.public.network), self._block.private, self._faults, adopts=True)
-        self._world = network.World(self._block.public, self.changed)
+        self.faults = faults.use(home / FAULTS)
+        self.block: Block = take_block(str(home))
+        self.driver = Driver(home, str(self.block.public.network), self.block.private, self.faults, adopts=True)
+        self.world = network.World(self.block.public, self.changed)
         self._applied_world: Mapping[str, str] = {}
-        self.ssh_port = _free_port(str(self._block.public.network[1]))
+        self.ssh_port = _free_port(str(self.block.public.network[1]))
         self._start_clouds()
-        self._plugins = Plugins({"aws": self._aws_provider, "azure-native": self._azure_provider})
-        self._control = Control(self._block.holder, secrets.token_hex(16), self._routes())
+        self.plugins = Plugins({"aws": self._aws_provider, "azure-native": self._azure_provider})
+        self._control = Control(self.block.holder, secrets.token_hex(16), routes(self))
 
     def _start_clouds(self) -> None:
         from deployer.sandbox.aws.moto_server import MotoServer
         from deployer.sandbox.azure.arm_server import ArmServer
 
-        self._aws = MotoServer(self.changed, self._block.public)
-        self._aws_url = self._aws.start()
-        self._write_profiles()
+        self._aws = MotoServer(self.changed, self.block.public)
+        self.aws_url = self._aws.start()
+        self.write_profiles()
         (self.home / "azure").mkdir(mode=0o700, exist_ok=True)
-        self._azure = ArmServer(
+        self.azure = ArmServer(
             self.changed,
-            addresses=self._block.public,
+            addresses=self.block.public,
             home=self.home / "azure",
-            faults=self._faults,
-            console=self._driver.console,
+            faults=self.faults,
+            console=self.driver.console,
         )
-        self._azure_url = self._azure.start()
+        self.azure_url = self.azure.start()
 
     def _aws_provider(self) -> Any:
         from deployer.sandbox.aws.provider import AwsProvider
 
-        return AwsProvider(self._aws_url)
+        return AwsProvider(self.aws_url)
 
     def _azure_provider(self) -> Any:
         from deployer.sandbox.azure.provider import AzureNativeProvider
 
-        return AzureNativeProvider(self._azure_url, str(self._azure.ca_file), self._azure.environment())
+        return AzureNativeProvider(self.azure_url, str(self.azure.ca_file), self.azure.environment())
 
     # -- life ---------------------------------------------------------------------------------------------------
 
@@ -98,7 +98,7 @@ class Daemon:
         threading.Thread(target=self._reconcile, name="reconcile", daemon=True).start()
         # What the first engine command needs takes a second to import: begin now, don't wait for it.
         threading.Thread(target=_import_plugins, name="import plugins", daemon=True).start()
-        host, port = self._block.holder.getsockname()
+        host, port = self.block.holder.getsockname()
         SandboxState(
             realm_id=self.realm_id,
             pid=os.getpid(),
@@ -107,11 +107,11 @@ class Daemon:
             control=(host, port),
             token=self._control.token,
             ssh_port=self.ssh_port,
-            block=str(self._block.public.network),
-            aws_url=self._aws_url,
-            arm_url=self._azure_url,
-            ca_file=str(self._azure.ca_file),
-            azure=dict(self._azure.environment()),
+            block=str(self.block.public.network),
+            aws_url=self.aws_url,
+            arm_url=self.azure_url,
+            ca_file=str(self.azure.ca_file),
+            azure=dict(self.azure.environment()),
         ).save(self.home)
         self.changed()
 
@@ -132,10 +132,10 @@ class Daemon:
         self._stopping.set()
         self._dirty.set()
         self._control.close()
-        self._plugins.close()
-        self._driver.close()
-        self._world.close()
-        for cloud in (self._aws, self._azure):
+        self.plugins.close()
+        self.driver.close()
+        self.world.close()
+        for cloud in (self._aws, self.azure):
             cloud.stop()
         tree.end_descendants(0.0)
 
@@ -156,115 +156,36 @@ class Daemon:
     def _follow(self) -> None:
         if self._stopping.is_set():
             return
-        world = self._world.map()
+        world = self.world.map()
         if world != self._applied_world:
-            self._driver.set_world(world)
+            self.driver.set_world(world)
             self._applied_world = world
         volumes = {item.id for item in self.inventory() if item.kind in VOLUME_KINDS}
-        self._driver.reconcile(self._specs(), volumes)
+        self.driver.reconcile(self._specs(), volumes)
 
     def _specs(self) -> list[MachineSpec]:
         from deployer.sandbox.aws import view
 
-        return [*view.machines(), *self._azure.machines(), *self._world.hosts()]
+        return [*view.machines(), *self.azure.machines(), *self.world.hosts()]
 
     def inventory(self) -> list[InventoryItem]:
         from deployer.sandbox.aws import view
 
-        return [*view.inventory(), *self._azure.inventory()]
+        return [*view.inventory(), *self.azure.inventory()]
 
     def settle(self, seconds: float) -> bool:
         """Waits until the machines are what the clouds say. False if that took too long."""
         self._follow()
-        return self._driver.wait(min(max(seconds, 0.0), 60.0))
+        return self.driver.wait(min(max(seconds, 0.0), 60.0))
 
-    # -- control ------------------------------------------------------------------------------------------------
-
-    def _routes(self) -> Routes:
-        return {
-            ("GET", "/status"): lambda _, __: self.status(),
-            ("GET", "/machines"): lambda _, __: self._driver.machines(),
-            ("POST", "/settle"): lambda _, body: {"settled": self.settle(float(body["seconds"]))},
-            ("GET", "/inventory"): lambda _, __: [{**vars(i), "tags": dict(i.tags)} for i in self.inventory()],
-            ("GET", "/faults"): lambda _, __: self._faults.read().to_json(),
-            ("PUT", "/faults"): lambda _, body: self._set_faults(body),
-            ("POST", "/leases"): lambda _, body: self._lease(body),
-            ("DELETE", "/leases/(?P<id>[0-9a-f]+)"): lambda match, _: {"released": self._plugins.release(match["id"])},
-            ("GET", "/profiles"): lambda _, __: {
-                name: vars(accounts.credentials(account)) for name, account in accounts.PROFILES.items()
-            },
-            ("POST", "/profiles"): lambda _, body: self._register_profile(body),
-            ("POST", "/subscriptions"): lambda _, body: self._subscription(str(body["subscription"])),
-            ("POST", "/on-premises"): lambda _, body: vars(self._world.exit(str(body["world_address"]))),
-            ("POST", "/hosts"): lambda _, body: self._host(body),
-            ("DELETE", "/hosts/(?P<name>[a-z0-9-]+)"): lambda match, _: self._remove_host(match["name"]),
-            ("POST", "/stop"): lambda _, __: self._stop_soon(),
-        }
-
-    def status(self) -> dict[str, Any]:
-        machines = self._driver.machines()
-        return {
-            "realm_id": self.realm_id,
-            "version": self.version,
-            "pid": os.getpid(),
-            "uptime_s": round(time.time() - self._began, 1),
-            "home": str(self.home),
-            "aws": self._aws_url,
-            "azure": self._azure_url,
-            "addresses": str(self._block.public.network),
-            "ssh_port": self.ssh_port,
-            "world": self._world.map(),
-            "exits": [vars(exit) for exit in self._world.exits()],
-            "leases": self._plugins.describe(),
-            "machines": machines,
-            "resources": len(self.inventory()),
-            "faults": self._faults.read().to_json(),
-        }
-
-    def _set_faults(self, body: Any) -> dict[str, Any]:
-        self._faults.write(Faults.from_json(body))
-        return self._faults.read().to_json()
-
-    def _lease(self, body: Any) -> dict[str, str]:
-        pid, started = int(body["pid"]), body.get("started")
-        if not tree.alive(pid, started):
-            raise Refusal(409, f"process {pid} is not alive: nobody to lease plugins to")
-        id, providers = self._plugins.lease(pid, started)
-        return {"id": id, "providers": providers}
-
-    def _register_profile(self, body: Any) -> dict[str, str]:
-        account = accounts.register_profile(str(body["name"]), str(body["account"]))
-        self._write_profiles()
-        return {"account": account}
-
-    def _write_profiles(self) -> None:
+    def write_profiles(self) -> None:
         """The shared files that AWS clients read, for boto3 by hand and for the plugin."""
         folder = self.home / "aws"
         folder.mkdir(mode=0o700, exist_ok=True)
         (folder / "credentials").write_text(accounts.credentials_file())
         sections = (f"[{name if name == 'default' else f'profile {name}'}]" for name in accounts.PROFILES)
-        settings = f"region = {DEFAULT_REGION}\nendpoint_url = {self._aws_url}\n"
+        settings = f"region = {DEFAULT_REGION}\nendpoint_url = {self.aws_url}\n"
         (folder / "config").write_text("".join(f"{section}\n{settings}\n" for section in sections))
-
-    def _subscription(self, subscription: str) -> dict[str, str]:
-        self._azure.add_subscription(subscription)
-        return dict(self._azure.environment(subscription))
-
-    def _host(self, body: Any) -> dict[str, str]:
-        port = int(body.get("ssh_port") or self.ssh_port)
-        data = network.host_user_data(str(body["user"]), str(body["public_key"]), port)
-        address = self._world.host(str(body["name"]), data, body.get("egress"))
-        self.settle(20.0)
-        return {"address": address}
-
-    def _remove_host(self, name: str) -> dict[str, bool]:
-        removed = self._world.remove_host(name)
-        self.settle(20.0)
-        return {"removed": removed}
-
-    def _stop_soon(self) -> dict[str, bool]:
-        threading.Timer(0.05, self.stop).start()
-        return {"stopping": True}
 
 
 def _import_plugins() -> None:

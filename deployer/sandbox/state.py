@@ -23,7 +23,7 @@ DEFAULT_REGION = "eu-central-1"
 # What a daemon makes in its home and takes away at its end; its log stays for whoever wants to know what happened.
 # The locks stay too: who removes a lock's file breaks the lock of whoever waits for it.
 LOG, STATE, LOCK, START_LOCK, FAULTS = "daemon.log", "state.json", "daemon.lock", "start.lock", "faults.json"
-MADE = ("machines", "volumes", "aws", "azure", "engine", "home", "tmp", FAULTS, STATE)
+MADE = ("machines", "volumes", "aws", "azure", "engine", "home", "empty-home", "tmp", FAULTS, STATE)
 
 
 def home_folder() -> Path:

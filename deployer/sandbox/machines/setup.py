@@ -63,6 +63,7 @@ class MachineSetup:
 
 def volume_folder(volumes: str | Path, volume_id: str) -> Path:
     """A volume's folder: ids of both clouds (ARM's have slashes) as one file name."""
-    kept = "".join(c if c.isalnum() or c in "-_." else "_" for c in volume_id).strip("._")
-    # The end of an ARM id tells volumes apart; the hash tells apart what the shortening makes equal.
+    name = volume_id.rsplit("/", 1)[-1]
+    kept = "".join(c if c.isalnum() or c in "-_." else "_" for c in name).strip("._")
+    # The hash tells apart what the shortening makes equal.
     return Path(volumes) / f"{kept[-40:]}-{zlib.crc32(volume_id.encode()):08x}"

@@ -178,10 +178,10 @@ def test_a_daemon_that_fails_at_its_start_says_why(home: Path, monkeypatch: pyte
     if found:
         found.stop()
     # A sitecustomize that breaks the daemon, as a broken installation would.
-    from deployer.sandbox import client
+    from deployer.sandbox import launch
 
-    real = client._daemon_environment
-    monkeypatch.setattr(client, "_daemon_environment", lambda h: {**real(h), "PYTHONHASHSEED": "nonsense"})
+    real = launch._daemon_environment
+    monkeypatch.setattr(launch, "_daemon_environment", lambda h: {**real(h), "PYTHONHASHSEED": "nonsense"})
     with pytest.raises(SandboxError, match="did not start") as caught:
         Sandbox.ensure()
     assert "PYTHONHASHSEED" in str(caught.value)

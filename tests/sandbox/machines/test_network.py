@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 import socket
 import threading
 import time
@@ -101,12 +102,17 @@ def test_a_machine_is_seen_by_its_public_address(lab: Lab) -> None:
         assert head.startswith(b"HTTP/1.1 502") or is_cut(sock)
         assert peers == [site["public_ip"]]
         # The commands of the machine take that way by themselves.
-        code = (
-            "import os, socket; "
-            "h, p = os.environ['https_proxy'][7:].split(':'); s = socket.create_connection((h, int(p))); "
-            f"s.sendall(b'CONNECT {server['public_ip']}:8002 HTTP/1.1\\r\\n\\r\\n'); s.recv(99); print(s.recv(99))"
-        )
-        assert site["public_ip"] in run(lab.ssh(site), f'python3 -c "{code}"')[1].decode()
+        code = f"""
+import os, socket
+host, port = os.environ["https_proxy"][7:].split(":")
+sock = socket.create_connection((host, int(port)))
+sock.sendall(b"CONNECT {server["public_ip"]}:8002 HTTP/1.1\\r\\n\\r\\n")
+heard = b""
+while not heard.endswith(b"{site["public_ip"]}\\n"):
+    heard += sock.recv(99)
+print(heard)
+"""
+        assert site["public_ip"] in run(lab.ssh(site), f"python3 -c {shlex.quote(code)}")[1].decode()
 
 
 def test_nothing_leaves_the_sandbox(lab: Lab) -> None:
