@@ -110,8 +110,8 @@ def forget_stacks(state_dir: Path) -> None:
     KeyStore(state_dir / "ssh").destroy()
 
 
-def lead(workspace: Workspace, spec: FederationSpec, realm: Realm, *, verify: bool = True) -> Deployment:
-    """The federation of a spec; `verify` checks every kit's signature (and that there is one).
+def lead(workspace: Workspace, spec: FederationSpec, realm: Realm, *, complete: bool = True) -> Deployment:
+    """The federation of a spec; every kit is verified, and with `complete` there must be one for everybody.
 
     Raises:
         KitError: a kit is missing, tampered with or of another CA.
@@ -123,9 +123,8 @@ def lead(workspace: Workspace, spec: FederationSpec, realm: Realm, *, verify: bo
     for name, part in spec.participants().items():
         member = from_spec(part, workspace.kits_dir)
         if member.kit.is_dir():
-            kit = Kit.verify(member.kit, fingerprint) if verify else Kit.open(member.kit)
-            member = member.with_kit(kit)
-        elif verify:
+            member = member.with_kit(Kit.verify(member.kit, fingerprint))
+        elif complete:
             raise KitError("there is no kit yet", participant=name, next_step="fedspan provision")
         members[name] = member
     admins = {name: tuple(admin.from_) for name, admin in spec.admins.items()}

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from importlib.metadata import version
 from types import ModuleType
 from typing import Any
 
+from pulumi.automation import CommandError
+
 from deployer.crew import Crew, together
+from deployer.errors import CloudError
 from deployer.member import Member
 from deployer.plan_make import Part, Planner
 from deployer.recover import settle_stack
@@ -32,6 +36,29 @@ def load_programs(members: Iterable[Member]) -> None:
             getattr(package, "any", None)  # the first look at an attribute loads the module
 
 
+def install_plugins(crew: Crew, members: Iterable[Member]) -> None:
+    """Real clouds: the provider plugins, once and one after the other (two engines that download one race for it)."""
+    if crew.deployment.realm.kind != "real":
+        return
+    from deployer.engine_command import EngineCommand
+
+    packages = {"aws": ("aws", "pulumi-aws"), "azure": ("azure-native", "pulumi-azure-native")}
+    for cloud in sorted({member.cloud for member in members if member.cloud}):
+        plugin, distribution = packages[cloud]
+        wanted = f"v{version(distribution)}"
+        crew.screen.line(f"provider plugin {plugin} {wanted}")
+        command = EngineCommand(crew.deployment.realm, crew.interrupts, plugin, crew.log.file("plugins"))
+        try:
+            command.run(["plugin", "install", "resource", plugin, wanted], str(crew.deployment.home.folder), {})
+        except CommandError as error:
+            raise CloudError(
+                f"the provider plugin {plugin} {wanted} could not be installed",
+                why=str(error).strip().splitlines()[-1].strip(),
+                next_step=f"pulumi plugin install resource {plugin} {wanted}",
+                log=str(crew.log.path("plugins")),
+            ) from error
+
+
 def prepare(crew: Crew, planner: Planner, members: Iterable[Member], *, settle: bool = True) -> dict[str, Part]:
     """States and identities of `members`, all at once; what a crash left behind is settled first.
 
@@ -41,6 +68,7 @@ def prepare(crew: Crew, planner: Planner, members: Iterable[Member], *, settle: 
         The first participant's error, or all of them together.
     """
     members = list(members)
+    install_plugins(crew, members)
 
     def work(member: Member) -> Part:
         engine = crew.engine(member)

@@ -61,8 +61,9 @@ class RealRealm:
         """The operator's environment, with both of Azure's families of names saying the same."""
         environment = azure_environment(self.environ)
         environment["PULUMI_SKIP_UPDATE_CHECK"] = "true"
-        # an emulated provider must never be asked about a real cloud
-        environment.pop("PULUMI_DEBUG_PROVIDERS", None)
+        # an emulated provider must never be asked about a real cloud; the stacks have a passphrase file of their own
+        for name in ("PULUMI_DEBUG_PROVIDERS", "PULUMI_CONFIG_PASSPHRASE"):
+            environment.pop(name, None)
         return environment
 
     @contextmanager

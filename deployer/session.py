@@ -105,7 +105,7 @@ def lead_session(verb: str, names: list[str], passphrase_file: Path | None = Non
     workspace.ensure()
     if verb == "up" and (done := provision_if_needed(workspace, spec, passphrase_file)):
         tell(done)
-    deployment = lead(workspace, spec, realm, verify=verb == "up")
+    deployment = lead(workspace, spec, realm, complete=verb == "up")
     members = with_server(deployment, deployment.chosen(names))
     with opened(deployment, members, verb) as session:
         yield session

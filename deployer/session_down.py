@@ -10,7 +10,7 @@ from deployer.cli import context
 from deployer.deployment import Deployment, forget_stacks
 from deployer.down import Down, Taken, deployed, without_spec
 from deployer.errors import FedspanError
-from deployer.ledger import Ledger
+from deployer.ledger import NOTHING_THERE, Ledger
 from deployer.live import screen
 from deployer.session import opened, tell
 from startup_kits.spec import load_spec
@@ -124,5 +124,8 @@ def conclude(ledger: Ledger, taken: Taken, whom: str) -> None:
         return
     asked = f" (asked {', '.join(sorted(set(taken.asked)))})" if taken.asked else ""
     context.say(f"down: {deleted} of {expected} resources deleted, {len(taken.left)} left{asked}")
+    server = ledger.participant("server")
+    if server is not None and server.cloud and server.phase not in NOTHING_THERE:
+        context.say("the server still lets their addresses in\n  next: fedspan up server")
     if not deployed(ledger, []):
         context.say("nothing is deployed any more; kits, CA and ledger stay")

@@ -121,3 +121,37 @@ def test_a_replaced_machine_gets_a_new_host_key_only_when_it_stands(tmp_path: Pa
     assert len(keys.known_hosts.read_text().splitlines()) == 1
     keys.destroy()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_real_deployment_installs_each_provider_plugin_once_before_any_stack(tmp_path: Path) -> None:
+    """Held against a command that writes down what it was asked: no real engine is needed for the order."""
+    import sys
+    from types import SimpleNamespace
+
+    from deployer.interrupts import Interrupts
+    from deployer.live import Silent
+    from deployer.member import Member
+    from deployer.prepare import install_plugins
+    from deployer.runlog import RunLog
+
+    command = tmp_path / "bin" / "pulumi"
+    command.parent.mkdir()
+    asked = tmp_path / "asked"
+    command.write_text(
+        f"#!{sys.executable}\nimport sys\nprint('v3.260.0')\n"
+        f"open({str(asked)!r}, 'a').write(' '.join(sys.argv[1:]) + chr(10))\n"
+    )
+    command.chmod(0o755)
+    deployment: Any = SimpleNamespace(
+        realm=RealRealm({"FEDSPAN_PULUMI_ROOT": str(tmp_path), "PATH": "/bin"}), home=SimpleNamespace(folder=tmp_path)
+    )
+    crew: Any = SimpleNamespace(
+        deployment=deployment, screen=Silent(), interrupts=Interrupts(), log=RunLog(tmp_path, "up")
+    )
+    members = [Member(name, "site", cloud, tmp_path) for name, cloud in (("a", "aws"), ("b", "azure"), ("c", "aws"))]
+    install_plugins(crew, members)
+    lines = [line for line in asked.read_text().splitlines() if "plugin" in line]
+    assert [line.split()[:5] for line in lines] == [
+        ["--non-interactive", "plugin", "install", "resource", "aws"],
+        ["--non-interactive", "plugin", "install", "resource", "azure-native"],
+    ]
