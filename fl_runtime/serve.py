@@ -13,6 +13,7 @@ from pathlib import Path
 
 from fl_runtime.errors import BusyError, FlError
 from fl_runtime.kit import read_kit
+from fl_runtime.processes import lean_allocator
 
 
 def serve(kit_path: Path, state: Path, labels: Mapping[str, str]) -> int:
@@ -23,6 +24,7 @@ def serve(kit_path: Path, state: Path, labels: Mapping[str, str]) -> int:
         KitError: the kit can't be used.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stdout)
+    lean_allocator()
     kit = read_kit(kit_path)
     if kit.role not in ("server", "site"):
         raise FlError("This kit runs nothing", participant=kit.name, why=f"it is for a {kit.role}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import logging
+import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -294,7 +295,7 @@ class Workflow:
             if not source.is_relative_to(self.bundle.resolve()) or not source.is_file():
                 raise JobSpecError("workflow.model names no file of the job", why=wanted)
             TensorFile(source)
-            path.write_bytes(source.read_bytes())  # cuts, too
+            shutil.copyfile(source, path)  # cuts, too
         else:
             from fl_runtime.workflow.initial import make
 
