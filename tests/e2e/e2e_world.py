@@ -150,7 +150,7 @@ class World:
 def make_world(cache: Path) -> World:
     """An empty world; the caller closes it."""
     folder = Path(tempfile.mkdtemp(prefix="fedspan-e2e-"))
-    kept = {name: os.environ[name] for name in ("PATH", "LANG", "TMPDIR") if name in os.environ}
+    kept = {name: os.environ[name] for name in ("PATH", "LANG", "TMPDIR", "PYTHONPATH") if name in os.environ}
     for name in ("home", "state"):
         (folder / name).mkdir()
     environment = {
