@@ -80,7 +80,7 @@ class Generator:
                 inputs = paths.reset(inputs, old.inputs, path)
         new.inputs = inputs
         if self._is_import(goal, old):
-            new.id = new.import_id = goal.import_id
+            new.id = goal.import_id
             return self._import(old, new, recreating, answer)
         if not self._targeted(new):
             return [self._leave(old, new, answer)]

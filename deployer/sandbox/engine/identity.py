@@ -71,6 +71,7 @@ class Identities:
             dependencies=list(goal.dependencies),
             property_dependencies=dict(goal.property_dependencies),
             deleted_with=goal.deleted_with,
+            import_id=goal.import_id,
             additional_secret_outputs=list(goal.additional_secret_outputs),
             custom_timeouts=dict(goal.custom_timeouts),
             ignore_changes=list(goal.ignore_changes),

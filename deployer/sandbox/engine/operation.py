@@ -61,13 +61,13 @@ def run(session: Session, request: Request) -> int:
         raise CommandFailed("the sandbox's engine does not run the program in a refresh or a destroy (--run-program)")
     if request.kind.program and not request.client:
         raise CommandFailed("the sandbox's engine runs inline programs of the Automation API only (--client)")
-    with _locked(session, request):
+    with Interrupts() as interrupts, _locked(session, request):
         session.unlock()
         display = Display(request, session.stack)
         display.header()
         latest = session.backend.load(session.stack)
         base = Snapshot.from_json(latest, session.secrets.decrypt)
-        return _Run(session, request, base, display).run()
+        return _Run(session, request, base, display).run(interrupts)
 
 
 class _Run:
@@ -122,14 +122,14 @@ class _Run:
         self.server.serve(EngineService(self.events, debug=request.debug), self.monitor)
 
     # -- the run -----------------------------------------------------------------------------------------------------
-    def run(self) -> int:
+    def run(self, interrupts: Interrupts) -> int:
         outcome = Outcome(False)
-        interrupts = Interrupts(self.events, self._interrupted, self._aborted)
         try:
-            with interrupts:
-                self.events.prelude({k: "[secret]" if secret else v for k, (v, secret) in self.config.items()})
-                self._warn_of_pending()
-                outcome = self.deployment.run()
+            self.events.prelude({k: "[secret]" if secret else v for k, (v, secret) in self.config.items()})
+            interrupts.attach(self.events, self._interrupted, self._aborted)
+            self._warn_of_pending()
+            outcome = self.deployment.run()
+            interrupts.detach()
             if not self.request.preview:
                 self.journal.save()
             code = self._after(outcome)

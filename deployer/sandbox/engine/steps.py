@@ -15,7 +15,7 @@ from .difference import Diff, invert
 from .problems import InitFailed, ProviderError
 from .provider import Provider
 from .state import Resource, now
-from .values import changed_keys, equal, identical
+from .values import changed_keys, equal, identical, keep_secret
 
 if TYPE_CHECKING:
     from .registry import Registry
@@ -270,7 +270,8 @@ class Import(Step):
             raise ProviderError(
                 f"provider does not support importing resources; please try updating the '{new.provider}' plugin"
             )
-        new.id, new.inputs, new.outputs = id_, inputs, outputs
+        # A provider reads without marks: what the program calls secret must not be written in the clear.
+        new.id, new.inputs, new.outputs = id_, keep_secret(inputs, new.inputs), outputs
         new.created = new.modified = now()
         if self.retire and self.old is not None:
             self.old.delete = True

@@ -235,6 +235,19 @@ def test_what_went_in_as_a_secret_lies_nowhere_in_the_clear(bench: Bench) -> Non
         assert "s3cret" not in path.read_text(), path
 
 
+def test_an_imported_secret_is_a_secret(bench: Bench) -> None:
+    bench.drift(lambda things: things.update({"thing-a-9": {"note": "s3cret-input", "size": 1.0}}))
+
+    def program() -> None:
+        Thing("a", note=pulumi.Output.secret("s3cret-input"), size=1, opts=Opts(import_="thing-a-9"))
+
+    assert changes(up(bench, program)) == {"create": 1, "import": 1}
+    assert changes(up(bench, program)) == {"same": 2}
+    assert state(bench, "a")["importID"] == "thing-a-9"
+    for path in (p for p in (bench.home / "state").rglob("*") if p.is_file()):
+        assert "s3cret" not in path.read_text(), path
+
+
 @pytest.mark.slow
 def test_an_unchanged_secret_keeps_its_ciphertext(bench: Bench) -> None:
     def program() -> None:
