@@ -32,7 +32,7 @@ def free_port(host: str = "127.0.0.1") -> int:
 
 
 class TestCA:
-    """A CA that makes kits as docs/kits.md describes them."""
+    """A CA that makes kits as docs/federation.md describes them."""
 
     __test__ = False
 
