@@ -1,7 +1,7 @@
 """Reading a kit: who this participant is, where the server may be, and what the site's owner allows.
 
-The layout is documented in docs/federation.md. The runtime trusts `startup/` (its signature was checked before start) and
-reads `local/` anew whenever it matters: it belongs to the site and may be changed while the runtime runs.
+The layout is documented in docs/federation.md. The runtime trusts `startup/` (its signature was checked before start)
+and reads `local/` anew whenever it matters: it belongs to the site and may be changed while the runtime runs.
 """
 
 from __future__ import annotations
