@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives import serialization
 from startup_kits import certificates, layout, signing
 from startup_kits.certificates import Subject
 from startup_kits.errors import KitError
+from startup_kits.units import EMAIL, NAME
 from startup_kits.workspace import write_private
 
 PARTICIPANT = "startup/participant.yml"
@@ -90,6 +91,10 @@ class Kit:
             raise KitError(f"{PARTICIPANT} makes no sense", why=f"{type(error).__name__}: {error}") from None
         if kit.role not in ROLES:
             raise KitError(f"{PARTICIPANT} names an unknown role", why=kit.role)
+        # both become parts of paths (pins, state), and a stranger's kit may be signed by a CA of the stranger's own
+        for text, form in ((kit.federation, NAME), (kit.name, EMAIL if kit.role == "admin" else NAME)):
+            if not form.fullmatch(text):
+                raise KitError(f"{PARTICIPANT} makes no sense", why=f"{text!r} is no name")
         return kit
 
     @classmethod

@@ -171,7 +171,9 @@ def _unknown_key(location: Location) -> str:
     named = model is FederationSpec  # only there is `name` a key of the file
     fields = model.model_fields.items()
     known = sorted(field.alias or name for name, field in fields if named or name != "name")
-    near = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.6)
+    typed = str(location[-1])
+    near = difflib.get_close_matches(typed, known, n=3, cutoff=0.6)
+    near.sort(key=lambda key: sorted(key) != sorted(typed))  # swapped letters before anything else
     return "is not known here; " + (f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}")
 
 

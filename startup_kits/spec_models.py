@@ -53,7 +53,9 @@ def _one_or_many(value: Any) -> Any:
 
 def _quoted_digits(value: Any) -> Any:
     if isinstance(value, int) and not isinstance(value, bool):
-        raise ValueError(f'put quotes round it, or leading zeros are lost: "{value:012d}"')
+        octal = f"0{value:o}"  # YAML reads digits after a leading zero as an octal number
+        digits = octal if len(octal) == 12 else f"{value:012d}"
+        raise ValueError(f'put quotes round it, or leading zeros are lost: "{digits}"')
     return value
 
 
@@ -158,12 +160,27 @@ class ServerSpec(ParticipantSpec):
             raise ValueError("spot: the server is never a spot machine, or every job would end with it")
         return self
 
+    @model_validator(mode="after")
+    def _a_port_of_its_own(self) -> ServerSpec:
+        if self.port == (self.ssh_port or 22):
+            raise ValueError(f"port: {self.port} is the port of the machine's SSH; the default is {DEFAULT_PORT}")
+        return self
+
 
 class SiteSpec(ParticipantSpec):
     """A site: a participant that holds data and trains on it."""
 
     role: ClassVar[str] = "site"
     data: dict[Name, Annotated[str, AfterValidator(_absolute)]] = {}
+
+    @model_validator(mode="after")
+    def _never_the_world(self) -> SiteSpec:
+        for network in self.egress:
+            if units.is_world(network):
+                raise ValueError(
+                    f"egress: {network} opens the server's port to the world; name what the server sees of the site"
+                )
+        return self
 
 
 class AdminSpec(_Model):

@@ -147,6 +147,15 @@ def test_a_kit_of_a_newer_version_says_what_to_install(kit: Path) -> None:
     assert "pip install --upgrade 'fedspan>=9" in refused(kit)
 
 
+@pytest.mark.parametrize("line", ["federation: digits", "name: site-1"])
+def test_a_name_that_would_lead_elsewhere_as_a_path_is_refused(kit: Path, line: str) -> None:
+    path = kit / "startup/participant.yml"
+    key = line.split(":")[0]
+    path.write_text(path.read_text().replace(f"{line}\n", f"{key}: ../../elsewhere\n"))
+    with pytest.raises(KitError, match="is no name"):
+        Kit.open(kit)
+
+
 def test_verify_as_a_command_answers_by_exit_code_and_one_message(kit: Path) -> None:
     command = [sys.executable, "-m", "startup_kits.verify", str(kit)]
     fine = subprocess.run(command, capture_output=True, text=True, check=False)
