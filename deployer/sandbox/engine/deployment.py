@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from . import urns
+from .components import Components
 from .difference import Diff
 from .endings import delete_unseen
 from .events import Stream
@@ -23,9 +24,10 @@ from .goal import Registration, Result
 from .journal import Journal
 from .plan import Plan
 from .problems import ProviderError, Refused
+from .reading import Import
 from .refresh import refresh
-from .state import Resource, now
-from .steps import Create, Import, Same, Step, Update, World
+from .state import Resource
+from .steps import Same, Step, Update, World
 from .values import Properties, identical
 
 DIFFS_AT_ONCE = 16
@@ -55,12 +57,12 @@ class Deployment:
     events: Stream
     world: World
     plan: Plan
+    components: Components
     start_program: Callable[[], None] = lambda: None
     release_program: Callable[[], None] = lambda: None
 
     _queue: queue.SimpleQueue[Callable[[], None] | None] = field(default_factory=queue.SimpleQueue)
     _waiting: set[Registration] = field(default_factory=set)
-    _components: dict[str, Step] = field(default_factory=dict)
     _root_outputs: tuple[str, Properties] | None = None
     _busy: int = 0  # diffs and chains on their way
     _signalled: bool = False
@@ -87,7 +89,7 @@ class Deployment:
         if urns.type_of(urn) == urns.STACK_TYPE:
             self._root_outputs = (urn, outputs)
             return
-        self._queue.put(lambda: self._on_outputs(urn, outputs))
+        self._queue.put(lambda: self.components.set_outputs(urn, outputs))
 
     def signal(self) -> None:
         """The program has registered all it will."""
@@ -141,7 +143,9 @@ class Deployment:
         return self._signalled and self._busy == 0 and self._queue.empty()
 
     def _finish(self, good: bool) -> Outcome:
-        self._late_outputs()
+        bad = self._failed or self._canceled or bool(self.executor.errored) or self.generator.failed
+        if self._root_outputs is not None:
+            self.components.set_root_outputs(*self._root_outputs, complete=not bad)
         verb = "preview" if self.world.preview else "update"
         failed = bool(self.executor.errored) or self.generator.failed or not good
         if failed:
@@ -256,7 +260,7 @@ class Deployment:
         """Tells the program what became of its resource (on the step's thread)."""
         state = step.resource
         if not state.custom:
-            self._components[state.urn] = step
+            self.components.steps[state.urn] = step
         with self._lock:
             self._waiting.discard(registration)
         skipped = isinstance(step, Same) and step.skipped
@@ -284,33 +288,6 @@ class Deployment:
             self._waiting.discard(registration)
         registration.answer(Result(Resource(urn, goal.type, goal.custom, parent=goal.parent), failed=True))
         return True
-
-    def _on_outputs(self, urn: str, outputs: Properties) -> None:
-        step = self._components.get(urn)
-        if step is None or step.new is None:
-            return
-        new = step.new
-        if step.old is not None and identical(step.old.outputs, outputs):
-            outputs = step.old.outputs
-        elif not isinstance(step, Create):
-            new.modified = now()
-        new.outputs = outputs
-        self.events.outputs(step)
-        if not self.world.preview:
-            self.journal.save()
-
-    def _late_outputs(self) -> None:
-        """The root stack's outputs. After a failure those are kept which the program did not come to say again."""
-        if self._root_outputs is None:
-            return
-        urn, outputs = self._root_outputs
-        step = self._components.get(urn)
-        if step is None:
-            return
-        bad = self._failed or self._canceled or self.executor.errored or self.generator.failed
-        if bad and step.old is not None:
-            outputs = {**step.old.outputs, **outputs}
-        self._on_outputs(urn, outputs)
 
 
 def _messages(error: Refused) -> list[str]:

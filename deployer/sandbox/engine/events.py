@@ -12,8 +12,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from .reading import Refresh
 from .state import Resource
-from .steps import Refresh, Step
+from .steps import Step
 from .values import to_event
 
 Event = dict[str, Any]

@@ -13,7 +13,8 @@ from .events import Stream
 from .hooks import Hooks
 from .journal import Journal
 from .problems import InitFailed, ProviderError
-from .steps import Create, Delete, Forget, Import, Refresh, Same, Step, Update, World
+from .reading import Import, Refresh
+from .steps import Create, Delete, Forget, Same, Step, Update, World
 from .values import leak_guard
 
 Chain = list[Step]

@@ -19,8 +19,9 @@ from .identity import Identities
 from .plan import Plan
 from .problems import Refused
 from .provider import Failures
+from .reading import Import, Read
 from .state import Resource
-from .steps import Create, Delete, Import, Read, Replace, Same, Step, Update, World
+from .steps import Create, Delete, Replace, Same, Step, Update, World
 from .targets import Urns
 from .values import Properties, plain
 

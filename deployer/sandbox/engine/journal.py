@@ -15,8 +15,9 @@ from dataclasses import fields
 
 from .identity import renamed
 from .problems import InitFailed
+from .reading import Import, Refresh
 from .state import Pending, Resource, Snapshot
-from .steps import Delete, Forget, Import, Refresh, Replace, Same, Step
+from .steps import Delete, Forget, Replace, Same, Step
 
 Save = Callable[[Snapshot], None]
 

@@ -16,6 +16,7 @@ from pulumi.runtime.proto import language_pb2, resource_pb2
 
 from .asked import Request, pending_text
 from .callbacks import Callbacks
+from .components import Components
 from .config import decrypted
 from .defaults import DefaultProviders
 from .deployment import Deployment, Outcome
@@ -100,7 +101,15 @@ class _Run:
         generator = Generator(stack, project, base.resources, world, request.options, self.plan)
         self.journal.names = generator.identities.aliased
         self.deployment = Deployment(
-            request.kind, generator, executor, self.journal, self.events, world, self.plan, start_program=self._start
+            request.kind,
+            generator,
+            executor,
+            self.journal,
+            self.events,
+            world,
+            self.plan,
+            Components(self.events, self.journal, request.preview),
+            start_program=self._start,
         )
         self.monitor: Monitor | None = None
         if request.kind.program:

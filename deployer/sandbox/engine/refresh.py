@@ -6,8 +6,8 @@ from .executor import Executor
 from .generator import Generator
 from .graph import Graph
 from .journal import Journal
+from .reading import Refresh
 from .state import Resource
-from .steps import Refresh
 
 
 def refresh(generator: Generator, executor: Executor, journal: Journal, only: bool) -> bool:

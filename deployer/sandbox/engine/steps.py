@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from . import urns
-from .difference import Diff, invert
+from .difference import Diff
 from .problems import InitFailed, ProviderError
 from .provider import Provider
 from .state import Resource, now
-from .values import changed_keys, equal, identical, keep_secret
+from .values import identical
 
 if TYPE_CHECKING:
     from .registry import Registry
@@ -45,9 +45,18 @@ class Step:
     diff: Diff = field(default_factory=Diff)
     answer: Answer | None = None
 
-    op = "same"
-    pending = ""  # the operation that the checkpoint names while the step runs; empty: none
-    logical = True
+    verb: ClassVar[str] = "same"
+    pending: ClassVar[str] = ""  # the operation that the checkpoint names while the step runs; empty: none
+
+    @property
+    def op(self) -> str:
+        """The operation as the events name it."""
+        return self.verb
+
+    @property
+    def logical(self) -> bool:
+        """Whether it counts as an operation of its own; the parts of a replacement do not."""
+        return True
 
     @property
     def resource(self) -> Resource:
@@ -58,10 +67,6 @@ class Step:
     @property
     def urn(self) -> str:
         return self.resource.urn
-
-    @property
-    def result_op(self) -> str:
-        return self.op
 
     @property
     def internal(self) -> bool:
@@ -102,11 +107,11 @@ class Create(Step):
     pending = "creating"
 
     @property
-    def op(self) -> str:  # type: ignore[override]  # the class attribute is the default of the plain steps
+    def op(self) -> str:
         return "create-replacement" if self.replacing else "create"
 
     @property
-    def logical(self) -> bool:  # type: ignore[override]  # see op
+    def logical(self) -> bool:
         return not self.replacing
 
     def apply(self, world: World) -> None:
@@ -135,7 +140,7 @@ class Create(Step):
 class Replace(Step):
     """The bookkeeping of a replacement, between the making of the new and the deletion of the old."""
 
-    op = "replace"
+    verb = "replace"
     retire: bool = False
 
     def apply(self, world: World) -> None:
@@ -144,7 +149,7 @@ class Replace(Step):
 
 @dataclass(eq=False)
 class Update(Step):
-    op = "update"
+    verb = "update"
     pending = "updating"
 
     def apply(self, world: World) -> None:
@@ -177,12 +182,12 @@ class Delete(Step):
     pending = "deleting"
 
     @property
-    def op(self) -> str:  # type: ignore[override]  # see Create.op
+    def op(self) -> str:
         verb = "discard" if self.resource.external else "delete"
         return f"{verb}-replaced" if self.replacing else verb
 
     @property
-    def logical(self) -> bool:  # type: ignore[override]  # see Create.op
+    def logical(self) -> bool:
         return not self.replacing
 
     def apply(self, world: World) -> None:
@@ -207,115 +212,11 @@ class Delete(Step):
 class Forget(Step):
     """Takes a resource out of the state that was deleted for a replacement which never came."""
 
-    op = "remove-pending-replace"
-    logical = False
+    verb = "remove-pending-replace"
+
+    @property
+    def logical(self) -> bool:
+        return False
 
     def apply(self, world: World) -> None:
         """It is gone from the world already."""
-
-
-@dataclass(eq=False)
-class Read(Step):
-    """Reads a resource that somebody else owns (`Resource.get`)."""
-
-    replacing: bool = False
-    pending = "reading"
-
-    @property
-    def op(self) -> str:  # type: ignore[override]  # see Create.op
-        return "read-replacement" if self.replacing else "read"
-
-    @property
-    def logical(self) -> bool:  # type: ignore[override]  # see Create.op
-        """A resource that reads as it did before is not counted."""
-        old, new = self.old, self.new
-        return old is None or new is None or not equal(old.outputs, new.outputs)
-
-    def apply(self, world: World) -> None:
-        new = self.new
-        assert new is not None
-        new.created = new.modified = now()
-        if not new.id or new.id == urns.UNKNOWN_ID:
-            new.id, new.outputs = "", {}
-            return
-        id_, _, outputs = world.provider(new).read(new.urn, new.id, new.inputs, {}, self._timeout("read"))
-        if not id_:
-            raise ProviderError(f"resource '{new.id}' does not exist")
-        new.id, new.outputs = id_, outputs
-        if self.replacing and self.old is not None:
-            self.old.delete = True
-
-
-@dataclass(eq=False)
-class Import(Step):
-    """Adopts a resource that exists, in the place of another (`retire`) or of none.
-
-    What the program says differently is then updated by a step of its own.
-    """
-
-    pending = "importing"
-    retire: bool = False
-
-    @property
-    def op(self) -> str:  # type: ignore[override]  # see Create.op
-        return "import-replacement" if self.retire else "import"
-
-    def apply(self, world: World) -> None:
-        new = self.new
-        assert new is not None
-        id_, inputs, outputs = world.provider(new).read(new.urn, new.import_id, {}, {}, self._timeout("read"))
-        if not id_:
-            raise ProviderError(f"resource '{new.import_id}' does not exist")
-        if inputs is None:
-            raise ProviderError(
-                f"provider does not support importing resources; please try updating the '{new.provider}' plugin"
-            )
-        # A provider reads without marks: what the program calls secret must not be written in the clear.
-        new.id, new.inputs, new.outputs = id_, keep_secret(inputs, new.inputs), outputs
-        new.created = new.modified = now()
-        if self.retire and self.old is not None:
-            self.old.delete = True
-
-
-@dataclass(eq=False)
-class Refresh(Step):
-    """Reads what became of a resource; `new` is None afterwards when it is gone."""
-
-    op = "refresh"
-    logical = False
-    refresh_only: bool = False  # the command is a refresh: its outcome is the operation that counts
-
-    @property
-    def result_op(self) -> str:
-        if self.new is None:
-            return "delete"
-        assert self.old is not None
-        unchanged = self.new is self.old or not changed_keys(self.old.outputs, self.new.outputs)
-        return "same" if unchanged and (self.new is self.old or equal(self.old.inputs, self.new.inputs)) else "update"
-
-    def apply(self, world: World) -> None:
-        old = self.old
-        assert old is not None
-        if not old.custom or urns.is_provider_type(old.type) or old.pending_replacement:
-            return
-        provider, reasons = world.provider(old), []
-        inputs, outputs = None, None
-        try:
-            id_, inputs, outputs = provider.read(old.urn, old.id, old.inputs, old.outputs, self._timeout("read"))
-        except InitFailed as error:
-            # A resource that is there but not well does not fail the refresh: its reasons are kept for the next update.
-            id_, reasons = error.id, error.reasons
-            inputs, outputs = error.inputs, dict(error.outputs)
-            lines = "\n* ".join(reasons)
-            world.warn(old.urn, f"Refreshed resource is in an unhealthy state:\n* {lines}")
-        if not id_:
-            self.new = None
-            return
-        new = old.copy()
-        new.id, new.outputs, new.init_errors = id_, outputs, reasons
-        if inputs is not None:
-            new.inputs = dict(inputs)
-        if changed_keys(old.outputs, new.outputs) or not equal(old.inputs, new.inputs):
-            new.modified = now()
-        diff = provider.diff(old.urn, new.id, new.inputs, new.outputs, old.inputs, old.ignore_changes)
-        self.new, self.diff = new, invert(diff)
