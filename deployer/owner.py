@@ -25,7 +25,7 @@ from deployer.machine_run import log_in
 from deployer.member import Member
 from deployer.realm import Realm
 from deployer.register import log_end, server_status
-from deployer.session import carry_out, opened, tell
+from deployer.session import carry_out, opened
 from deployer.settings import setting
 from deployer.up import Up
 from startup_kits.kit import Kit
@@ -228,9 +228,9 @@ def up(
         session.up = work
         plan = session.plan()
         outcome = carry_out(session, plan)
-    if verified.role == "server" and outcome.endpoint:
-        tell(f"the sites' owners type: ./start.sh --server {outcome.endpoint}")
-        tell("let each site in: fedspan allow SITE CIDR --kit " + str(kit))
+    if verified.role == "server" and outcome.endpoint and not context.options().json:
+        context.say(f"the sites' owners type: ./start.sh --server {outcome.endpoint}")
+        context.say(f"let each site in: fedspan allow SITE CIDR --kit {kit}")
 
 
 def down(kit: Path) -> None:
