@@ -47,6 +47,7 @@ class Kit:
     gpu_count: int
     gpu_memory_gib: float | None
     admin_role: str | None
+    residency: tuple[str, ...]
     ca_fingerprint: str
     certificate: x509.Certificate
 
@@ -84,6 +85,7 @@ class Kit:
                 gpu_count=int(gpus.get("count", 0)),
                 gpu_memory_gib=gpus.get("memory_gib"),
                 admin_role=content.get("admin_role"),
+                residency=tuple(str(area) for area in content.get("residency") or ()),
                 ca_fingerprint=certificates.fingerprint(ca),
                 certificate=certificate,
             )

@@ -97,6 +97,8 @@ def participant_file(
         "gpus": {"count": gpus.count, "memory_gib": gpus.memory} if gpus else None,
         "runtime": runtime,
     }
+    if spec.residency and not isinstance(part, AdminSpec):
+        content["residency"] = list(spec.residency)
     if isinstance(part, AdminSpec):
         content["admin_role"] = part.role
     return _yaml(content)

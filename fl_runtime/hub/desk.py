@@ -64,7 +64,8 @@ class Desk:
             if new:
                 hub.store.add_event(job.id, {"event": "submitted", "by": identity.name})
         known = hub.store.job(job.id)
-        if known is None or known.envelope != job.envelope:
+        # A submission that is sent again is sealed again, with another time: what counts is what was submitted.
+        if known is None or (known.submitter, known.bundle, known.spec) != (job.submitter, job.bundle, job.spec):
             context.abort(grpc.StatusCode.ALREADY_EXISTS, f"there is another job {job.id}")
         if known is not None and known.state == RECEIVING:
             incoming = hub.blobs.receive(manifest, f"job:{job.id}:bundle")

@@ -11,7 +11,7 @@ from federation import Federation, until
 from safetensors.numpy import load_file, save_file
 from scripts import ADD, FOREVER, REGRESSION
 
-from fl_runtime.errors import JobError, JobSpecError
+from fl_runtime.errors import FlError, JobError, JobSpecError
 
 W = {"tensors": {"w": [5]}}
 
@@ -251,9 +251,17 @@ def test_submitting_the_same_job_twice_changes_nothing(running: Federation) -> N
         job = session.submit(folder)
         session.wait(job, 30)
         before = len(session.jobs())
-        with pytest.raises(Exception, match="another job"):
-            session.submit(folder, job_id=job)
+        time.sleep(1.1)  # the envelope of the second submission bears another time
+        assert session.submit(folder, job_id=job) == job
         assert len(session.jobs()) == before
+
+
+def test_another_job_under_a_taken_id_is_refused(running: Federation) -> None:
+    with running.session() as session:
+        job = session.submit(running.job("first", ADD, workflow={"type": "fedavg", "rounds": 1, "model": W}))
+        another = running.job("second", ADD, workflow={"type": "fedavg", "rounds": 2, "model": W})
+        with pytest.raises(FlError, match="another job"):
+            session.submit(another, job_id=job)
 
 
 @pytest.mark.parametrize(

@@ -83,6 +83,17 @@ def test_data_paths_of_the_spec_reach_the_kit_until_the_site_writes_its_own(work
     assert Kit.open(site).data() == {"digits": "/own"}
 
 
+def test_the_residency_of_the_spec_is_signed_into_the_kits_of_whoever_may_deploy_one(
+    workspace: Workspace, make: Make
+) -> None:
+    kits = make().kits
+    residencies = {name: Kit.verify(kit).residency for name, kit in kits.items() if "@" not in name}
+    assert residencies == dict.fromkeys(("server", "site-1", "site-2", "site-3"), ("EU",))
+    change_spec(workspace, "residency: [EU]", "residency: [EU, UK]")
+    assert "site-1" in make().updated
+    assert Kit.verify(kits["site-1"]).residency == ("EU", "UK")
+
+
 def test_certificates_say_who_one_is_and_what_one_may(make: Make) -> None:
     kits = make().kits
     server, site, admin = (Kit.verify(kits[name]) for name in ("server", "site-1", "ana@hospital-a.example"))
