@@ -14,6 +14,15 @@ sys.path.insert(0, str(Path(__file__).parent))  # the suite imports by path: hel
 from e2e_world import World, make_world
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _engine(request: pytest.FixtureRequest) -> Iterator[None]:
+    """With `--pulumi-root DIR` every command of these tests runs DIR/bin/pulumi against the same emulated clouds."""
+    with pytest.MonkeyPatch.context() as patch:
+        if (given := request.config.getoption("--pulumi-root")) is not None:
+            patch.setenv("FEDSPAN_PULUMI_ROOT", str(given.resolve()))
+        yield
+
+
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Wheels for the machines, made once for all tests."""
