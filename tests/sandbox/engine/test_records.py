@@ -25,9 +25,7 @@ FAST = {
     "options_of_resources",
     "plan_saved_and_applied",
     "program_errors",
-    "replace",
     "secrets",
-    "stack_management",
 }
 RECORDS: dict[str, list[dict[str, Any]]] = json.loads(
     gzip.decompress((Path(__file__).parent / "records.json.gz").read_bytes())

@@ -131,6 +131,7 @@ def test_what_goes_with_a_replaced_resource_is_made_again_with_it(bench: Bench) 
     assert calls(bench, before) == ["Delete a", "Create a", "Create leaf"]  # the leaf went with a, unasked
 
 
+@pytest.mark.slow
 def test_a_protected_resource_is_neither_replaced_nor_dropped(bench: Bench) -> None:
     up(bench, lambda: Thing("a", zone="z1", opts=Opts(protect=True)))
     with pytest.raises(auto.CommandError, match="marked for protection"):
