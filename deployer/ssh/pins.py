@@ -105,8 +105,16 @@ def _names(entry: str, wanted: str) -> bool:
 
 
 def _drop(lines: list[str], address: str, port: int) -> None:
+    """Takes a host out, as `read_pins` would find it; the other names of a shared line stay."""
     label = host_label(address, port)
-    lines[:] = [line for line in lines if not line.startswith(label + " ")]
+    kept = []
+    for line in lines:
+        entry, *rest = line.split(maxsplit=1) or [""]
+        if entry.startswith(("#", "@")) or not _names(entry, label):
+            kept.append(line)
+        elif others := [name for name in entry.split(",") if name != label and not entry.startswith("|1|")]:
+            kept.append(" ".join([",".join(others), *rest]))
+    lines[:] = kept
 
 
 @contextlib.contextmanager

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import hmac
 import socket
 import threading
 import time
@@ -203,18 +206,31 @@ def test_pins_are_written_by_many_threads_at_once(tmp_path: Path) -> None:
     assert len(known_hosts.read_text().splitlines()) == 23
 
 
-def test_hashed_names_in_known_hosts_are_read(tmp_path: Path) -> None:
-    import base64
-    import hashlib
-    import hmac
+def hashed(name: str, key: str) -> str:
+    """A line of known_hosts as OpenSSH writes it with HashKnownHosts."""
+    salt = b"0123456789abcdefghij"
+    digest = hmac.new(salt, name.encode(), hashlib.sha1).digest()
+    return f"|1|{base64.b64encode(salt).decode()}|{base64.b64encode(digest).decode()} {key}"
 
+
+def test_hashed_names_in_known_hosts_are_read(tmp_path: Path) -> None:
     key = make_pair("x").public
-    lines = []
-    for name in ("[127.0.0.1]:2222", "192.0.2.7"):
-        salt = b"0123456789abcdefghij"
-        digest = hmac.new(salt, name.encode(), hashlib.sha1).digest()
-        lines.append(f"|1|{base64.b64encode(salt).decode()}|{base64.b64encode(digest).decode()} {key}")
+    lines = [hashed(name, key) for name in ("[127.0.0.1]:2222", "192.0.2.7")]
     (tmp_path / "known_hosts").write_text("\n".join([*lines, "|1|broken ssh-ed25519 AAAA", "# comment"]))
     assert len(read_pins(tmp_path / "known_hosts", "127.0.0.1", 2222)) == 1
     assert len(read_pins(tmp_path / "known_hosts", "192.0.2.7", 22)) == 1
     assert read_pins(tmp_path / "known_hosts", "127.0.0.1", 22) == []
+
+
+def test_a_forgotten_machine_leaves_hashed_and_shared_lines_too(tmp_path: Path) -> None:
+    known_hosts, old, new = tmp_path / "known_hosts", make_pair("old").public, make_pair("new").public
+    others = ["# comment", hashed("192.0.2.8", old), f"192.0.2.70 {old}", "|1|broken ssh-ed25519 AAAA", ""]
+    mine = [f"192.0.2.7 {old}", f"192.0.2.7\t{old}", hashed("192.0.2.7", old), f"site-1,192.0.2.7,192.0.2.9 {old}"]
+    known_hosts.write_text("\n".join([*others, *mine]) + "\n")
+    pin_host_key(known_hosts, HostKeyPin("192.0.2.7", 22, new))
+    assert [pin.fingerprint for pin in read_pins(known_hosts, "192.0.2.7", 22)] == [fingerprint(new)]
+    pin = HostKeyPin("192.0.2.7", 22, new)
+    assert known_hosts.read_text().splitlines() == [*others, f"site-1,192.0.2.9 {old}", pin.line]
+    forget_host_key(known_hosts, "192.0.2.7", 22)
+    assert read_pins(known_hosts, "192.0.2.7", 22) == []
+    assert len(read_pins(known_hosts, "192.0.2.9", 22)) == 1
