@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import re
 
@@ -21,11 +22,9 @@ def checked_endpoint(text: str) -> str:
     host, _, port = text.strip().rpartition(":")
     if port.isdecimal() and 1 <= int(port) <= 65535:
         if host.startswith("[") and host.endswith("]"):
-            try:
+            with contextlib.suppress(ValueError):
                 ipaddress.IPv6Address(host[1:-1])
                 return text.strip()
-            except ValueError:
-                pass
         elif _HOST.fullmatch(host):
             return text.strip()
     raise UsageError(

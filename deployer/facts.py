@@ -29,7 +29,7 @@ libc = ""
 try:
     libc = os.confstr("CS_GNU_LIBC_VERSION") or ""
 except (ValueError, OSError):
-    pass
+    pass  # not glibc
 def works(*argv):
     try:
         return subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=20).returncode == 0

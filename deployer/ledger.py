@@ -200,7 +200,7 @@ class Ledger:
                 if known["phase"] in NOTHING_THERE and phase not in NOTHING_THERE:
                     row["since"] = now
                 sets = ", ".join(f"{column} = ?" for column in row)
-                connection.execute(f"update participant set {sets} where name = ?", (*row.values(), name))  # noqa: S608
+                connection.execute(f"update participant set {sets} where name = ?", (*row.values(), name))  # noqa: S608 (as above)
             connection.execute(
                 "insert into event (at, participant, phase, resource, detail) values (?, ?, ?, ?, ?)",
                 (now, name, phase, resource, detail),

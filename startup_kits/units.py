@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import re
 
@@ -37,10 +38,8 @@ def cidr(value: object) -> str:
     """
     if not isinstance(value, str):
         raise ValueError(f"an address such as 203.0.113.7/32 is wanted, not {value!r}")
-    try:
+    with contextlib.suppress(ValueError):
         return str(ipaddress.IPv4Network(value))
-    except ValueError:
-        pass
     try:
         wide = ipaddress.IPv4Network(value, strict=False)
     except ValueError:

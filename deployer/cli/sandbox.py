@@ -122,14 +122,14 @@ def _pairs(values: list[str], option: str) -> dict[str, str]:
 
 @sandbox_app.command()
 def fault(
-    delay: Annotated[list[str], typer.Option(help="KIND=SECONDS: such a resource takes so long.")] = [],  # noqa: B006
-    no_capacity: Annotated[list[str], typer.Option(help="A zone or region without machines.")] = [],  # noqa: B006
-    never_ssh: Annotated[list[str], typer.Option(help="A participant whose machine never opens SSH.")] = [],  # noqa: B006
+    delay: Annotated[list[str], typer.Option(help="KIND=SECONDS: such a resource takes so long.")] = [],  # noqa: B006 - never changed
+    no_capacity: Annotated[list[str], typer.Option(help="A zone or region without machines.")] = [],  # noqa: B006 - never changed
+    never_ssh: Annotated[list[str], typer.Option(help="A participant whose machine never opens SSH.")] = [],  # noqa: B006 - never changed
     wrong_host_key: Annotated[
         list[str],
         typer.Option(help="A participant whose machine shows another host key."),
-    ] = [],  # noqa: B006
-    fail: Annotated[list[str], typer.Option(help="KIND=MESSAGE: creating such a resource fails.")] = [],  # noqa: B006
+    ] = [],  # noqa: B006 - never changed
+    fail: Annotated[list[str], typer.Option(help="KIND=MESSAGE: creating such a resource fails.")] = [],  # noqa: B006 - never changed
     clear: Annotated[bool, typer.Option("--clear", help="End all faults first.")] = False,
 ) -> None:
     """Make things go wrong, or show what does. KIND: vm, address, volume, network, …, ec2:instance, or '*'."""

@@ -106,7 +106,7 @@ class _Handler(BaseHTTPRequestHandler):
     def __init__(self, connection: socket.socket, peer: Any, control: Control) -> None:
         self._control = control
         # The base class handles the request within its constructor; of the "server" it needs nothing.
-        super().__init__(connection, peer, None)  # type: ignore[arg-type]
+        super().__init__(connection, peer, None)  # type: ignore[arg-type]  # the stubs want a server
 
     def _any(self) -> None:
         length = self.headers.get("Content-Length", "0")

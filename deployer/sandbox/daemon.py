@@ -8,6 +8,7 @@ notice and end by themselves; the next start sweeps up what they could not.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import logging
 import os
@@ -189,11 +190,13 @@ class Daemon:
 
 
 def _import_plugins() -> None:
-    import grpc  # noqa: F401
-    from pulumi.runtime.proto import provider_pb2_grpc  # noqa: F401
-
-    from deployer.sandbox.aws import provider as aws  # noqa: F401
-    from deployer.sandbox.azure import provider as azure  # noqa: F401
+    """Loads what the first lease needs, so that it need not wait for it."""
+    for name in (
+        "pulumi.runtime.proto.provider_pb2_grpc",
+        "deployer.sandbox.aws.provider",
+        "deployer.sandbox.azure.provider",
+    ):
+        importlib.import_module(name)
 
 
 def _free_port(address: str) -> int:

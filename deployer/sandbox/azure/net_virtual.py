@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 from typing import Any
 
@@ -16,10 +17,8 @@ SUBNETS = "Microsoft.Network/virtualNetworks/subnets"
 
 def prefix(text: Any, owner: ResourceId) -> Network:
     """A CIDR range as Azure wants it: host bits zero."""
-    try:
+    with contextlib.suppress(ValueError):
         return ipaddress.ip_network(text, strict=True)
-    except ValueError:
-        pass
     try:
         right = ipaddress.ip_network(text, strict=False)
     except ValueError:

@@ -32,7 +32,7 @@ from deployer.sandbox.model import MachineSpec, machine_from_json
 
 _CONTROL_LINE = 4 * 1024 * 1024
 _REAP_S = 0.5
-_DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/tty", "/dev/ptmx", "/dev/pts", "/dev/shm")  # noqa: S108
+_DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/tty", "/dev/ptmx", "/dev/pts", "/dev/shm")  # noqa: S108 - no temporary files
 """What of /dev a machine may write to; NVIDIA's devices are not there: a sandbox has no GPUs."""
 
 
