@@ -40,8 +40,12 @@ class Session:
     def __init__(self, kit: Path | str) -> None:
         self.kit = read_kit(kit)
         if self.kit.role != "admin":
+            admins = sorted(self.kit.path.parent.glob("*@*/startup")) or [self.kit.path.parent / "NAME@…" / "startup"]
             raise KitError(
-                "Jobs are submitted with an admin's kit", participant=self.kit.name, why=f"this is a {self.kit.role}'s"
+                "Jobs are submitted and watched with an admin's kit",
+                participant=self.kit.name,
+                why=f"this is a {self.kit.role}'s",
+                next_step=f"the same command with --kit {admins[0].parent}",
             )
         self._endpoint = self.kit.endpoint()
         self._channel = tls.channel(self.kit, self._endpoint, bulk=True)

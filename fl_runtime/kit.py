@@ -99,10 +99,13 @@ class Kit:
             host, port = str(server), str(self.port)
         return Endpoint(host.strip("[]"), int(port), document.get("proxy") or None)
 
+    def declared(self) -> dict[str, str]:
+        """Names of the data that this site declares, and the path of each as the spec and people write it."""
+        return {str(name): str(path) for name, path in (self._local("data.yml").get("data") or {}).items()}
+
     def data(self) -> dict[str, Path]:
         """Names of the data that this site declares, and where each lies on this machine."""
-        declared = self._local("data.yml").get("data") or {}
-        return {str(name): machine_path(str(path)) for name, path in declared.items()}
+        return {name: machine_path(path) for name, path in self.declared().items()}
 
     def policy(self) -> Policy:
         document = self._local("policy.yml")

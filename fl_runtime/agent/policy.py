@@ -5,7 +5,7 @@ from __future__ import annotations
 from fl_runtime.errors import FlError, RefusedError
 from fl_runtime.job.envelope import Envelope, open_envelope
 from fl_runtime.job.spec import JobSpec
-from fl_runtime.kit import Kit
+from fl_runtime.kit import Kit, machine_path
 from fl_runtime.proto import fedspan_pb2 as pb
 
 
@@ -46,7 +46,7 @@ def check_job(kit: Kit, spec: JobSpec) -> dict[str, str]:
     Raises:
         RefusedError: with the reason.
     """
-    declared = kit.data()
+    declared = kit.declared()
     paths: dict[str, str] = {}
     for name in spec.data:
         if name not in declared:
@@ -57,14 +57,15 @@ def check_job(kit: Kit, spec: JobSpec) -> dict[str, str]:
                 why=f"it asks for the data {name!r}, which this site does not declare (it declares: {has})",
                 next_step=f"local/data.yml of {kit.name}",
             )
-        if not declared[name].exists():
+        place = machine_path(declared[name])
+        if not place.exists():
             raise RefusedError(
                 "The job is refused",
                 participant=kit.name,
                 why=f"the data {name!r} is declared at {declared[name]}, but nothing lies there",
                 next_step=f"fedspan cp FILE {kit.name}:{declared[name]}",
             )
-        paths[name] = str(declared[name])
+        paths[name] = str(place)
     scripts = kit.policy().scripts
     if "any" not in scripts and spec.script not in scripts:
         raise RefusedError(
