@@ -134,7 +134,7 @@ class Deployment:
                 happening()
         if not self.executor.stopped and not self._failed:
             self._failed |= not delete_unseen(
-                self.generator, self.executor, self.journal, self.events, keep_program=self.kind.program
+                self.generator, self.executor, self.journal, self.events, self._lost, keep_program=self.kind.program
             )
 
     def _over(self) -> bool:

@@ -12,12 +12,13 @@ from .problems import ProviderError, Refused
 
 
 def delete_unseen(
-    generator: Generator, executor: Executor, journal: Journal, events: Stream, *, keep_program: bool
+    generator: Generator, executor: Executor, journal: Journal, events: Stream, lost: set[str], *, keep_program: bool
 ) -> bool:
     """Deletes layer by layer, dependents first; False when the deletions could not be decided.
 
     Without a program (`keep_program` false) everything goes, and the events name what a targeted destroy leaves alone.
-    A resource that can't be deleted spares what it needs.
+    A resource that can't be deleted spares what it needs, and so does one that was to be changed and is as it was
+    (`lost`, by URN).
     """
     generator.rebase(journal.base)
     try:
@@ -35,7 +36,11 @@ def delete_unseen(
             executor.all([step])
     by_resource = {id(s.resource): s for s in steps}
     graph = generator.graph
+    names = generator.identities.aliased
     spared: set[int] = set()
+    for resource in generator.old_resources:
+        if names.get(resource.urn, resource.urn) in lost:
+            spared |= graph.all_needs(resource)
     for layer in delete_layers(graph, [s.resource for s in steps]):
         if executor.stopped:
             break

@@ -17,6 +17,7 @@ from pulumi import automation as auto
 
 from .bench import Bench, Group, Thing
 from .random_programs import toy_world
+from .seen import topological
 
 
 @pytest.fixture
@@ -348,6 +349,27 @@ def test_going_on_leaves_out_only_what_needs_the_failed_one(bench: Bench) -> Non
     bench.control()
     up(bench, program)
     assert len(bench.things()) == 4
+
+
+def test_what_failed_to_change_keeps_what_it_still_needs(bench: Bench) -> None:
+    def program() -> None:
+        a = Thing("a", size=1)
+        b = Thing("b", peer=a.address)
+        Thing("c", peer=b.address)
+
+    def without_a() -> None:
+        b = Thing("b", peer="elsewhere")
+        Thing("c", peer=b.address)
+
+    up(bench, program)
+    bench.control(fail_update={"b": "conflict"})
+    with pytest.raises(auto.CommandError, match="conflict"):
+        up(bench, without_a, continue_on_error=True)
+    assert sorted(bench.things()) == ["thing-a-1", "thing-b-1", "thing-c-1"]
+    assert topological(bench.checkpoint()["resources"])
+    bench.control()
+    up(bench, without_a)
+    assert sorted(bench.things()) == ["thing-b-1", "thing-c-1"]
 
 
 @pytest.mark.slow
