@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Bytecode is written when a module is first used: compiling the clouds' whole SDKs would take longer than the demo.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 # Much of a test here is waiting for processes; each file stays on one worker, for what its tests share.
-PYTEST ?= $(BIN)/python -m pytest -q -n 2 --dist loadfile --durations=10
+PYTEST ?= $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --durations=10
 # The CPU build, installed first and exactly so: a plain `torch` would bring gigabytes of CUDA packages.
 TORCH ?= torch==2.13.0
 
