@@ -150,7 +150,7 @@ def test_a_preview_names_what_changes_and_why_and_binds_the_up(bench: Bench) -> 
     engine = bench.engine()
     engine.up(chain())
     preview = engine.preview(chain(zone="z2"), "agreed.plan")
-    assert [(step.action, step.name, step.reasons) for step in preview.steps] == [
+    assert sorted((step.action, step.name, step.reasons) for step in preview.steps) == [
         ("replace", "a", ("zone",)),
         ("replace", "b", ("zone",)),
     ]
