@@ -59,7 +59,7 @@ def send(machine: Machine, local: str, remote: str) -> Pushed:
     """
     source = Path(local)
     if not source.exists():
-        raise UsageError(f"{local} does not exist here")
+        raise UsageError(f"{local} does not exist here", next_step="fedspan cp FOLDER site-1:/srv/data/digits")
     service = Service(machine)
     target = remote_path(machine, remote)
     facts = machine.facts()
@@ -68,7 +68,7 @@ def send(machine: Machine, local: str, remote: str) -> Pushed:
         service.ensure_user()
     owner = "" if at_home else service.owner
     if source.is_symlink() or not (source.is_dir() or source.is_file()):
-        raise UsageError(f"{local} is neither a file nor a folder")
+        raise UsageError(f"{local} is neither a file nor a folder", next_step="name the file or folder itself")
     exists = _is_folder(machine, target.rstrip("/"))
     if target.endswith("/") or (exists and source.is_file()):
         target = f"{target.rstrip('/')}/{Path(os.path.abspath(source)).name}"

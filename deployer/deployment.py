@@ -114,7 +114,7 @@ def lead(workspace: Workspace, spec: FederationSpec, realm: Realm, *, complete: 
     """The federation of a spec; every kit is verified, and with `complete` there must be one for everybody.
 
     Raises:
-        KitError: a kit is missing, tampered with or of another CA.
+        KitError: a kit is missing, tampered with, of another CA or of another federation.
     """
     from startup_kits.provision import ca_fingerprint
 
@@ -123,7 +123,15 @@ def lead(workspace: Workspace, spec: FederationSpec, realm: Realm, *, complete: 
     for name, part in spec.participants().items():
         member = from_spec(part, workspace.kits_dir)
         if member.kit.is_dir():
-            member = member.with_kit(Kit.verify(member.kit, fingerprint))
+            kit = Kit.verify(member.kit, fingerprint)
+            if kit.federation != spec.name:
+                raise KitError(
+                    f"the kit belongs to the federation {kit.federation}, not to {spec.name}",
+                    participant=name,
+                    why="a federation's name is in every certificate and can't be changed",
+                    next_step=f"name it {kit.federation} again, or begin {spec.name} in a folder of its own",
+                )
+            member = member.with_kit(kit)
         elif complete:
             raise KitError("there is no kit yet", participant=name, next_step="fedspan provision")
         members[name] = member

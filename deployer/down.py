@@ -15,7 +15,6 @@ from deployer.crew import Crew, together
 from deployer.deployment import Deployment
 from deployer.engine import cloud_resources
 from deployer.errors import CloudError, FedspanError, Interrupted, UsageError
-from deployer.interrupts import stopped
 from deployer.ledger import NOTHING_THERE, Ledger, Row
 from deployer.machine_run import log_in
 from deployer.member import Member
@@ -145,7 +144,7 @@ class Down:
         members = [member_of(row, self.kits_dir) for row in self.rows]
         _, errors = self.crew.each(members, self._guarded)
         if self.crew.interrupts.stopping.is_set():
-            raise stopped()
+            raise self.crew.interrupts.stopped()
         if errors:
             raise together(errors, len(members))
         if self.taken.left:

@@ -20,7 +20,7 @@ from deployer.engine_events import Collector, Step
 from deployer.engine_home import EngineHome
 from deployer.errors import Interrupted, RefusedError
 from deployer.failures import from_diagnostics
-from deployer.interrupts import Interrupts, stopped
+from deployer.interrupts import Interrupts
 from deployer.realm import Realm
 
 Program = Callable[[], None]
@@ -230,7 +230,7 @@ class StackEngine:
 
     def _failure(self, error: auto.CommandError, collector: Collector) -> Exception:
         if self.interrupts.stopping.is_set():
-            interrupted: Interrupted = stopped()
+            interrupted: Interrupted = self.interrupts.stopped()
             interrupted.participant = self.participant
             return interrupted
         self.failed = [step.urn for step in collector.failed]

@@ -17,11 +17,19 @@ from types import FrameType
 
 from deployer.errors import Interrupted
 
+LEADS_NEXT = "fedspan up goes on from here, fedspan down takes everything away"
+OWNERS_NEXT = "./start.sh --cloud CLOUD goes on from here, ./stop.sh --cloud takes everything away"
+
 
 class Interrupts:
-    """Knows the running engines of this process, and whether the operator wants to stop."""
+    """Knows the running engines of this process, and whether the operator wants to stop.
 
-    def __init__(self) -> None:
+    Args:
+        next_step: what to type after an interruption; a kit's owner has other commands than a federation's lead.
+    """
+
+    def __init__(self, next_step: str = LEADS_NEXT) -> None:
+        self.next_step = next_step
         self._lock = threading.Lock()
         self._engines: dict[int, str] = {}
         self.count = 0
@@ -55,12 +63,16 @@ class Interrupts:
     def check(self) -> None:
         """Raise Interrupted when the operator wants to stop; called between steps and while waiting."""
         if self.stopping.is_set():
-            raise stopped()
+            raise self.stopped()
 
     def wait(self, seconds: float) -> None:
         """Sleep, but not longer than until Ctrl-C; then raise Interrupted."""
         if self.stopping.wait(seconds):
-            raise stopped()
+            raise self.stopped()
+
+    def stopped(self) -> Interrupted:
+        """The error that ends an interrupted command."""
+        return Interrupted("interrupted; what was made so far is saved", next_step=self.next_step)
 
     @contextmanager
     def handling(self) -> Iterator[None]:
@@ -76,14 +88,6 @@ class Interrupts:
         finally:
             for number, old in before.items():
                 signal.signal(number, old)
-
-
-def stopped() -> Interrupted:
-    """The error that ends an interrupted command."""
-    return Interrupted(
-        "interrupted; what was made so far is saved",
-        next_step="fedspan up goes on from here, fedspan down takes everything away",
-    )
 
 
 def _interrupt(pid: int) -> None:

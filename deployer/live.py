@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 STEMS = {"create": "creat", "update": "updat", "replace": "replac", "delete": "delet", "import": "import"}
 
 # phases after which a row's clock stands still
-FINAL = frozenset({"registered", "started", "awaited", "failed", "down", "unchanged", "interrupted", "planned"})
+FINAL = frozenset({"registered", "started", "awaited", "failed", "down", "done", "unchanged", "interrupted", "planned"})
 
 
 class Screen(Protocol):

@@ -19,15 +19,17 @@ from deployer.ca_pins import accept_ca, state_home
 from deployer.cli import context
 from deployer.deployment import Deployment, digest
 from deployer.endpoints import checked_endpoint
-from deployer.errors import NotRegisteredError, UsageError
+from deployer.errors import NotRegisteredError, SpecError, UsageError
 from deployer.ledger import Ledger
 from deployer.machine_run import log_in
 from deployer.member import Member
+from deployer.plan import Plan
 from deployer.realm import Realm
 from deployer.register import log_end, server_status
 from deployer.session import carry_out, opened
 from deployer.settings import setting
-from deployer.up import Up
+from deployer.up import Outcome, Up
+from startup_kits import regions
 from startup_kits.kit import Kit
 from startup_kits.workspace import write_private
 
@@ -93,6 +95,30 @@ def read_choice(state: Path) -> dict[str, Any] | None:
     return document
 
 
+def check_residency(kit: Kit, choice: Choice) -> None:
+    """The federation's residency binds a kit's owner too: it is in the signed part of the kit.
+
+    Raises:
+        SpecError: the chosen region lies elsewhere.
+    """
+    if not kit.residency or regions.allowed(list(kit.residency), choice.cloud, choice.region):
+        return
+    area = regions.area_of(choice.cloud, choice.region)
+    where = f"lies in {area}" if area else "lies in no area that fedspan knows"
+    fitting = {name: None for entry in kit.residency for name in regions.regions_of(entry, choice.cloud) or (entry,)}
+    raise SpecError(
+        f"region {choice.region} {where}, the federation's residency is {', '.join(kit.residency)}",
+        participant=kit.name,
+        next_step=f"--region with one of {', '.join(fitting)}",
+    )
+
+
+def to_close(kit: Kit, address: str) -> str:
+    """What the server's owner must type when an address is a site's no more: the cloud gives it to somebody else."""
+    command = f"fedspan allow {kit.name} {address}/32 --remove"
+    return f"{address} is {kit.name}'s no more; the server's owner must type: {command}"
+
+
 def deployment_of(kit: Kit, choice: Choice, realm: Realm) -> Deployment:
     """The deployment of one kit by its owner."""
     role: Literal["server", "site"] = "server" if kit.role == "server" else "site"
@@ -142,6 +168,15 @@ class OwnerUp(Up):
     """`up` of one kit by its owner: another server to tell, another way to see that the site is registered."""
 
     kit: Kit
+    choice: Choice
+    left: str | None = None
+    """The address before this `up`."""
+
+    def apply(self, plan: Plan) -> Outcome:
+        """The answer was yes: only now the choice is kept, before anything is made."""
+        content = json.dumps(self.choice.document(), indent=1) + "\n"
+        write_private(self.deployment.state_dir / SETTINGS, content.encode())
+        return super().apply(plan)
 
     def _endpoint(self) -> None:
         """The owner does not make the server's address: the kit has it. Tell what the server's owner must type."""
@@ -150,6 +185,8 @@ class OwnerUp(Up):
             super()._endpoint()
             return
         self.outcome.endpoint = self.kit.endpoint().server
+        if address and self.left and self.left != address:
+            self.crew.screen.line(to_close(self.kit, self.left))
         if address:
             self.crew.screen.line(f"the server's owner must type: fedspan allow {self.kit.name} {address}/32")
 
@@ -197,6 +234,7 @@ def up(
     Raises:
         KitError: the kit is refused, or is of another CA than the one pinned at the first start.
         UsageError: cloud, region or the server's address are not known.
+        SpecError: the region lies outside of the federation's residency.
         NotRegisteredError: the server did not let the site in within a quarter of an hour; it goes on trying.
     """
     verified = Kit.verify(kit, ca_fingerprint)
@@ -209,6 +247,7 @@ def up(
     given = {"cloud": cloud, "region": region, "zone": zone, "size": size, "profile": profile}
     state = state_of(verified)
     choice = chosen(read_choice(state), {**given, "subscription": subscription}, verified.name)
+    check_residency(verified, choice)
     if server is not None:
         verified.set_endpoint(checked_endpoint(server))
     if verified.role == "site" and verified.endpoint().server is None:
@@ -220,11 +259,12 @@ def up(
         )
     deployment = deployment_of(verified, choice, realms.current())
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
-    write_private(state / SETTINGS, (json.dumps(choice.document(), indent=1) + "\n").encode())
     members = list(deployment.members.values())
     with opened(deployment, members, "up") as session:
         work = OwnerUp(session.crew, members)
-        work.kit = verified
+        work.kit, work.choice = verified, choice
+        row = deployment.ledger.participant(verified.name)
+        work.left = row.address if row is not None else None
         session.up = work
         plan = session.plan()
         outcome = carry_out(session, plan)
@@ -257,4 +297,6 @@ def down(kit: Path) -> None:
     if forget_dead_sandbox(state, ledger):
         return
     deployment = deployment_of(opened_kit, chosen(saved, {}, opened_kit.name), realms.current())
-    take_down(deployment, opened_kit.path.parent, state / "results", [], False, True)
+    row = ledger.participant(opened_kit.name)
+    note = to_close(opened_kit, row.address) if row is not None and row.address and row.role == "site" else None
+    take_down(deployment, opened_kit.path.parent, state / "results", [], False, True, note)

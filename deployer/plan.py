@@ -25,6 +25,8 @@ PLAN_VERSION = 1
 class ParticipantPlan:
     """One participant's part. `usd_hour` is the list price in USD an hour as of `as_of`; None: unknown.
 
+    It is the price in `price_region`, as `price_source` has it.
+
     `steps` are what the engine will do; `note` says why there are none where that needs a word.
     """
 
@@ -37,6 +39,8 @@ class ParticipantPlan:
     gpus: str = ""
     usd_hour: float | None = None
     as_of: str = ""
+    price_region: str = ""
+    price_source: str = ""
     steps: tuple[Step, ...] = ()
     openings: tuple[Opening, ...] = ()
     note: str = ""
@@ -62,6 +66,8 @@ class ParticipantPlan:
             "gpus": self.gpus or None,
             "usd_hour": self.usd_hour,
             "price_as_of": self.as_of or None,
+            "price_region": self.price_region or None,
+            "price_source": self.price_source or None,
             "create": self.count("create"),
             "update": self.count("update"),
             "replace": self.count("replace"),
@@ -149,8 +155,12 @@ def read(path: Path) -> Plan:
         )
     except OSError as error:
         raise UsageError(f"{path} can't be read", why=error.strerror, next_step="fedspan plan --out FILE") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{path} is no plan", why=f"{type(error).__name__}: {error}") from None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise UsageError(
+            f"{path} is no plan",
+            why="it holds something else than fedspan plan writes",
+            next_step="fedspan plan --out FILE",
+        ) from None
 
 
 def _part(entry: Mapping[str, Any]) -> ParticipantPlan:
@@ -164,6 +174,8 @@ def _part(entry: Mapping[str, Any]) -> ParticipantPlan:
         gpus=entry["gpus"] or "",
         usd_hour=entry["usd_hour"],
         as_of=entry["price_as_of"] or "",
+        price_region=entry.get("price_region") or "",
+        price_source=entry.get("price_source") or "",
         steps=tuple(
             Step(step["urn"], step["type"], step["name"], step["action"], tuple(step["reasons"]))
             for step in entry["steps"]

@@ -173,9 +173,13 @@ class Planner:
             gpus=f"{offer.gpus}x {offer.gpu_model} {offer.gpu_memory_gib:g} GiB" if offer.gpus else "",
             usd_hour=offer.usd_hour,
             as_of=offer.as_of,
+            price_region=offer.price_region,
+            price_source=offer.source,
             steps=steps_of(part),
             openings=part.openings,
-            note=f"moves from {part.moved_from}: everything there is deleted" if part.moved_from else "",
+            note=f"moves from {part.moved_from}: everything there is deleted, the runtime's state too"
+            if part.moved_from
+            else "",
         )
 
     def plan(self, parts: Mapping[str, Part]) -> Plan:

@@ -37,15 +37,20 @@ def summary(plan: Plan) -> str:
 
 def price_line(plan: Plan) -> str:
     """What the machines list at together, with the date of the prices; disks, addresses and traffic come on top."""
-    dates = sorted({part.as_of for part in plan.participants if part.as_of})
+    priced = [part for part in plan.participants if part.usd_hour is not None]
     machines = sum(1 for part in plan.participants if part.size)
     if not machines:
         return "no machines in a cloud"
     if plan.usd_hour is None:
         return "list price: unknown for one of the sizes; the clouds' price pages say"
+    dates, regions, sources = (
+        ", ".join(sorted({str(getattr(part, name)) for part in priced} - {""})) or "unknown"
+        for name in ("as_of", "price_region", "price_source")
+    )
     return (
         f"list price: ${plan.usd_hour:.3f} an hour for {machines} machine{'s' if machines > 1 else ''}"
-        f" (as of {dates[-1] if dates else 'unknown'}; disks, addresses and traffic come on top)"
+        f" (as of {dates}; disks, addresses and traffic come on top)\n"
+        f"  it is the price in {regions}, other regions differ; source: {sources}"
     )
 
 
@@ -64,6 +69,8 @@ def render(plan: Plan, verbose: bool = False) -> Iterator[RenderableType]:
         table.add_row(*row)
     yield table
     for part in plan.participants:
+        if part.steps and part.note:
+            yield f"  {part.name} {part.note}"
         for step in part.steps:
             if verbose or step.action in ("replace", "delete") or (step.action == "update" and len(part.steps) < 12):
                 why = f" because of {', '.join(step.reasons)}" if step.reasons else ""

@@ -12,7 +12,7 @@ from deployer import realm as realms
 from deployer.cli import context
 from deployer.crew import Crew
 from deployer.deployment import Deployment, lead
-from deployer.interrupts import Interrupts
+from deployer.interrupts import LEADS_NEXT, OWNERS_NEXT, Interrupts
 from deployer.live import Screen, Silent, screen
 from deployer.lockfile import exclusive
 from deployer.member import Member
@@ -76,7 +76,7 @@ def opened(deployment: Deployment, members: list[Member], verb: str) -> Iterator
             )
         log = RunLog(deployment.state_dir, verb)
         stack.callback(log.close)
-        interrupts = Interrupts()
+        interrupts = Interrupts(OWNERS_NEXT if deployment.by == "owner" else LEADS_NEXT)
         stack.enter_context(interrupts.handling())
         crew = Crew(deployment, Silent(), interrupts, log, verb)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 
@@ -61,15 +63,22 @@ def change(site: str, cidr: str | None, *, remove: bool, kit: Path | None) -> di
 
     Raises:
         UsageError: no such site, or no network.
-        RefusedError: the server has other changes waiting; the permission is noted all the same.
+        RefusedError: the answer was no. Or the server has other changes waiting: the permission is noted all the same.
     """
     if cidr is None and not remove:
         raise UsageError("which network?", next_step=f"fedspan allow {site} 52.1.2.3/32")
     network = check_cidr(cidr) if cidr else None
     deployment = _deployment(kit)
     if kit is None and (site not in deployment.members or site == "server"):
-        sites = ", ".join(name for name in deployment.members if name != "server")
-        raise UsageError("no such site", participant=site, why=f"{deployment.federation} has {sites}", next_step=sites)
+        sites = [name for name in deployment.members if name != "server"]
+        raise UsageError(
+            "no such site",
+            participant=site,
+            why=f"{deployment.federation} has {', '.join(sites)}",
+            next_step=f"fedspan allow {nearest(site, sites)} {cidr or '--remove'}",
+        )
+    if network and not remove:
+        ask_if_wide(network)
     server = deployment.server
     row = deployment.ledger.participant("server")
     ours = server is not None and server.cloud is not None and row is not None and row.phase not in NOTHING_THERE
@@ -81,8 +90,25 @@ def change(site: str, cidr: str | None, *, remove: bool, kit: Path | None) -> di
     with opened(deployment, [server], "allow") as session:
         done = note(deployment.ledger, site, network, remove)
         changed = bring_up(session)
-    tell_noted(site, done, remove, f"{changed} rules changed" if changed else "the rules are so already")
+    rules = f"{changed} rule{'' if changed == 1 else 's'} changed" if changed else "the rules are so already"
+    tell_noted(site, done, remove, rules)
     return {"site": site, "cidrs": done, "rules": changed}
+
+
+def nearest(name: str, names: list[str]) -> str:
+    """The name that was probably meant. Pure."""
+    return next(iter(get_close_matches(name, names, n=1, cutoff=0)), "SITE")
+
+
+def ask_if_wide(network: str) -> None:
+    """A network of more than 256 addresses is let in only with a yes.
+
+    Raises:
+        RefusedError: the answer was no, or nobody is there to answer.
+    """
+    wide = IPv4Network(network)
+    if wide.prefixlen < 24:
+        context.confirm(f"Let all {wide.num_addresses} addresses of {network} reach the server's port?")
 
 
 def _deployment(kit: Path | None) -> Deployment:

@@ -86,9 +86,15 @@ def forget_dead_sandbox(state_dir: Path, ledger: Ledger) -> bool:
 
 
 def down(
-    base: Deployment, kits_dir: Path, results: Path, names: list[str], abort_jobs: bool, discard_results: bool
+    base: Deployment,
+    kits_dir: Path,
+    results: Path,
+    names: list[str],
+    abort_jobs: bool,
+    discard_results: bool,
+    note: str | None = None,
 ) -> Taken:
-    """Jobs, question, destruction, check, report."""
+    """Jobs, question, destruction, check, report. `note` is told once everything is deleted."""
     rows = deployed(base.ledger, names)
     deployment = without_spec(base, rows, kits_dir)
     with opened(deployment, list(deployment.members.values()), "down") as session:
@@ -103,12 +109,14 @@ def down(
         with screen([row.name for row in rows]) as live:
             session.show(live)
             taken = work.destroy()
-    conclude(base.ledger, taken, whom)
+    if note is not None:
+        tell(note)
+    conclude(base.ledger, taken, whom, "the kit stays" if base.by == "owner" else "kits, CA and ledger stay")
     return taken
 
 
-def conclude(ledger: Ledger, taken: Taken, whom: str) -> None:
-    """The last lines of a `down`."""
+def conclude(ledger: Ledger, taken: Taken, whom: str, stays: str) -> None:
+    """The last lines of a `down` of `whom`, and what `stays`."""
     deleted, expected = sum(taken.deleted.values()), sum(taken.expected.values())
     if context.options().json:
         context.emit(
@@ -128,4 +136,4 @@ def conclude(ledger: Ledger, taken: Taken, whom: str) -> None:
     if server is not None and server.cloud and server.phase not in NOTHING_THERE:
         context.say("the server still lets their addresses in\n  next: fedspan up server")
     if not deployed(ledger, []):
-        context.say("nothing is deployed any more; kits, CA and ledger stay")
+        context.say(f"nothing is deployed any more; {stays}")

@@ -9,14 +9,19 @@ import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from deployer.errors import FedspanError
 from deployer.ledger import NOTHING_THERE, Ledger, Row
 from deployer.reach import reach_of
 from deployer.settings import setting
+
+# phases of an `up` that runs, or was interrupted: without a machine to ask, and with one
+NO_MACHINE = frozenset({"allocating", "address"})
+UNFINISHED = NO_MACHINE | {"machine", "pushed"}
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,8 @@ class Line:
 
     def document(self) -> dict[str, Any]:
         """As JSON."""
-        return {**self.__dict__, "usd": self.usd}
+        since = datetime.fromtimestamp(self.since, timezone.utc).isoformat(timespec="seconds") if self.since else None
+        return {**self.__dict__, "since": since.replace("+00:00", "Z") if since else None, "usd": self.usd}
 
 
 @dataclass(frozen=True)
@@ -97,6 +103,12 @@ def _time(text: Any) -> float | None:
         return None
 
 
+def peer_host(peer: str) -> str:
+    """The address in what gRPC calls a peer: `ipv4:52.1.2.3:50880`, `ipv6:%5B::1%5D:50880`. Pure."""
+    kind, _, rest = peer.partition(":")
+    return unquote(rest).rpartition(":")[0].strip("[]") if kind in ("ipv4", "ipv6") else peer
+
+
 def visit(row: Row, ssh_dir: Path) -> tuple[dict[str, Any] | None, str]:
     """What the runtime on a machine says of itself, or why it says nothing."""
     from deployer.bootstrap import runtime_status
@@ -128,7 +140,11 @@ def collect(ledger: Ledger, ssh_dir: Path, federation: str, expected: Iterable[t
     server = rows.get("server")
     answer, trouble = (None, "")
     if server is not None and server.phase not in NOTHING_THERE and server.target != "kit":
-        answer, trouble = visit(server, ssh_dir)
+        if server.phase not in NO_MACHINE:
+            answer, trouble = visit(server, ssh_dir)
+        if answer is None and server.phase in UNFINISHED:
+            said = f" ({trouble})" if trouble else ""
+            trouble = f"its up has not come to its end{said}\n  next: fedspan up goes on from there"
     sites: Mapping[str, Any] = (answer or {}).get("sites") or {}
     silent = [row for row in rows.values() if _needs_visit(row, answer, sites)]
     with ThreadPoolExecutor(max(1, len(silent))) as pool:
@@ -152,7 +168,7 @@ def _line(
 ) -> Line:
     site = sites.get(row.name)
     if row.role == "server":
-        runtime = "running" if answer else ("" if row.phase in NOTHING_THERE else "does not answer")
+        runtime = "running" if answer else ("" if row.phase in NOTHING_THERE | NO_MACHINE else "does not answer")
     else:
         runtime = in_words(site, time.time()) if answer else ("" if row.phase in ("planned", "down") else "unknown")
     detail = row.detail if row.phase == "failed" else ""
@@ -161,6 +177,7 @@ def _line(
         error = (said or {}).get("error") or {}
         detail = trouble or ": ".join(str(word) for word in (error.get("what"), error.get("why")) if word)
     labels = (site or {}).get("labels") or {}
+    seen = bool(site and (site.get("registered") or site.get("last_seen")))
     place = row.region or labels.get("region") or (row.address if row.target == "host" else "") or ""
     return Line(
         name=row.name,
@@ -168,8 +185,8 @@ def _line(
         target=row.target if row.target != "kit" else labels.get("target") or "kit",
         place=place,
         size=row.size or "",
-        address=row.address or (site or {}).get("address") or "",
-        phase=row.phase,
+        address=row.address or peer_host(str((site or {}).get("address") or "")),
+        phase="registered" if row.phase == "awaited" and seen else row.phase,
         runtime=runtime,
         deployed_by=labels.get("deployed-by") or ("lead" if row.phase not in NOTHING_THERE else ""),
         since=row.since if row.phase not in NOTHING_THERE else 0.0,

@@ -15,7 +15,6 @@ from deployer.crew import Crew, together
 from deployer.deployment import Deployment
 from deployer.engine import check_agreed, has_machine
 from deployer.errors import Interrupted, RefusedError
-from deployer.interrupts import stopped
 from deployer.ledger import NOTHING_THERE
 from deployer.machine_run import Start, install_and_start, labels, reach_cloud, reach_host
 from deployer.member import Member
@@ -88,7 +87,7 @@ class Up:
         self._endpoint()
         self._guard(self._machines, plan)
         if self.crew.interrupts.stopping.is_set():
-            raise stopped()
+            raise self.crew.interrupts.stopped()
         self._await_sites()
         if self.errors:
             raise together(self.errors, len(self.members))
@@ -104,7 +103,7 @@ class Up:
 
     def _stack_only(self, part: Part, shown: ParticipantPlan | None) -> None:
         self._make_machine(part, shown)
-        self.crew.screen.phase(part.member.name, "unchanged", "its rules are up to date")
+        self.crew.screen.phase(part.member.name, "done", "its rules are up to date")
 
     def _guard(self, work: Callable[[Member, ParticipantPlan | None], None], plan: Plan) -> None:
         """One pass over everybody who has not failed yet."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -44,7 +46,15 @@ def session(kit: Path | None) -> Session:
     from fl_runtime.admin import Session
     from startup_kits.kit import Kit
 
-    if Kit.open(path).endpoint().server is None:
+    opened = Kit.open(path)
+    if opened.role != "admin":
+        raise UsageError(
+            "jobs are submitted with an admin's kit",
+            participant=opened.name,
+            why=f"this is a {opened.role}'s",
+            next_step="--kit kits/ADMIN, or no --kit in the federation's folder",
+        )
+    if opened.endpoint().server is None:
         raise UsageError(
             "the server's address is not known to the kit",
             participant=path.name,
@@ -54,6 +64,21 @@ def session(kit: Path | None) -> Session:
     return Session(path)
 
 
+@contextmanager
+def about() -> Iterator[None]:
+    """Questions about one job: that there is none of that id is a mistake of the command, not a failed job.
+
+    Raises:
+        UsageError: there is no such job.
+    """
+    from fl_runtime.errors import JobError as NoSuchJob
+
+    try:
+        yield
+    except NoSuchJob as error:  # the only one that a question can end with: the server's NOT_FOUND
+        raise UsageError(error.what, why=error.why, next_step="fedspan job list") from error
+
+
 @job_app.command()
 def submit(
     folder: Annotated[Path, typer.Argument(help="Folder with job.yml and the job's files.")],
@@ -61,6 +86,10 @@ def submit(
     kit: KitOption = None,
 ) -> None:
     """Submit a job; prints its id. With --wait, follow it to its end."""
+    if not (folder / "job.yml").is_file():
+        raise UsageError(
+            f"{folder} is no job's folder", why="it has no job.yml", next_step="fedspan job submit FOLDER_WITH_JOB_YML"
+        )
     with session(kit) as connection:
         job = connection.submit(folder)
         if context.options().json and not wait:
@@ -130,7 +159,7 @@ def list_(kit: KitOption = None) -> None:
 @job_app.command()
 def show(job: Annotated[str, typer.Argument(help="The job's id.")], kit: KitOption = None) -> None:
     """Everything about one job: its state, its sites, its rounds."""
-    with session(kit) as connection:
+    with session(kit) as connection, about():
         view = connection.show(job)
     if context.options().json:
         context.emit(view)
@@ -150,7 +179,7 @@ def logs(
     kit: KitOption = None,
 ) -> None:
     """What the job's processes wrote, at the server and at the sites."""
-    with session(kit) as connection:
+    with session(kit) as connection, about():
         for name, text in connection.logs(job, participant, follow=follow_):
             if context.options().json:
                 context.emit({"participant": name, "text": text})
@@ -167,6 +196,8 @@ def download(
 ) -> None:
     """Fetch what a job has made: model, metrics, history, logs."""
     with session(kit) as connection:
+        with about():
+            connection.show(job)
         to.mkdir(parents=True, exist_ok=True)
         path = connection.download(job, to)
     if context.options().json:
@@ -178,7 +209,7 @@ def download(
 @job_app.command()
 def abort(job: Annotated[str, typer.Argument(help="The job's id.")], kit: KitOption = None) -> None:
     """End a job now."""
-    with session(kit) as connection:
+    with session(kit) as connection, about():
         view = connection.abort(job)
     if context.options().json:
         context.emit(view)

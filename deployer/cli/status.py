@@ -78,6 +78,7 @@ def check_realm_of(ledger: Any) -> None:
     if (bound[0] == "sandbox") != sandbox:
         raise RealmError(
             f"this federation is deployed in {'the sandbox' if bound[0] == 'sandbox' else 'real clouds'}",
+            why="real and emulated clouds are never mixed",
             next_step="fedspan --sandbox status" if bound[0] == "sandbox" else "fedspan status, without --sandbox",
         )
     if sandbox:

@@ -8,6 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from deployer.cli import context
+from deployer.cli.arguments import GlobalOptions
 from deployer.crew import Several, engines_at_once, together
 from deployer.engine import Preview, check_agreed
 from deployer.engine_events import Collector, Diagnostic, Step, merged, short_type, step_of
@@ -28,8 +30,10 @@ from deployer.member import Member
 from deployer.my_address import SERVICES, agreed, ask_the_world
 from deployer.owner import chosen
 from deployer.plan import ParticipantPlan, Plan, check_same, read
+from deployer.plan_view import price_line, render
 from deployer.results import check_idle, finished
-from deployer.session_allow import only_rules
+from deployer.session_allow import ask_if_wide, nearest, only_rules
+from stacks.catalogue import choose_size
 
 VM = "aws:ec2/instance:Instance"
 URN = "urn:pulumi:site-1::fedspan-digits::fedspan:aws:Participant$aws:ec2/instance:Instance::site-1-vm"
@@ -166,6 +170,31 @@ def test_a_saved_plan_comes_back_as_it_was(tmp_path: Path) -> None:
     (tmp_path / "bad.json").write_text("[]")
     with pytest.raises(UsageError, match="is no plan"):
         read(tmp_path / "bad.json")
+    (tmp_path / "junk").write_text("junk")
+    with pytest.raises(UsageError, match="is no plan") as caught:
+        read(tmp_path / "junk")
+    assert "JSONDecodeError" not in str(caught.value)
+    assert caught.value.next_step
+
+
+def test_a_price_says_of_which_region_it_is_and_that_nobody_checked_it() -> None:
+    offer = choose_size("aws", size="m7i.large")
+    part = replace(
+        plan_of(step("create")).participants[0],
+        usd_hour=offer.usd_hour,
+        as_of=offer.as_of,
+        price_region=offer.price_region,
+        price_source=offer.source,
+    )
+    told = price_line(replace(plan_of(), participants=(part,)))
+    assert f"the price in {offer.price_region}, other regions differ; source: {offer.source}" in told
+    assert f"as of {offer.as_of}" in told
+
+
+def test_a_move_says_that_the_state_is_deleted() -> None:
+    note = "moves from aws us-east-1: everything there is deleted, the runtime's state too"
+    part = replace(plan_of(step("delete"), step("create")).participants[0], note=note)
+    assert f"  site-1 {note}" in list(render(replace(plan_of(), participants=(part,))))
 
 
 def test_a_plan_is_applied_to_what_it_was_made_for_and_nothing_else() -> None:
@@ -243,6 +272,24 @@ def test_ssh_is_never_open_to_the_world() -> None:
 def test_allow_refuses_what_is_no_network_or_too_wide(text: str) -> None:
     with pytest.raises(SpecError):
         check_cidr(text)
+
+
+def test_a_wide_network_is_let_in_only_with_a_yes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(context, "interactive", lambda: False)
+    context.configure(GlobalOptions())
+    ask_if_wide("52.1.2.0/24")
+    with pytest.raises(RefusedError, match=r"all 16777216 addresses of 52\.0\.0\.0/8"):
+        ask_if_wide("52.0.0.0/8")
+    context.configure(GlobalOptions(yes=True))
+    try:
+        ask_if_wide("52.0.0.0/8")
+    finally:
+        context.configure(GlobalOptions())
+
+
+def test_the_nearest_site_is_offered() -> None:
+    assert nearest("site1", ["site-1", "site-2"]) == "site-1"
+    assert nearest("munich", []) == "SITE"
 
 
 def test_ones_own_address_needs_two_services_that_agree() -> None:

@@ -1,0 +1,55 @@
+"""What `status` says of a site that its owner runs, and of an `up` that did not come to its end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deployer import status
+from deployer.ledger import Ledger, Row
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    """One that was never written to."""
+    return Ledger(tmp_path / "ledger.db")
+
+
+@pytest.mark.parametrize(
+    ("peer", "host"),
+    [("ipv4:52.1.2.3:50880", "52.1.2.3"), ("ipv6:%5B::1%5D:50880", "::1"), ("52.1.2.3", "52.1.2.3"), ("", "")],
+)
+def test_an_address_is_told_without_grpcs_words(peer: str, host: str) -> None:
+    assert status.peer_host(peer) == host
+
+
+def line_of(site: dict[str, Any]) -> status.Line:
+    """The line of a site that its owner runs."""
+    return status._line(Row("site-1", "site", "kit", "awaited"), {"sites": {}}, {"site-1": site}, None)
+
+
+def test_a_site_that_its_owner_started_is_awaited_no_more() -> None:
+    registered = line_of({"registered": True, "address": "ipv4:127.0.0.1:50880"})
+    assert (registered.phase, registered.runtime, registered.address) == ("registered", "registered", "127.0.0.1")
+    lost = line_of({"registered": False, "last_seen": "2026-11-21T09:00:00Z"})
+    assert lost.phase == "registered"
+    assert lost.runtime.startswith("lost ")
+    assert line_of({"registered": False}).phase == "awaited"
+
+
+def test_an_up_that_was_interrupted_says_how_it_goes_on(ledger: Ledger, tmp_path: Path) -> None:
+    ledger.record("server", "allocating", role="server", target="aws", region="eu-central-1")
+    found = status.collect(ledger, tmp_path / "ssh", "digits")
+    assert found.lines[0].runtime == ""
+    assert "next: fedspan up goes on from there" in found.trouble
+
+
+def test_times_in_json_are_iso_and_null_for_never(ledger: Ledger, tmp_path: Path) -> None:
+    ledger.record("server", "allocating", role="server", target="aws")
+    found = status.collect(ledger, tmp_path / "ssh", "digits", [("site-1", "site", "kit")]).document()
+    times = {line["name"]: line["since"] for line in found["participants"]}
+    assert times["site-1"] is None
+    assert times["server"].startswith("20")
+    assert times["server"].endswith("Z")
