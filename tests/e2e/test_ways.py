@@ -171,6 +171,8 @@ def test_an_owner_takes_down_only_what_is_theirs(world: World, owner: World) -> 
     assert asked.returncode == 13, asked.stderr
     told = owner.run("down", "--kit", str(owner.fed / "site-2"), "--yes").ok().out
     assert "0 left (asked aws eu-west-1)" in told
+    assert re.search(r"the server's owner must type: fedspan allow site-2 \S+/32 --remove", told), told
+    assert "the kit stays" in told
     assert not any("ec2:" in entry for entry in world.inventory())
     assert status(world)["site-1"]["runtime"] == "registered"
 
