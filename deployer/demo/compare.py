@@ -42,7 +42,7 @@ class Comparison:
             ("untrained", self.untrained, "where all begin"),
             *((f"{site} alone", accuracy, "its own rows only") for site, accuracy in self.alone.items()),
             ("federated", self.federated, "all sites, no row moved"),
-            ("pooled", self.pooled, "for reference: all rows in one place, impossible in the field"),
+            ("pooled", self.pooled, "for reference; impossible in the field"),
         ]
 
 
