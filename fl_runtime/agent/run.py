@@ -110,9 +110,9 @@ class Run:
             poll.poll()
         if fd >= 0:
             os.close(fd)
-        with self._condition:
-            unanswered = bool(self._ready) or (self._current is not None and not self._current.done)
-        self._exited(process.pid, 1 if unanswered else 0)
+        # Only a parent learns an exit code. Started again, a script that had left of its own leaves again, and is
+        # believed then; one that was killed goes on.
+        self._exited(process.pid, AGENT_GONE)
 
     def _exited(self, pid: int, code: int) -> None:
         processes.end_group(pid, grace=1.0)  # what it left behind
