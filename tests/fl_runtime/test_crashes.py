@@ -68,6 +68,18 @@ def test_a_killed_agent_comes_back_and_adopts_its_running_script(fresh: Federati
         assert f"goes on with process {before}" in fresh.sites["site-2"].text()
 
 
+def test_an_idle_script_that_is_killed_after_its_agent_was_has_not_left_the_job(fresh: Federation) -> None:
+    with fresh.session() as session:
+        job, marks = submit(fresh, session, slow=["site-1"], seconds=1.0)  # site-2 mostly waits for the next round
+        at_round(session, job, 1)
+        script = job_processes(job)["site-2"]
+        fresh.sites["site-2"].kill()
+        fresh.sites["site-2"].start()
+        until(lambda: f"goes on with process {script.pid}" in fresh.sites["site-2"].text(), 20, "adoption")
+        script.kill()
+        ends_well(fresh, session, job, marks, repeated=1)
+
+
 def test_a_killed_server_goes_on_where_it_was(fresh: Federation) -> None:
     with fresh.session() as session:
         job, marks = submit(fresh, session)
