@@ -28,8 +28,10 @@ def test_no_moment_of_a_command_loses_the_lock(pulumi_root: Path, number: signal
             bench.program = lambda: Thing("a", size=pick.randint(1, 9)) and None
             for _ in range(12):
                 bench.command.pid = 0
-                threading.Thread(target=_strike, args=(bench, number, pick.random() * 1.2), daemon=True).start()
+                striker = threading.Thread(target=_strike, args=(bench, number, pick.random() * 1.2), daemon=True)
+                striker.start()
                 bench.step("struck", "up", show_secrets=False)
+                striker.join()  # two strikes at one command would end it at once
                 check(bench, Known(), killed=False)
     finally:
         bench.close()
