@@ -51,7 +51,7 @@ def up(world: World) -> World:
 
 def test_no_jobs_yet(up: World) -> None:
     assert "no jobs" in up.run("job", "list").ok().out
-    assert up.run("job", "show", "nope").code == 12
+    assert up.run("job", "show", "nope").code == 2
 
 
 def test_a_job_is_submitted_followed_and_downloaded(up: World, tmp_path: Path) -> None:
