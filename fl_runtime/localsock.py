@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import socket
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from fl_runtime.errors import ProtocolError
+from fl_runtime.errors import FlError, ProtocolError
 
 _HEADER = struct.Struct("<II")
 _MAX_JSON = 64 * 1024 * 1024
@@ -127,3 +128,54 @@ def peer_uid(sock: socket.socket) -> int:
     """The user at the other end (SO_PEERCRED)."""
     credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     return int(struct.unpack("3i", credentials)[1])
+
+
+class Server:
+    """Listens on a local socket; a thread for each peer, which asks for the status or attaches.
+
+    Args:
+        path: of the socket.
+        status: what a peer that asks for it is told.
+        attach: serves a peer that belongs to a job; given the connection and the peer's first message.
+        log: where a peer that sent nonsense is noted.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        status: Callable[[], Message],
+        attach: Callable[[Connection, Message], None],
+        log: logging.Logger,
+    ) -> None:
+        self._path, self._status, self._attach, self._log = path, status, attach, log
+        self._socket = listen(path)
+        threading.Thread(target=self._accept, name="local", daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection = accept(self._socket)
+            except OSError:
+                return
+            if connection is not None:
+                threading.Thread(target=self._serve, args=(connection,), name="local-peer", daemon=True).start()
+
+    def _serve(self, connection: Connection) -> None:
+        try:
+            first = connection.receive()
+            if first is None:
+                return
+            if first[0].get("op") == "status":
+                connection.send(self._status())
+            elif first[0].get("op") == "attach":
+                self._attach(connection, first[0])
+        except OSError:
+            self._log.debug("a local peer went away")
+        except (FlError, ValueError, KeyError, TypeError) as error:
+            self._log.error("a local peer sent nonsense: %s", error)
+        finally:
+            connection.close()
+
+    def close(self) -> None:
+        self._socket.close()
+        self._path.unlink(missing_ok=True)

@@ -1,9 +1,8 @@
-"""The agent's end of the Client API: a local socket, a thread for each attached process."""
+"""The agent's end of the Client API: what attached job scripts ask for."""
 
 from __future__ import annotations
 
 import logging
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,43 +17,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("fedspan.agent")
 
 
-class ClientServer:
+def serve_clients(agent: Agent, path: Path) -> localsock.Server:
     """Listens on `state/local.sock`; job scripts attach, `status` asks."""
-
-    def __init__(self, agent: Agent, path: Path) -> None:
-        self._agent = agent
-        self._path = path
-        self._socket = localsock.listen(path)
-        threading.Thread(target=self._accept, name="clients", daemon=True).start()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                connection = localsock.accept(self._socket)
-            except OSError:
-                return
-            if connection is not None:
-                threading.Thread(target=self._serve, args=(connection,), name="client", daemon=True).start()
-
-    def _serve(self, connection: localsock.Connection) -> None:
-        try:
-            first = connection.receive()
-            if first is None:
-                return
-            if first[0].get("op") == "status":
-                connection.send(self._agent.status())
-            elif first[0].get("op") == "attach":
-                _Client(self._agent, connection, first[0]).serve()
-        except OSError:
-            log.debug("a client went away")
-        except (FlError, ValueError, KeyError, TypeError) as error:
-            log.error("a client sent nonsense: %s", error)
-        finally:
-            connection.close()
-
-    def close(self) -> None:
-        self._socket.close()
-        self._path.unlink(missing_ok=True)
+    return localsock.Server(path, agent.status, lambda *attached: _Client(agent, *attached).serve(), log)
 
 
 class _Client:

@@ -15,7 +15,7 @@ from typing import Any
 
 from fl_runtime import version
 from fl_runtime.agent import policy, transfer
-from fl_runtime.agent.clients import ClientServer
+from fl_runtime.agent.clients import serve_clients
 from fl_runtime.agent.journal import ASSIGNED, CLOSED, DONE, READY, Journal, TaskRow
 from fl_runtime.agent.link import Link
 from fl_runtime.agent.run import Run
@@ -77,7 +77,7 @@ class Agent:
 
     def run(self) -> None:
         self._recover()
-        clients = ClientServer(self, self.socket_path)
+        clients = serve_clients(self, self.socket_path)
         threading.Thread(target=self._ship_logs, name="logs", daemon=True).start()
         try:
             self.link.run()

@@ -5,14 +5,12 @@ from __future__ import annotations
 import base64
 import json
 import logging
-import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fl_runtime import localsock
-from fl_runtime.errors import FlError
 from fl_runtime.hub.board import NotDeterministicError, digest
 from fl_runtime.hub.state import ACCEPTED, Boundary, Call, Task
 
@@ -23,51 +21,17 @@ if TYPE_CHECKING:
 log = logging.getLogger("fedspan.hub")
 
 
-class LocalServer:
-    """Accepts local connections; a thread for each."""
+def serve_local(hub: Hub, path: Path) -> localsock.Server:
+    """Listens on the hub's local socket; job processes attach, `status` asks."""
 
-    def __init__(self, hub: Hub, path: Path) -> None:
-        self._hub = hub
-        self._path = path
-        self._socket = localsock.listen(path)
-        threading.Thread(target=self._accept, name="local", daemon=True).start()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                connection = localsock.accept(self._socket)
-            except OSError:
-                return
-            if connection is not None:
-                threading.Thread(target=self._serve, args=(connection,), name="local-peer", daemon=True).start()
-
-    def _serve(self, connection: localsock.Connection) -> None:
-        try:
-            first = connection.receive()
-            if first is None:
-                return
-            if first[0].get("op") == "status":
-                connection.send(self._hub.status())
-            elif first[0].get("op") == "attach":
-                self._attach(connection, first[0])
-        except OSError:
-            log.debug("a local peer went away")
-        except FlError as error:
-            log.error("a local peer sent nonsense: %s", error)
-        finally:
-            connection.close()
-
-    def _attach(self, connection: localsock.Connection, hello: Mapping[str, Any]) -> None:
-        running = self._hub.jobs.running(str(hello.get("job")))
+    def attach(connection: localsock.Connection, hello: Mapping[str, Any]) -> None:
+        running = hub.jobs.running(str(hello.get("job")))
         if running is None or running.epoch != hello.get("epoch"):
             connection.send({"error": "this launch of the job is over"})
             return
-        link = JobLink(self._hub, running, connection)
-        link.serve()
+        JobLink(hub, running, connection).serve()
 
-    def close(self) -> None:
-        self._socket.close()
-        self._path.unlink(missing_ok=True)
+    return localsock.Server(path, hub.status, attach, log)
 
 
 class JobLink:

@@ -11,13 +11,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from fl_runtime import version
+from fl_runtime import localsock, version
 from fl_runtime.blobs import BlobStore
 from fl_runtime.errors import FlError
 from fl_runtime.hub.board import Board
 from fl_runtime.hub.bulk import BulkService
 from fl_runtime.hub.desk import Desk
-from fl_runtime.hub.joblink import LocalServer
+from fl_runtime.hub.joblink import serve_local
 from fl_runtime.hub.jobs import Jobs
 from fl_runtime.hub.logs import LogBook
 from fl_runtime.hub.service import HubService
@@ -60,7 +60,7 @@ class Hub:
         self._server.add_generic_rpc_handlers(
             (rpc.hub_handlers(HubService(self)), rpc.blob_handlers(BulkService(self)))
         )
-        self._local: LocalServer | None = None
+        self._local: localsock.Server | None = None
 
     def start(self) -> int:
         """Listen, and go on with what was running. Returns the port.
@@ -85,7 +85,7 @@ class Hub:
                 why="another process has it, or the address is not this machine's",
                 next_step=f"ss -ltnp | grep {self.kit.port}",
             )
-        self._local = LocalServer(self, self.socket_path)
+        self._local = serve_local(self, self.socket_path)
         self._server.start()
         self.jobs.recover()
         threading.Thread(target=self._ticker, name="ticker", daemon=True).start()
