@@ -52,7 +52,7 @@ class _Client:
                 path = self._agent.journal.blobs.new_spool_file(int(message["size"]))
                 self._connection.send({"file": str(path)})
             elif op == "metric":
-                self._agent.metric(run.job, message["items"])
+                self._agent.reports.metric(run.job, message["items"])
             elif op == "bye":
                 return
             else:
@@ -95,7 +95,7 @@ class _Client:
                 return
         run.answered(task.id)
         self._connection.send({"ok": True})
-        self._agent.upload()
+        self._agent.results.upload()
 
     def _commit(self, task: TaskRow, message: dict[str, Any], binary: bytes) -> None:
         journal = self._agent.journal

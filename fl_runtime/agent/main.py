@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import os
-import queue
 import shutil
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,42 +17,18 @@ from fl_runtime.agent import policy, transfer
 from fl_runtime.agent.clients import serve_clients
 from fl_runtime.agent.journal import ASSIGNED, CLOSED, DONE, READY, Journal, TaskRow
 from fl_runtime.agent.link import Link
+from fl_runtime.agent.reports import Reports
+from fl_runtime.agent.results import Results
 from fl_runtime.agent.run import Run
+from fl_runtime.agent.worker import Worker
 from fl_runtime.errors import FlError, ProtocolError, RefusedError
 from fl_runtime.job.bundle import unpack
 from fl_runtime.job.spec import JobSpec, parse_spec, read_spec
 from fl_runtime.kit import Kit
-from fl_runtime.names import INLINE_LIMIT, iso
+from fl_runtime.names import iso
 from fl_runtime.proto import fedspan_pb2 as pb
 
-import grpc  # isort: skip - after wire.tls, which sets what gRPC reads at import
-
 log = logging.getLogger("fedspan.agent")
-_LOG_EVERY_S = 0.25
-_LOG_PIECE = 64 * 1024
-
-
-class _Worker:
-    """One thread that does things in order."""
-
-    def __init__(self, name: str) -> None:
-        self._queue: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        threading.Thread(target=self._run, name=name, daemon=True).start()
-
-    def do(self, action: Callable[[], None]) -> None:
-        self._queue.put(action)
-
-    def stop(self) -> None:
-        self._queue.put(None)
-
-    def _run(self) -> None:
-        while (action := self._queue.get()) is not None:
-            try:
-                action()
-            except grpc.RpcError as error:
-                log.info("a transfer broke off: %s", error.code().name if hasattr(error, "code") else error)
-            except Exception:
-                log.exception("something failed")
 
 
 class Agent:
@@ -67,29 +42,26 @@ class Agent:
         self.socket_path = state / "local.sock"
         self._runs: dict[str, Run] = {}
         self._lock = threading.Lock()
-        self._stopping = threading.Event()
-        self._metrics: list[tuple[str, list[Mapping[str, Any]]]] = []
-        self._jobs_worker = _Worker("jobs")
-        self._down = _Worker("download")
-        self._up = _Worker("upload")
-        self._sent: set[str] = set()  # results that are on their way over this connection
+        self._jobs_worker = Worker("jobs")
+        self._down = Worker("download")
         self.link = Link(kit, labels, self._welcomed, self._message)
+        self.results = Results(self.journal, self.link)
+        self.reports = Reports(self.link, self.runs)
 
     def run(self) -> None:
         self._recover()
         clients = serve_clients(self, self.socket_path)
-        threading.Thread(target=self._ship_logs, name="logs", daemon=True).start()
+        self.reports.start()
         try:
             self.link.run()
         finally:
             clients.close()
             for run in self.runs():
                 run.end()
-            for worker in (self._jobs_worker, self._down, self._up):
-                worker.stop()
+            for part in (self._jobs_worker, self._down, self.results, self.reports):
+                part.stop()
 
     def stop(self) -> None:
-        self._stopping.set()
         self.link.stop()
 
     # --- jobs
@@ -182,7 +154,7 @@ class Agent:
     def _run_ended(self, run: Run, state: str, why: str) -> None:
         log.warning("%s: %s: %s", run.job, state, why)
         self.journal.set_job(run.job, state, why)
-        self._flush_log(run)
+        self.reports.flush(run)
         self.link.send(site_state=pb.SiteState(job=run.job, state=state, why=why))
 
     def _stop_job(self, stop: pb.JobStop) -> None:
@@ -190,7 +162,7 @@ class Agent:
             run = self._runs.pop(stop.job, None)
         if run is not None:
             run.end()
-            self._flush_log(run)
+            self.reports.flush(run)
             log.info("%s: over: %s %s", stop.job, stop.state, stop.why)
         self.link.send(site_state=pb.SiteState(job=stop.job, state="ended"))
         self.journal.end_job(stop.job, stop.state)
@@ -203,12 +175,8 @@ class Agent:
         for run in self.runs():
             run.log_offset = None
             self.link.send(site_state=pb.SiteState(job=run.job, state="running"))
-        self._sent.clear()
-        with self._lock:
-            metrics, self._metrics = self._metrics, []
-        for job, items in metrics:
-            self.metric(job, items)
-        self.upload()
+        self.reports.welcomed()
+        self.results.welcomed()
 
     def _message(self, message: pb.ToParticipant) -> None:
         kind = message.WhichOneof("body")
@@ -221,7 +189,7 @@ class Agent:
         elif kind == "task_cancel":
             self._cancelled(message.task_cancel.task)
         elif kind == "result_ack":
-            self._acked(message.result_ack)
+            self.results.acked(message.result_ack)
 
     # --- tasks
 
@@ -250,7 +218,7 @@ class Agent:
                     blobs.register(*staged, owner)
                 known = self.journal.assign(row)
         if known.state in (DONE, CLOSED):
-            self.upload()
+            self.results.upload()
         elif known.state == READY and (payload is None or self.journal.blobs.has(payload)):
             self._deliver(known)
         else:
@@ -287,89 +255,6 @@ class Agent:
         if run is not None:
             run.cancel(task_id)
         self.journal.close_task(task)
-
-    # --- results
-
-    def upload(self) -> None:
-        """Send what the server has not confirmed."""
-        if self.link.connected:
-            self._up.do(self._upload_all)
-
-    def _upload_all(self) -> None:
-        for task in self.journal.undelivered():
-            if task.id not in self._sent and self._send_result(task):
-                self._sent.add(task.id)
-
-    def _send_result(self, task: TaskRow) -> bool:
-        stub = self.link.bulk() if task.result is not None else None
-        payload = None
-        if task.result is not None:
-            manifest = self.journal.blobs.manifest(task.result)
-            inline = self.journal.blobs.inline(task.result)
-            if manifest is None:
-                log.error("%s: the result of %s is gone", task.job, task.id)
-                return True
-            if inline is None or manifest.length > INLINE_LIMIT:
-                if stub is None:
-                    return False
-                try:
-                    query = pb.BlobQuery(blob=task.result, job=task.job, task=task.id)
-                    transfer.deliver(stub, self.journal.blobs, query)
-                except grpc.RpcError as error:
-                    if error.code() is grpc.StatusCode.PERMISSION_DENIED:
-                        log.info("%s: the server does not want %s any more", task.job, task.id)
-                        self.journal.close_task(task)
-                        return True
-                    raise
-            payload = pb.Payload(blob=task.result, length=manifest.length, inline=inline or b"")
-        return self.link.send(
-            task_result=pb.TaskResult(
-                job=task.job,
-                task=task.id,
-                attempt=task.attempt,
-                meta=json.dumps(task.answer).encode(),
-                payload=payload,
-                error=task.error,
-            )
-        )
-
-    def _acked(self, ack: pb.ResultAck) -> None:
-        task = self.journal.task(ack.task)
-        if task is None:
-            return
-        if not ack.accepted:
-            log.warning("%s: the server refuses %s: %s", ack.job, ack.task, ack.why)
-        self.journal.close_task(task)
-        self._sent.discard(ack.task)
-
-    # --- metrics and logs
-
-    def metric(self, job: str, items: list[Mapping[str, Any]]) -> None:
-        document = json.dumps(items).encode()
-        if not self.link.send(metric=pb.MetricData(job=job, document=document)):
-            with self._lock:
-                self._metrics.append((job, items))
-                del self._metrics[:-10_000]
-
-    def _ship_logs(self) -> None:
-        while not self._stopping.wait(_LOG_EVERY_S):
-            for run in self.runs():
-                self._flush_log(run)
-
-    def _flush_log(self, run: Run) -> None:
-        with run.log_lock:
-            offset = run.log_offset
-            if offset is not None and run.log_path.exists():
-                self._send_log(run, offset)
-
-    def _send_log(self, run: Run, offset: int) -> None:
-        with open(run.log_path, "rb") as file:
-            file.seek(offset)
-            while data := file.read(_LOG_PIECE):
-                if not self.link.send(log=pb.LogData(job=run.job, offset=offset, data=data)):
-                    return
-                offset += len(data)
-                run.log_offset = offset
 
     # --- what people see
 

@@ -15,7 +15,7 @@ from fl_runtime.hub.board import NotDeterministicError, digest
 from fl_runtime.hub.state import ACCEPTED, Boundary, Call, Task
 
 if TYPE_CHECKING:
-    from fl_runtime.hub.jobs import Running
+    from fl_runtime.hub.job_process import Running
     from fl_runtime.hub.main import Hub
 
 log = logging.getLogger("fedspan.hub")

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import shutil
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fl_runtime import processes
-from fl_runtime.client.session import EPOCH, JOB, SOCKET
 from fl_runtime.errors import FlError
 from fl_runtime.hub.board import payload
+from fl_runtime.hub.job_process import JobProcesses, Running
 from fl_runtime.hub.state import FAILED, FINAL, QUEUED, RUNNING, Job
 from fl_runtime.job.bundle import unpack
 from fl_runtime.proto import fedspan_pb2 as pb
@@ -27,29 +22,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("fedspan.hub")
 
-MAX_CRASHES = 5  # of a job's process without a finished round between
 START_GRACE_S = 2.0  # for stragglers to accept, once the minimum has
 _IN = ("accepted", "running")
-
-
-@dataclass(eq=False)
-class Running:
-    """A running job's process here."""
-
-    job: Job
-    folder: Path
-    epoch: int
-    ready: threading.Event = field(default_factory=threading.Event)  # enough sites have accepted
-    over: bool = False
-    crashes: int = 0
-    child: subprocess.Popen[bytes] | None = None
-    begun: float = field(default_factory=time.monotonic)
-
-    def is_over(self) -> bool:
-        return self.over
-
-    def progressed(self) -> None:
-        self.crashes = 0
 
 
 class Jobs:
@@ -60,6 +34,7 @@ class Jobs:
         self._running: dict[str, Running] = {}
         self._lock = threading.RLock()
         self._closing = False
+        self._processes = JobProcesses(hub)
 
     # --- views
 
@@ -149,45 +124,11 @@ class Jobs:
                 running = Running(job, folder, 0)
                 self._running[job.id] = running
             running.epoch = (self._hub.store.job(job.id) or job).epoch + 1
-        self._start_process(running)
+        with running.lock:
+            if not running.over:
+                self._processes.start(running)
         if not fresh:
             self._check_ready(running)
-
-    def _start_process(self, running: Running) -> None:
-        job = running.job
-        env = processes.job_environment(
-            {SOCKET: str(self._hub.socket_path), JOB: job.id, EPOCH: str(running.epoch), "OMP_NUM_THREADS": "1"}
-        )
-        argv = [sys.executable, "-m", "fl_runtime.workflow.process"]
-        self._hub.store.set_process(job.id, running.epoch, None)
-        child = processes.start(argv, running.folder, env, self._hub.logs.path(job.id, "server"))
-        running.child = child
-        found = processes.identify(child.pid)
-        if found is not None:
-            self._hub.store.set_process(job.id, running.epoch, (found.pid, found.started, found.boot))
-        threading.Thread(target=self._supervise, args=(running, child), name=f"job-{job.id}", daemon=True).start()
-
-    def _supervise(self, running: Running, child: subprocess.Popen[bytes]) -> None:
-        code = child.wait()
-        with self._lock:
-            if running.is_over() or self._closing or running.child is not child:
-                return
-            running.crashes += 1
-            crashes = running.crashes
-        job = running.job.id
-        self._hub.board.forget(job)
-        if crashes > MAX_CRASHES:
-            tail = self._hub.logs.path(job, "server").read_bytes()[-2000:].decode(errors="replace").strip()
-            self.end(job, FAILED, f"its process on the server ended {crashes} times (code {code}): {tail[-300:]}")
-            return
-        log.warning("%s: its process ended with code %s; started again from the last finished round", job, code)
-        self._hub.store.add_event(job, {"event": "restarted", "code": code})
-        time.sleep(min(2.0, 0.1 * 2**crashes))
-        with self._lock:
-            if running.is_over() or self._closing:
-                return
-            running.epoch += 1
-            self._start_process(running)
 
     # --- sites
 
@@ -316,8 +257,9 @@ class Jobs:
                 self._hub.store.add_event(job_id, {"event": "ended", "state": state, "cause": cause})
             running = self._running.pop(job_id, None)
             if running is not None:
-                running.over = True
-                running.ready.set()
+                with running.lock:
+                    running.over = True
+                    running.ready.set()
         log.info("%s: %s%s", job_id, state, f": {cause}" if cause else "")
         self._hub.board.forget(job_id)
         for site in self.taking_part(job_id):
@@ -333,12 +275,7 @@ class Jobs:
         return True
 
     def _clear(self, running: Running, state: str) -> None:
-        child = running.child
-        if child is not None:
-            if state == "FINISHED":
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    child.wait(2.0)
-            processes.end_group(child.pid, child)
+        self._processes.end(running, patience=2.0 if state == "FINISHED" else 0.0)
         self._hub.blobs.collect()
         self.schedule()
 
@@ -347,8 +284,4 @@ class Jobs:
         with self._lock:
             self._closing = True
             running = list(self._running.values())
-        for entry in running:
-            entry.over = True
-            entry.ready.set()
-            if entry.child is not None:
-                processes.end_group(entry.child.pid, entry.child, grace=1.0)
+        self._processes.close(running)
