@@ -136,7 +136,7 @@ def test_up_then_no_change_then_down(bench: Bench) -> None:
     assert engine.state() is None
     outputs, steps = engine.up(chain())
     assert outputs == {"public_ip": "52.1.2.3"}
-    assert [(step.action, step.name) for step in steps] == [("create", "a"), ("create", "b")]
+    assert sorted((step.action, step.name) for step in steps) == [("create", "a"), ("create", "b")]  # side by side
     assert ("done", "create", "a") in bench.seen
     assert has_address(engine.state())
     assert len(cloud_resources(engine.state())) == 2
