@@ -217,15 +217,19 @@ def test_its_files_are_its_owners_only(home: Path) -> None:
 @pytest.mark.slow
 def test_an_idle_daemon_uses_next_to_no_processor_time(home: Path) -> None:
     pid = Sandbox.ensure().status()["pid"]
-    time.sleep(2.5)  # the clouds' libraries load in the background
 
-    def used() -> int:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return int(fields[11]) + int(fields[12])
+    def used_in_two_seconds() -> int:
+        def used() -> int:
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            return int(fields[11]) + int(fields[12])
 
-    before = used()
-    time.sleep(2)
-    assert used() - before <= 4, "more than 2 % of a processor"
+        before = used()
+        time.sleep(2)
+        return used() - before
+
+    end_at = time.monotonic() + 60  # the clouds' libraries load in the background, on a busy machine for long
+    while (ticks := used_in_two_seconds()) > 4:
+        assert time.monotonic() < end_at, f"{ticks / 2} % of a processor"
 
 
 def test_a_state_of_another_version_is_refused_with_what_to_do(home: Path) -> None:
