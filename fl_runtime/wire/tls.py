@@ -1,18 +1,9 @@
-"""Mutual TLS: server ports and client channels with a kit's certificates.
-
-TLS 1.2 is shut out by offering only its RSA cipher suites: with ECDSA certificates no handshake below 1.3 can succeed
-(gRPC has no setting for the lowest version in Python). The variable is read once, when gRPC first makes credentials.
-"""
+"""Mutual TLS: server ports and client channels with a kit's certificates. Nothing below TLS 1.3 (fl_runtime.wire)."""
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
-
-os.environ.setdefault("GRPC_SSL_CIPHER_SUITES", "ECDHE-RSA-AES256-GCM-SHA384:ECDHE-RSA-AES128-GCM-SHA256")
-# One line about each broken connection is ours to tell (wire/probe.py), not the C core's.
-os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 import grpc
 

@@ -105,7 +105,8 @@ class Process:
 
     def __init__(self, kit: Path, state: Path, env: Mapping[str, str], labels: tuple[str, ...] = ()) -> None:
         self.kit, self.state = kit, state
-        self.env = {**os.environ, **env}
+        # without what gRPC is told in this process: a participant sets it for itself
+        self.env = {**{key: value for key, value in os.environ.items() if not key.startswith("GRPC_")}, **env}
         self._labels = labels
         self.log = state.parent / f"{state.name}.log"
         self.process: subprocess.Popen[bytes] | None = None
