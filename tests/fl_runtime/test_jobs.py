@@ -205,8 +205,9 @@ def test_a_script_that_fails_is_started_again_and_then_given_up_with_its_last_wo
         job = session.submit(folder)
         with pytest.raises(JobError, match=r"code 3\): no module named good luck"):
             session.wait(job, 60)
-        text = "".join(text for _, text in session.logs(job, "site-1"))
-    assert text.count("no module named good luck") == 4
+        texts = ["".join(text for _, text in session.logs(job, site)) for site in ("site-1", "site-2", "site-3")]
+    # the first site that gives up ends the job, also for those that would have tried again
+    assert max(text.count("no module named good luck") for text in texts) == 4
 
 
 def test_logs_are_followed_to_the_end(running: Federation) -> None:
