@@ -132,6 +132,8 @@ class Service:
         if running:
             self.stop()
         self.machine.run_privileged(["ln", "-sfn", launch.venv, self.path(VENV)])
+        if not running and not self.systemd and self._started():
+            self.stop()  # by the new code: an installation may be too broken to tell that it runs
         if self.systemd:
             self._start_unit(unit)
         else:

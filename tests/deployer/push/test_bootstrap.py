@@ -110,6 +110,22 @@ def test_a_runtime_that_was_stopped_is_started_again(world: World, site: Machine
     assert runtime_status(site) is not None
 
 
+def test_a_runtime_too_broken_to_tell_that_it_runs_is_replaced(world: World, site: Machine) -> None:
+    before = runtime_status(site)
+    link = Path(site.path(OPT), "venv")
+    broken = Path(site.path(OPT), "venv-broken/bin")
+    broken.mkdir(parents=True)
+    (broken / "python").write_text("#!/bin/sh\necho Traceback >&2\nexit 1\n")
+    (broken / "python").chmod(0o755)
+    link.unlink()
+    link.symlink_to(broken.parent)
+    assert world.install(site).changed == ["started"]
+    after = runtime_status(site)
+    assert before is not None
+    assert after is not None
+    assert before["pid"] != after["pid"]
+
+
 def test_the_private_key_is_for_its_owner_alone_there(site: Machine) -> None:
     key = Path(site.path(KIT), "startup", "participant.key")
     assert key.stat().st_mode & 0o777 == 0o600
