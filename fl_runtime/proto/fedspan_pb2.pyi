@@ -49,14 +49,32 @@ class Welcome(_message.Message):
     def __init__(self, major: _Optional[int] = ..., minor: _Optional[int] = ..., features: _Optional[_Iterable[str]] = ..., incarnation: _Optional[str] = ..., clock_ms: _Optional[int] = ..., version: _Optional[str] = ..., federation: _Optional[str] = ...) -> None: ...
 
 class Refusal(_message.Message):
-    __slots__ = ("what", "why", "next")
+    __slots__ = ("what", "why", "next", "major", "minor")
     WHAT_FIELD_NUMBER: _ClassVar[int]
     WHY_FIELD_NUMBER: _ClassVar[int]
     NEXT_FIELD_NUMBER: _ClassVar[int]
+    MAJOR_FIELD_NUMBER: _ClassVar[int]
+    MINOR_FIELD_NUMBER: _ClassVar[int]
     what: str
     why: str
     next: str
-    def __init__(self, what: _Optional[str] = ..., why: _Optional[str] = ..., next: _Optional[str] = ...) -> None: ...
+    major: int
+    minor: int
+    def __init__(self, what: _Optional[str] = ..., why: _Optional[str] = ..., next: _Optional[str] = ..., major: _Optional[int] = ..., minor: _Optional[int] = ...) -> None: ...
+
+class Revocations(_message.Message):
+    __slots__ = ("document", "signature")
+    DOCUMENT_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    document: bytes
+    signature: bytes
+    def __init__(self, document: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...
+
+class RevokeReply(_message.Message):
+    __slots__ = ("number",)
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    def __init__(self, number: _Optional[int] = ...) -> None: ...
 
 class Heartbeat(_message.Message):
     __slots__ = ("clock_ms",)
@@ -83,7 +101,7 @@ class ToHub(_message.Message):
     def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., job_answer: _Optional[_Union[JobAnswer, _Mapping]] = ..., task_result: _Optional[_Union[TaskResult, _Mapping]] = ..., log: _Optional[_Union[LogData, _Mapping]] = ..., metric: _Optional[_Union[MetricData, _Mapping]] = ..., site_state: _Optional[_Union[SiteState, _Mapping]] = ...) -> None: ...
 
 class ToParticipant(_message.Message):
-    __slots__ = ("welcome", "refusal", "heartbeat", "job_start", "job_stop", "task", "task_cancel", "result_ack")
+    __slots__ = ("welcome", "refusal", "heartbeat", "job_start", "job_stop", "task", "task_cancel", "result_ack", "revocations")
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     REFUSAL_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
@@ -92,6 +110,7 @@ class ToParticipant(_message.Message):
     TASK_FIELD_NUMBER: _ClassVar[int]
     TASK_CANCEL_FIELD_NUMBER: _ClassVar[int]
     RESULT_ACK_FIELD_NUMBER: _ClassVar[int]
+    REVOCATIONS_FIELD_NUMBER: _ClassVar[int]
     welcome: Welcome
     refusal: Refusal
     heartbeat: Heartbeat
@@ -100,7 +119,8 @@ class ToParticipant(_message.Message):
     task: Task
     task_cancel: TaskCancel
     result_ack: ResultAck
-    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., job_start: _Optional[_Union[JobStart, _Mapping]] = ..., job_stop: _Optional[_Union[JobStop, _Mapping]] = ..., task: _Optional[_Union[Task, _Mapping]] = ..., task_cancel: _Optional[_Union[TaskCancel, _Mapping]] = ..., result_ack: _Optional[_Union[ResultAck, _Mapping]] = ...) -> None: ...
+    revocations: Revocations
+    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., job_start: _Optional[_Union[JobStart, _Mapping]] = ..., job_stop: _Optional[_Union[JobStop, _Mapping]] = ..., task: _Optional[_Union[Task, _Mapping]] = ..., task_cancel: _Optional[_Union[TaskCancel, _Mapping]] = ..., result_ack: _Optional[_Union[ResultAck, _Mapping]] = ..., revocations: _Optional[_Union[Revocations, _Mapping]] = ...) -> None: ...
 
 class JobStart(_message.Message):
     __slots__ = ("job", "envelope", "bundle", "log_have")
