@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from fl_runtime import localsock
 from fl_runtime.client.model import FLModel, from_wire, store, to_wire
@@ -20,18 +20,28 @@ JOB = "FEDSPAN_JOB"
 EPOCH = "FEDSPAN_EPOCH"
 
 
+class Wire(Protocol):
+    """The way to the agent where it is not a socket: a simulated site's, inside its own process."""
+
+    def attach(self, hello: dict[str, Any]) -> dict[str, Any]: ...
+    def request(self, message: dict[str, Any], binary: bytes) -> tuple[dict[str, Any], bytes]: ...
+    def post(self, message: dict[str, Any]) -> None: ...
+    def close(self) -> None: ...
+
+
 class Session:
     """What `flare.init()` makes: attached to one job on this site."""
 
-    def __init__(self) -> None:
+    def __init__(self, wire: Wire | None = None) -> None:
         path = os.environ.get(SOCKET)
-        if not path:
+        if not path and wire is None:
             raise FlError(
                 "This script does not run inside a federated job",
                 why=f"{SOCKET} is not set",
                 next_step="submit it: fedspan job submit FOLDER",
             )
-        self._path = Path(path)
+        self._path = Path(path or "")
+        self._wire = wire
         self._lock = threading.RLock()
         self._connection: localsock.Connection | None = None
         self.rank = int(os.environ.get("RANK", "0"))
@@ -119,7 +129,9 @@ class Session:
 
     def close(self) -> None:
         with self._lock:
-            if self._connection is not None:
+            if self._wire is not None:
+                self._wire.close()
+            elif self._connection is not None:
                 self._post({"op": "bye"})
                 self._connection.close()
                 self._connection = None
@@ -134,7 +146,6 @@ class Session:
     # --- the connection
 
     def _attach(self) -> None:
-        connection = localsock.connect(self._path)
         hello = {
             "op": "attach",
             "job": os.environ.get(JOB, ""),
@@ -143,6 +154,10 @@ class Session:
             "world": int(os.environ.get("WORLD_SIZE", "1")),
             "pid": os.getpid(),
         }
+        if self._wire is not None:
+            self.info = self._wire.attach(hello)
+            return
+        connection = localsock.connect(self._path)
         connection.send(hello)
         answer = connection.receive()
         if answer is None or "error" in answer[0]:
@@ -155,6 +170,8 @@ class Session:
 
     def _request(self, message: dict[str, Any], binary: bytes = b"") -> tuple[dict[str, Any], bytes]:
         """Ask and wait. Every request may be repeated, so a lost agent costs no more than the time it is away."""
+        if self._wire is not None:
+            return _answered(self._wire.request(message, binary))
         until: float | None = None
         while True:
             try:
@@ -166,9 +183,7 @@ class Session:
             except OSError:
                 answer = None
             if answer is not None:
-                if "error" in answer[0]:
-                    raise FlError("The agent refuses", why=str(answer[0]["error"]))
-                return answer
+                return _answered(answer)
             if self._connection is not None:
                 self._connection.close()
                 self._connection = None
@@ -180,6 +195,9 @@ class Session:
             time.sleep(0.2)
 
     def _post(self, message: dict[str, Any]) -> None:
+        if self._wire is not None:
+            self._wire.post(message)
+            return
         if self._connection is None:
             return
         try:
@@ -187,3 +205,9 @@ class Session:
         except OSError:
             self._connection.close()
             self._connection = None
+
+
+def _answered(answer: tuple[dict[str, Any], bytes]) -> tuple[dict[str, Any], bytes]:
+    if "error" in answer[0]:
+        raise FlError("The agent refuses", why=str(answer[0]["error"]))
+    return answer
