@@ -67,11 +67,11 @@ def check_job(kit: Kit, spec: JobSpec) -> dict[str, str]:
             )
         paths[name] = str(place)
     scripts = kit.policy().scripts
-    if "any" not in scripts and spec.script not in scripts:
+    if "any" not in scripts and spec.entry and spec.entry not in scripts:
         raise RefusedError(
             "The job is refused",
             participant=kit.name,
-            why=f"its script {spec.script} is not on this site's list ({', '.join(scripts) or 'empty'})",
+            why=f"its script {spec.entry} is not on this site's list ({', '.join(scripts) or 'empty'})",
         )
     return paths
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from fl_runtime.blobs.store import BLOB_SCHEMA
 from fl_runtime.db import Database, Row
-from fl_runtime.hub.state import ANSWERED, FINAL, OPEN, Boundary, Call, Job, Task
+from fl_runtime.hub.state import ACCEPTED, ANSWERED, FINAL, OPEN, Boundary, Call, Job, Task
 
 _SCHEMA = (
     BLOB_SCHEMA
@@ -197,7 +197,19 @@ class SqliteState:
             )
 
     def judge(self, task: str, state: str, why: str = "") -> None:
-        self.db.run("UPDATE tasks SET state = ?, why = ? WHERE id = ?", state, why, task)
+        with self.tx():
+            self.db.run("UPDATE sequence SET answers = answers + 1")
+            self.db.run(
+                "UPDATE tasks SET state = ?, why = ?, answered = (SELECT answers FROM sequence) WHERE id = ?",
+                *(state, why, task),
+            )
+
+    def accepted_order(self, job: str, after_round: int) -> list[tuple[int, int, str]]:
+        rows = self.db.all(
+            "SELECT round, idx, site FROM tasks WHERE job = ? AND round > ? AND state = ? ORDER BY answered",
+            *(job, after_round, ACCEPTED),
+        )
+        return [(row["round"], row["idx"], row["site"]) for row in rows]
 
     # --- boundaries
 

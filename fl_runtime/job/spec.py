@@ -8,12 +8,17 @@ workflow:
   deadline: 600           # seconds a round may take, default none
   grace: 10               # a missing site must have been lost so long before a round closes without it
   model: model.safetensors   # or {tensors: {w: [64, 10]}, init: zeros}; default: the sites begin with their own
-script: train.py          # what each site runs
+  aggregate_at: server    # or a site's name, or rotate (another site each round)
+                          # own code: {type: controller, path: mine.MyController, args: {}, components: {}}
+script: train.py          # what each site runs; or one of the next two
+executor: {path: mine.MyExecutor, args: {}, tasks: [train], components: {}}   # code of the folder: module.Class
+attach: true              # nothing is started: a process that somebody else starts (a notebook) attaches itself
 args: [--epochs, "1"]
 data: [digits]            # names; each site maps them to paths of its own
 sites: all                # or a list
 config: {lr: 0.1}         # given to the script by get_config()
 framework: numpy          # or torch: as what the script gets its parameters
+tracking: {csv: true}     # what `job download` makes of the metrics beside metrics.json: csv, plot (both by default)
 """
 
 from __future__ import annotations
@@ -29,7 +34,10 @@ import yaml
 from fl_runtime.errors import JobSpecError
 from fl_runtime.names import is_participant_name
 
-_KEYS = ("name", "workflow", "script", "args", "data", "sites", "config", "framework", "resources", "description")
+_KEYS = (
+    *("name", "workflow", "controller", "script", "executor", "attach", "args", "data", "sites", "config", "framework"),
+    *("resources", "tracking", "description"),
+)
 
 
 @dataclass(frozen=True)
@@ -46,6 +54,14 @@ class JobSpec:
     framework: str | None = None
     resources: dict[str, Any] = field(default_factory=dict)
     description: str = ""
+    executor: dict[str, Any] | None = None  # path, args, tasks, components
+    attach: bool = False
+    tracking: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def entry(self) -> str:
+        """What runs on a site, as a site's list of allowed scripts names it: the script, or the executor's path."""
+        return self.executor["path"] if self.executor else self.script
 
     @property
     def min_sites(self) -> int | None:
@@ -65,6 +81,9 @@ class JobSpec:
             "framework": self.framework,
             "resources": self.resources,
             "description": self.description,
+            "executor": self.executor,
+            "attach": self.attach,
+            "tracking": self.tracking,
         }
 
 
@@ -85,7 +104,7 @@ def read_spec(folder: Path) -> JobSpec:
     except (ValueError, yaml.YAMLError) as error:
         raise JobSpecError(f"{path} can't be read", why=str(error)) from None
     spec = parse_spec(document, str(path))
-    if not (folder / spec.script).is_file():
+    if spec.script and not (folder / spec.script).is_file():
         raise JobSpecError(f"{path}: script", why=f"there is no {spec.script} in {folder}")
     return spec
 
@@ -119,14 +138,26 @@ def parse_spec(document: Any, where: str = "job.yml") -> JobSpec:
 
     name = get("name", str, None, "a word")
     script = get("script", str, None, "a file of the job")
-    if not name or not script:
+    executor = _component(document.get("executor"), f"{where}: executor")
+    attach = document.get("attach") or False
+    if not isinstance(attach, bool):
+        raise JobSpecError(f"{where}: attach must be true or false", why=f"it is {attach!r}")
+    if not name or not (script or executor or attach):
         raise JobSpecError(f"{where}: {'name' if not name else 'script'} is missing")
+    if sum(map(bool, (script, executor, attach))) > 1:
+        raise JobSpecError(f"{where}: a site runs one of script, executor and attach", why="several are given")
+    script = script or ""
     inside = PurePosixPath(script)
     if inside.is_absolute() or ".." in inside.parts:
         raise JobSpecError(f"{where}: script must lie inside the job's folder", why=f"it is {script!r}")
     workflow = get("workflow", (dict, str), "fedavg", "a mapping with `type`")
     workflow = {"type": workflow} if isinstance(workflow, str) else dict(workflow)
+    controller = _component(document.get("controller"), f"{where}: controller")
+    if controller is not None:
+        workflow = {**workflow, **controller, "type": "controller"}
     workflow.setdefault("type", "fedavg")
+    if workflow["type"] == "controller":
+        _component(workflow, f"{where}: workflow")
     sites = document.get("sites")
     chosen = None if sites in (None, "all") else texts("sites")
     if chosen is not None and (not chosen or not all(is_participant_name(site) for site in chosen)):
@@ -149,4 +180,19 @@ def parse_spec(document: Any, where: str = "job.yml") -> JobSpec:
         framework=framework,
         resources=get("resources", dict, {}, "a mapping"),
         description=get("description", str, "", "text"),
+        executor=executor,
+        attach=attach,
+        tracking=get("tracking", dict, {}, "a mapping"),
     )
+
+
+def _component(value: Any, where: str) -> dict[str, Any] | None:
+    """Own code of the job's folder: {path: module.Class, args: {...}}."""
+    if value is None:
+        return None
+    path = value.get("path") if isinstance(value, dict) else None
+    if not isinstance(path, str) or not all(part.isidentifier() for part in path.split(".")) or "." not in path:
+        raise JobSpecError(f"{where} must be {{path: module.Class, args: {{...}}}}", why=f"its path is {path!r}")
+    if not isinstance(value.get("args") or {}, dict):
+        raise JobSpecError(f"{where}: args must be a mapping", why=f"it is {value['args']!r}")
+    return dict(value)
