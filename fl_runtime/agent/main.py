@@ -15,6 +15,7 @@ from typing import Any
 from fl_runtime import version
 from fl_runtime.agent import policy, transfer
 from fl_runtime.agent.clients import serve_clients
+from fl_runtime.agent.interpreter import Interpreter, job_interpreter
 from fl_runtime.agent.journal import ASSIGNED, CLOSED, DONE, READY, Journal, TaskRow
 from fl_runtime.agent.link import Link
 from fl_runtime.agent.reports import Reports
@@ -88,7 +89,10 @@ class Agent:
                 run.adopt(row.process, row.epoch)
 
     def _new_run(self, job: str, spec: JobSpec, folder: Path, data: dict[str, str]) -> Run:
-        run = Run(job, spec, folder, data, self.journal, self.socket_path, self._run_ended)
+        def interpreter() -> Interpreter:
+            return job_interpreter(self.kit.resources(), self.state, self.kit.name)
+
+        run = Run(job, spec, folder, data, self.journal, self.socket_path, self._run_ended, interpreter)
         with self._lock:
             self._runs[job] = run
         return run

@@ -6,7 +6,6 @@ import logging
 import os
 import select
 import subprocess
-import sys
 import threading
 import time
 from collections import deque
@@ -16,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from fl_runtime import processes
+from fl_runtime.agent.interpreter import Interpreter, own_interpreter
 from fl_runtime.agent.journal import READY, Journal, TaskRow
 from fl_runtime.client.session import EPOCH, JOB, SOCKET
+from fl_runtime.errors import FlError
 from fl_runtime.job.spec import JobSpec
 
 log = logging.getLogger("fedspan.agent")
@@ -46,6 +47,7 @@ class Run:
         journal: Journal,
         socket: Path,
         on_end: Callable[[Run, str, str], None],
+        interpreter: Callable[[], Interpreter] = own_interpreter,
     ) -> None:
         self.job = job
         self.spec = spec
@@ -60,6 +62,7 @@ class Run:
         self._journal = journal
         self._socket = socket
         self._on_end = on_end
+        self._interpreter = interpreter
         self._condition = threading.Condition()
         self._ready: deque[TaskRow] = deque()
         self._current: Current | None = None
@@ -71,6 +74,11 @@ class Run:
 
     def start(self) -> None:
         """Launch the script, under a new epoch: what an older launch still sends is refused."""
+        try:
+            python = self._interpreter()  # asked each time: local/resources.yml may have been mended
+        except FlError as error:
+            self._on_end(self, "failed", f"{error.what}: {error.why}")
+            return
         with self._condition:
             if self.over or (self.process is not None and self.process.alive()):
                 return
@@ -82,7 +90,8 @@ class Run:
             self._journal.set_process(self.job, self.epoch, None)
             bundle = self.folder / "bundle"
             env = processes.job_environment({SOCKET: str(self._socket), JOB: self.job, EPOCH: str(self.epoch)})
-            argv = [sys.executable, "-u", str(bundle / self.spec.script), *self.spec.args]
+            env.update(python.environment)
+            argv = [python.path, "-u", str(bundle / self.spec.script), *self.spec.args]
             child = processes.start(argv, bundle, env, self.log_path)
             self._child = child
             self.process = processes.identify(child.pid)
