@@ -83,7 +83,7 @@ class Heartbeat(_message.Message):
     def __init__(self, clock_ms: _Optional[int] = ...) -> None: ...
 
 class ToHub(_message.Message):
-    __slots__ = ("hello", "heartbeat", "job_answer", "task_result", "log", "metric", "site_state")
+    __slots__ = ("hello", "heartbeat", "job_answer", "task_result", "log", "metric", "site_state", "order_answer")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
     JOB_ANSWER_FIELD_NUMBER: _ClassVar[int]
@@ -91,6 +91,7 @@ class ToHub(_message.Message):
     LOG_FIELD_NUMBER: _ClassVar[int]
     METRIC_FIELD_NUMBER: _ClassVar[int]
     SITE_STATE_FIELD_NUMBER: _ClassVar[int]
+    ORDER_ANSWER_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     heartbeat: Heartbeat
     job_answer: JobAnswer
@@ -98,10 +99,11 @@ class ToHub(_message.Message):
     log: LogData
     metric: MetricData
     site_state: SiteState
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., job_answer: _Optional[_Union[JobAnswer, _Mapping]] = ..., task_result: _Optional[_Union[TaskResult, _Mapping]] = ..., log: _Optional[_Union[LogData, _Mapping]] = ..., metric: _Optional[_Union[MetricData, _Mapping]] = ..., site_state: _Optional[_Union[SiteState, _Mapping]] = ...) -> None: ...
+    order_answer: OrderAnswer
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., job_answer: _Optional[_Union[JobAnswer, _Mapping]] = ..., task_result: _Optional[_Union[TaskResult, _Mapping]] = ..., log: _Optional[_Union[LogData, _Mapping]] = ..., metric: _Optional[_Union[MetricData, _Mapping]] = ..., site_state: _Optional[_Union[SiteState, _Mapping]] = ..., order_answer: _Optional[_Union[OrderAnswer, _Mapping]] = ...) -> None: ...
 
 class ToParticipant(_message.Message):
-    __slots__ = ("welcome", "refusal", "heartbeat", "job_start", "job_stop", "task", "task_cancel", "result_ack", "revocations")
+    __slots__ = ("welcome", "refusal", "heartbeat", "job_start", "job_stop", "task", "task_cancel", "result_ack", "revocations", "order")
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     REFUSAL_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
@@ -111,6 +113,7 @@ class ToParticipant(_message.Message):
     TASK_CANCEL_FIELD_NUMBER: _ClassVar[int]
     RESULT_ACK_FIELD_NUMBER: _ClassVar[int]
     REVOCATIONS_FIELD_NUMBER: _ClassVar[int]
+    ORDER_FIELD_NUMBER: _ClassVar[int]
     welcome: Welcome
     refusal: Refusal
     heartbeat: Heartbeat
@@ -120,7 +123,8 @@ class ToParticipant(_message.Message):
     task_cancel: TaskCancel
     result_ack: ResultAck
     revocations: Revocations
-    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., job_start: _Optional[_Union[JobStart, _Mapping]] = ..., job_stop: _Optional[_Union[JobStop, _Mapping]] = ..., task: _Optional[_Union[Task, _Mapping]] = ..., task_cancel: _Optional[_Union[TaskCancel, _Mapping]] = ..., result_ack: _Optional[_Union[ResultAck, _Mapping]] = ..., revocations: _Optional[_Union[Revocations, _Mapping]] = ...) -> None: ...
+    order: Order
+    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., job_start: _Optional[_Union[JobStart, _Mapping]] = ..., job_stop: _Optional[_Union[JobStop, _Mapping]] = ..., task: _Optional[_Union[Task, _Mapping]] = ..., task_cancel: _Optional[_Union[TaskCancel, _Mapping]] = ..., result_ack: _Optional[_Union[ResultAck, _Mapping]] = ..., revocations: _Optional[_Union[Revocations, _Mapping]] = ..., order: _Optional[_Union[Order, _Mapping]] = ...) -> None: ...
 
 class JobStart(_message.Message):
     __slots__ = ("job", "envelope", "bundle", "log_have")
@@ -377,3 +381,23 @@ class WatchEvent(_message.Message):
     number: int
     document: bytes
     def __init__(self, number: _Optional[int] = ..., document: _Optional[bytes] = ...) -> None: ...
+
+class Order(_message.Message):
+    __slots__ = ("document", "signature", "certificate")
+    DOCUMENT_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
+    document: bytes
+    signature: bytes
+    certificate: bytes
+    def __init__(self, document: _Optional[bytes] = ..., signature: _Optional[bytes] = ..., certificate: _Optional[bytes] = ...) -> None: ...
+
+class OrderAnswer(_message.Message):
+    __slots__ = ("order", "accepted", "why")
+    ORDER_FIELD_NUMBER: _ClassVar[int]
+    ACCEPTED_FIELD_NUMBER: _ClassVar[int]
+    WHY_FIELD_NUMBER: _ClassVar[int]
+    order: str
+    accepted: bool
+    why: str
+    def __init__(self, order: _Optional[str] = ..., accepted: bool = ..., why: _Optional[str] = ...) -> None: ...
