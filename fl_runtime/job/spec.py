@@ -18,6 +18,12 @@ data: [digits]            # names; each site maps them to paths of its own
 sites: all                # or a list
 config: {lr: 0.1}         # given to the script by get_config()
 framework: numpy          # or torch: as what the script gets its parameters
+priority: 0               # higher goes first when sites are busy
+requirements: [numpy>=1.26]   # checked on each site, never installed (unless the site has a folder of wheels)
+resources: {gpus: 1, gpu_memory: 16GB, memory: 8GB, slots: 1}   # on each site, reserved before the job starts
+network: none             # the script gets no network; the site must be able to keep it away
+filters: {results: [{type: clip_norm, max_norm: 1.0}], tasks: []}   # change values; the site's own come last
+codecs: [{type: quantize8, on: results}, {type: zstd}]   # change what travels only
 tracking: {csv: true}     # what `job download` makes of the metrics beside metrics.json: csv, plot (both by default)
 """
 
@@ -31,12 +37,16 @@ from typing import Any
 
 import yaml
 
+from fl_runtime.codecs.spec import parse_codecs
 from fl_runtime.errors import JobSpecError
+from fl_runtime.filters.registry import parse_filters
+from fl_runtime.job.requirements import parse_requirement
+from fl_runtime.job.resources import Need, parse_need
 from fl_runtime.names import is_participant_name
 
 _KEYS = (
     *("name", "workflow", "controller", "script", "executor", "attach", "args", "data", "sites", "config", "framework"),
-    *("resources", "tracking", "description"),
+    *("resources", "tracking", "description", "priority", "requirements", "network", "filters", "codecs"),
 )
 
 
@@ -57,6 +67,16 @@ class JobSpec:
     executor: dict[str, Any] | None = None  # path, args, tasks, components
     attach: bool = False
     tracking: dict[str, Any] = field(default_factory=dict)
+    priority: int = 0
+    requirements: tuple[str, ...] = ()
+    network: str | None = None
+    filters: dict[str, Any] = field(default_factory=dict)  # results, tasks, server: see fl_runtime/filters
+    codecs: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def need(self) -> Need:
+        """What it takes on each site."""
+        return parse_need(self.resources)
 
     @property
     def entry(self) -> str:
@@ -84,6 +104,11 @@ class JobSpec:
             "executor": self.executor,
             "attach": self.attach,
             "tracking": self.tracking,
+            "priority": self.priority,
+            "requirements": list(self.requirements),
+            "network": self.network,
+            "filters": self.filters,
+            "codecs": self.codecs,
         }
 
 
@@ -169,6 +194,20 @@ def parse_spec(document: Any, where: str = "job.yml") -> JobSpec:
     framework = document.get("framework")
     if framework not in (None, "numpy", "torch"):
         raise JobSpecError(f"{where}: framework must be numpy or torch", why=f"it is {framework!r}")
+    resources = get("resources", dict, {}, "a mapping")
+    requirements = texts("requirements")
+    try:
+        parse_need(resources)
+    except ValueError as error:
+        raise JobSpecError(f"{where}: resources", why=str(error)) from None
+    try:
+        for requirement in requirements:
+            parse_requirement(requirement)
+    except ValueError as error:
+        raise JobSpecError(f"{where}: requirements", why=str(error)) from None
+    network = document.get("network")
+    if network not in (None, "none", "any"):
+        raise JobSpecError(f"{where}: network must be none or any", why=f"it is {network!r}")
     return JobSpec(
         name=name,
         script=script,
@@ -178,11 +217,16 @@ def parse_spec(document: Any, where: str = "job.yml") -> JobSpec:
         sites=tuple(dict.fromkeys(chosen)) if chosen is not None else None,
         config=get("config", dict, {}, "a mapping"),
         framework=framework,
-        resources=get("resources", dict, {}, "a mapping"),
+        resources=resources,
         description=get("description", str, "", "text"),
         executor=executor,
         attach=attach,
         tracking=get("tracking", dict, {}, "a mapping"),
+        priority=get("priority", int, 0, "a whole number"),
+        requirements=requirements,
+        network=None if network == "any" else network,
+        filters=parse_filters(document.get("filters"), where),
+        codecs=parse_codecs(document.get("codecs"), where),
     )
 
 
