@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from fl_runtime.errors import KitError
+from fl_runtime.filters.registry import parse_filters
 
 SERVER = "server"
 
@@ -39,10 +40,12 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class Policy:
-    """local/policy.yml: who may submit jobs (admin roles or e-mail addresses) and which scripts may run."""
+    """local/policy.yml: who may submit jobs (admin roles or e-mail addresses), which scripts may run, and the filters
+    that are always applied last."""
 
     submitters: tuple[str, ...] = ("lead",)
     scripts: tuple[str, ...] = ("any",)
+    filters: dict[str, Any] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)
@@ -108,10 +111,16 @@ class Kit:
         return {name: machine_path(path) for name, path in self.declared().items()}
 
     def policy(self) -> Policy:
+        """local/policy.yml as it is now.
+
+        Raises:
+            KitError, JobSpecError: it can't be read, or names a filter that does not exist.
+        """
         document = self._local("policy.yml")
         return Policy(
             tuple(_texts(document.get("submitters", ["lead"]))),
             tuple(_texts(document.get("scripts", ["any"]))),
+            parse_filters(document.get("filters"), "local/policy.yml"),
         )
 
     def resources(self) -> dict[str, Any]:

@@ -83,7 +83,7 @@ class Heartbeat(_message.Message):
     def __init__(self, clock_ms: _Optional[int] = ...) -> None: ...
 
 class ToHub(_message.Message):
-    __slots__ = ("hello", "heartbeat", "job_answer", "task_result", "log", "metric", "site_state", "order_answer")
+    __slots__ = ("hello", "heartbeat", "job_answer", "task_result", "log", "metric", "site_state", "order_answer", "need_full")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
     JOB_ANSWER_FIELD_NUMBER: _ClassVar[int]
@@ -92,6 +92,7 @@ class ToHub(_message.Message):
     METRIC_FIELD_NUMBER: _ClassVar[int]
     SITE_STATE_FIELD_NUMBER: _ClassVar[int]
     ORDER_ANSWER_FIELD_NUMBER: _ClassVar[int]
+    NEED_FULL_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     heartbeat: Heartbeat
     job_answer: JobAnswer
@@ -100,7 +101,8 @@ class ToHub(_message.Message):
     metric: MetricData
     site_state: SiteState
     order_answer: OrderAnswer
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., job_answer: _Optional[_Union[JobAnswer, _Mapping]] = ..., task_result: _Optional[_Union[TaskResult, _Mapping]] = ..., log: _Optional[_Union[LogData, _Mapping]] = ..., metric: _Optional[_Union[MetricData, _Mapping]] = ..., site_state: _Optional[_Union[SiteState, _Mapping]] = ..., order_answer: _Optional[_Union[OrderAnswer, _Mapping]] = ...) -> None: ...
+    need_full: NeedFull
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., job_answer: _Optional[_Union[JobAnswer, _Mapping]] = ..., task_result: _Optional[_Union[TaskResult, _Mapping]] = ..., log: _Optional[_Union[LogData, _Mapping]] = ..., metric: _Optional[_Union[MetricData, _Mapping]] = ..., site_state: _Optional[_Union[SiteState, _Mapping]] = ..., order_answer: _Optional[_Union[OrderAnswer, _Mapping]] = ..., need_full: _Optional[_Union[NeedFull, _Mapping]] = ...) -> None: ...
 
 class ToParticipant(_message.Message):
     __slots__ = ("welcome", "refusal", "heartbeat", "job_start", "job_stop", "task", "task_cancel", "result_ack", "revocations", "order")
@@ -169,14 +171,20 @@ class Envelope(_message.Message):
     def __init__(self, document: _Optional[bytes] = ..., signature: _Optional[bytes] = ..., certificate: _Optional[bytes] = ...) -> None: ...
 
 class Payload(_message.Message):
-    __slots__ = ("blob", "length", "inline")
+    __slots__ = ("blob", "length", "inline", "form", "plain", "base")
     BLOB_FIELD_NUMBER: _ClassVar[int]
     LENGTH_FIELD_NUMBER: _ClassVar[int]
     INLINE_FIELD_NUMBER: _ClassVar[int]
+    FORM_FIELD_NUMBER: _ClassVar[int]
+    PLAIN_FIELD_NUMBER: _ClassVar[int]
+    BASE_FIELD_NUMBER: _ClassVar[int]
     blob: bytes
     length: int
     inline: bytes
-    def __init__(self, blob: _Optional[bytes] = ..., length: _Optional[int] = ..., inline: _Optional[bytes] = ...) -> None: ...
+    form: str
+    plain: bytes
+    base: bytes
+    def __init__(self, blob: _Optional[bytes] = ..., length: _Optional[int] = ..., inline: _Optional[bytes] = ..., form: _Optional[str] = ..., plain: _Optional[bytes] = ..., base: _Optional[bytes] = ...) -> None: ...
 
 class Task(_message.Message):
     __slots__ = ("job", "task", "attempt", "name", "meta", "payload")
@@ -203,20 +211,30 @@ class TaskCancel(_message.Message):
     def __init__(self, job: _Optional[str] = ..., task: _Optional[str] = ...) -> None: ...
 
 class TaskResult(_message.Message):
-    __slots__ = ("job", "task", "attempt", "meta", "payload", "error")
+    __slots__ = ("job", "task", "attempt", "meta", "payload", "error", "holds")
     JOB_FIELD_NUMBER: _ClassVar[int]
     TASK_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     META_FIELD_NUMBER: _ClassVar[int]
     PAYLOAD_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
+    HOLDS_FIELD_NUMBER: _ClassVar[int]
     job: str
     task: str
     attempt: int
     meta: bytes
     payload: Payload
     error: str
-    def __init__(self, job: _Optional[str] = ..., task: _Optional[str] = ..., attempt: _Optional[int] = ..., meta: _Optional[bytes] = ..., payload: _Optional[_Union[Payload, _Mapping]] = ..., error: _Optional[str] = ...) -> None: ...
+    holds: bytes
+    def __init__(self, job: _Optional[str] = ..., task: _Optional[str] = ..., attempt: _Optional[int] = ..., meta: _Optional[bytes] = ..., payload: _Optional[_Union[Payload, _Mapping]] = ..., error: _Optional[str] = ..., holds: _Optional[bytes] = ...) -> None: ...
+
+class NeedFull(_message.Message):
+    __slots__ = ("job", "task")
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    job: str
+    task: str
+    def __init__(self, job: _Optional[str] = ..., task: _Optional[str] = ...) -> None: ...
 
 class ResultAck(_message.Message):
     __slots__ = ("job", "task", "accepted", "why")
