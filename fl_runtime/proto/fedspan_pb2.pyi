@@ -381,16 +381,25 @@ class Answer(_message.Message):
     def __init__(self, document: _Optional[bytes] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class WatchRequest(_message.Message):
-    __slots__ = ("job", "after", "logs", "participant")
+    __slots__ = ("job", "after", "logs", "participant", "offsets")
+    class OffsetsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
     JOB_FIELD_NUMBER: _ClassVar[int]
     AFTER_FIELD_NUMBER: _ClassVar[int]
     LOGS_FIELD_NUMBER: _ClassVar[int]
     PARTICIPANT_FIELD_NUMBER: _ClassVar[int]
+    OFFSETS_FIELD_NUMBER: _ClassVar[int]
     job: str
     after: int
     logs: bool
     participant: str
-    def __init__(self, job: _Optional[str] = ..., after: _Optional[int] = ..., logs: bool = ..., participant: _Optional[str] = ...) -> None: ...
+    offsets: _containers.ScalarMap[str, int]
+    def __init__(self, job: _Optional[str] = ..., after: _Optional[int] = ..., logs: bool = ..., participant: _Optional[str] = ..., offsets: _Optional[_Mapping[str, int]] = ...) -> None: ...
 
 class WatchEvent(_message.Message):
     __slots__ = ("number", "document")
