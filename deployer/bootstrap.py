@@ -19,6 +19,7 @@ from typing import Any
 from deployer.bundle import Bundle, build_bundle
 from deployer.errors import KitError, MachineError
 from deployer.facts import MachineFacts
+from deployer.job_python import VARIABLE, drop_others, job_python
 from deployer.logs import LogRequest, read_log
 from deployer.service import BUNDLE, KIT, OPT, Launch, Service
 from deployer.ssh.machine import Machine
@@ -26,6 +27,7 @@ from deployer.ssh.session import OnLine
 from deployer.targets import Target
 from startup_kits.kit import ENDPOINT, Kit
 from startup_kits.layout import endpoint_file
+from startup_kits.torch_source import TorchSource
 
 CLOUD_INIT_DEADLINE_S = 300.0
 """cloud-init on a large image takes a minute or two; a package mirror that hangs must not hang us for ever."""
@@ -39,7 +41,7 @@ KEPT_IN_KIT = (ENDPOINT, "transfer")
 """Belongs to the machine: the address is written apart from the signed content, transfer/ is the participant's own."""
 
 OnProgress = Callable[[str, str], None]
-"""Called with (step, detail); steps in order: boot, bundle, install, kit, verify, start."""
+"""Called with (step, detail); steps in order: boot, bundle, install, torch, kit, verify, start."""
 
 
 @dataclass
@@ -51,12 +53,14 @@ class Installed:
         seconds: wall time of each step that ran.
         sent_bytes: bytes of bundle and kit that went over the wire.
         bundle: the bundle that runs now.
+        notes: what the operator should know, though it is no error.
     """
 
     bundle: Bundle
     changed: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     sent_bytes: int = 0
+    notes: list[str] = field(default_factory=list)
 
 
 def install_participant(
@@ -69,6 +73,7 @@ def install_participant(
     *,
     ca_fingerprint: str | None = None,
     extra: Sequence[str] = (),
+    torch: TorchSource | None = None,
 ) -> Installed:
     """Makes a machine run a participant; does what is missing and nothing else.
 
@@ -81,6 +86,7 @@ def install_participant(
         on_progress: told of each step.
         ca_fingerprint: CA that the kit must be of, by default the one it names itself.
         extra: further requirements for the environment.
+        torch: where job scripts get torch from when the kit says nothing (the default of machines with GPUs).
 
     Raises:
         KitError: the kit is refused, here or by the machine.
@@ -107,6 +113,19 @@ def install_participant(
     if not _environment_exists(machine, venv):
         _install(machine, bundle, venv, done, clock, tell)
 
+    scripts = job_python(
+        machine,
+        bundle,
+        kit.torch or torch,
+        said=kit.torch is not None,
+        proxy=kit.endpoint().proxy,
+        tell=lambda detail: tell("torch", detail),
+    )
+    if scripts.changed:
+        done.changed.append("torch")
+    done.notes += [scripts.note] if scripts.note else []
+    clock.lap("torch")
+
     tell("kit", "pushing the kit")
     pushed = machine.put_tree(kit.path, facts.path(KIT), keep=KEPT_IN_KIT, privileged=True, owner=service.owner)
     text = endpoint_file(endpoint, kit.endpoint().proxy)
@@ -123,6 +142,7 @@ def install_participant(
         ca_fingerprint=kit.ca_fingerprint,
         labels=labels,
         port=kit.port if kit.role == "server" else None,
+        environment={VARIABLE: scripts.path} if scripts.path else {},
     )
     if done.changed:
         tell("verify", "the machine verifies the kit")
@@ -132,6 +152,7 @@ def install_participant(
     if service.start(launch):
         done.changed.append("started")
         _drop_other_environments(machine, venv)
+        drop_others(machine, scripts.path)
     clock.lap("start")
     return done
 

@@ -30,7 +30,7 @@ from deployer.wheels import CannotRepack, InstalledWheel, installed_wheel, norma
 KEPT_BUNDLES = 6
 """Cached bundles beyond this many go, the longest unused first."""
 
-# Gigabytes with CUDA. GPU machines have it in their image, others install it from an index (docs/gpu.md).
+# Gigabytes with CUDA. Machines have it in their image, or ask an index themselves.
 _NEVER_OVER_SSH = ("torch", "nvidia-", "triton")
 
 
@@ -121,7 +121,7 @@ def installed_closure(target: Target, requirements: Sequence[str]) -> dict[str, 
             raise UsageError(
                 f"{requirement.name} does not go over SSH",
                 why="it has gigabytes",
-                next_step="use an image that has it, or install it on the machine from an index",
+                next_step="torch: image, or torch: {index: https://…, version: …} in federation.yml",
             )
         try:
             dist = metadata.distribution(name)

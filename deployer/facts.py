@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from deployer.errors import MachineError
 from deployer.ssh.session import Session
@@ -21,6 +21,12 @@ for p in {candidates}; do
 done
 echo "$seen"; exit 3
 """
+
+NETWORK = (
+    *("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"),
+    *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "PIP_CERT"),
+)
+"""Variables of a login that say how the machine reaches a network. sudo drops them."""
 
 _PROBE = """\
 import getpass, json, os, platform, shutil, subprocess, sys
@@ -63,6 +69,7 @@ print(json.dumps({
     "disk_free": shutil.disk_usage(folder).free,
     "cpus": len(os.sched_getaffinity(0)),
     "hostname": platform.node(),
+    "network": {name: os.environ[name] for name in NETWORK if os.environ.get(name)},
 }))
 """
 
@@ -88,6 +95,7 @@ class MachineFacts:
         disk_free: bytes free for `/opt`.
         cpus: that may be used.
         hostname: the machine's own name.
+        network: the login's variables about proxies and certificates, see `NETWORK`.
     """
 
     root: str
@@ -108,6 +116,7 @@ class MachineFacts:
     disk_free: int
     cpus: int
     hostname: str
+    network: dict[str, str] = field(default_factory=dict, hash=False)
 
     @property
     def prefix(self) -> tuple[str, ...]:
@@ -133,7 +142,9 @@ def probe(session: Session) -> MachineFacts:
     """
     oldest = f"({OLDEST_PYTHON[0]}, {OLDEST_PYTHON[1]})"
     script = _PICK.format(candidates=" ".join(_CANDIDATES), oldest=oldest)
-    done = session.run(["sh", "-c", script], env={"PROBE": _PROBE}, timeout_s=60, check=False)
+    done = session.run(
+        ["sh", "-c", script], env={"PROBE": f"NETWORK = {NETWORK!r}\n{_PROBE}"}, timeout_s=60, check=False
+    )
     if done.status == 3:
         seen = done.stdout.split()
         raise MachineError(

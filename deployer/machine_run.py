@@ -114,6 +114,7 @@ PHASES = {
     "boot": "booting",
     "bundle": "pushing",
     "install": "installing",
+    "torch": "installing",
     "kit": "pushing",
     "verify": "verifying",
     "start": "starting",
@@ -142,9 +143,13 @@ def install_and_start(crew: Crew, member: Member, reach: Reach, start: Start) ->
             machine, crew.deployment.keys, member.name, lambda: log_in(reach, crew.interrupts, setting("SSH_DEADLINE"))
         ):
             log.write("host key: the one it booted with is no longer accepted\n")
-        done = install_participant(machine, member.kit, None, start.endpoint, start.labels, progress)
+        done = install_participant(
+            machine, member.kit, None, start.endpoint, start.labels, progress, torch=member.wanted_torch
+        )
     for step, seconds in done.seconds.items():
         log.write(f"{step}: {seconds:.1f} s\n")
+    for note in done.notes:
+        crew.screen.line(f"{member.name}: {note}")
     return list(done.changed)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
 from startup_kits.errors import KitError
+from startup_kits.torch_source import TorchSource
 
 if TYPE_CHECKING:
     from stacks.args import Gpu
@@ -49,6 +50,8 @@ class Member:
     egress: tuple[str, ...] = ()
     port: int | None = None
     data: dict[str, str] = field(default_factory=dict, hash=False)
+    torch: TorchSource | None = None
+    """Where job scripts get torch from, as the kit says; None where it says nothing."""
 
     @property
     def cloud(self) -> Cloud | None:
@@ -67,6 +70,18 @@ class Member:
 
         return Gpu(self.gpu_count, self.gpu_memory_gib) if self.gpu_count else None
 
+    @property
+    def has_gpus(self) -> bool:
+        """Whether its machine has GPUs: the kit asks for them, or its size is known to have them."""
+        return bool(self.gpu_count) or (self.cloud is not None and self.offer().gpus > 0)
+
+    @property
+    def wanted_torch(self) -> TorchSource | None:
+        """Where torch comes from on its machine: what the kit says, the image's where GPUs are wanted, else none."""
+        if self.role != "site":
+            return None
+        return self.torch or (TorchSource() if self.has_gpus else None)
+
     def offer(self) -> Offer:
         """The machine's size, its GPUs and its list price. Only for a participant in a cloud."""
         from stacks.catalogue import choose_size
@@ -77,7 +92,7 @@ class Member:
     @property
     def os_disk_gib(self) -> int:
         """The operating system's disk."""
-        return GPU_OS_DISK_GIB if self.gpu_count or self.offer().gpus else OS_DISK_GIB
+        return GPU_OS_DISK_GIB if self.has_gpus else OS_DISK_GIB
 
     @property
     def state_disk_gib(self) -> int:
@@ -97,6 +112,7 @@ class Member:
             port=kit.port if self.role == "server" else None,
             gpu_count=kit.gpu_count or self.gpu_count,
             gpu_memory_gib=kit.gpu_memory_gib or self.gpu_memory_gib,
+            torch=kit.torch,
         )
 
 

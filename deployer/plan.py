@@ -27,7 +27,8 @@ class ParticipantPlan:
 
     It is the price in `price_region`, as `price_source` has it.
 
-    `steps` are what the engine will do; `note` says why there are none where that needs a word.
+    `steps` are what the engine will do; `note` says why there are none where that needs a word; `torch` says where job
+    scripts get torch from.
     """
 
     name: str
@@ -44,6 +45,7 @@ class ParticipantPlan:
     steps: tuple[Step, ...] = ()
     openings: tuple[Opening, ...] = ()
     note: str = ""
+    torch: str = ""
 
     def count(self, action: Action) -> int:
         """How many resources that happens to."""
@@ -75,6 +77,7 @@ class ParticipantPlan:
             "steps": [step.document() for step in self.steps],
             "open": [opening.document() for opening in self.openings],
             "note": self.note or None,
+            "torch": self.torch or None,
         }
 
 
@@ -185,6 +188,7 @@ def _part(entry: Mapping[str, Any]) -> ParticipantPlan:
             for one in entry["open"]
         ),
         note=entry["note"] or "",
+        torch=entry.get("torch") or "",
     )
 
 

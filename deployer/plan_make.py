@@ -17,6 +17,7 @@ from deployer.engine_events import Step, urn_name
 from deployer.ingress import Opening, cidrs, runtime_openings, ssh_openings
 from deployer.member import Member
 from deployer.plan import ParticipantPlan, Plan, now
+from deployer.torch_words import torch_in_words
 from stacks.args import HostKey, ParticipantArgs
 from stacks.images import image_for
 from stacks.names import Stage
@@ -127,6 +128,7 @@ class Planner:
             public_key=deployment.keys.login(deployment.federation).public,
             host_key=HostKey(host.private, host.public),
             spot=member.spot,
+            torch_image=(torch := member.wanted_torch) is not None and torch.from_image,
         )
         assert member.cloud is not None, "only a participant in a cloud has a stack"
         family = image_for(member.cloud, args).family
@@ -157,7 +159,7 @@ class Planner:
     def participant_plan(self, part: Part) -> ParticipantPlan:
         """What to show of one participant."""
         member = part.member
-        plan = ParticipantPlan(member.name, member.role, member.target)
+        plan = ParticipantPlan(member.name, member.role, member.target, torch=torch_in_words(member))
         if member.target == "kit":
             return replace(plan, note="awaited: its owner starts the kit")
         if member.target == "host":

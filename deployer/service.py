@@ -9,7 +9,7 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from deployer.errors import MachineError
@@ -50,6 +50,7 @@ class Launch:
         ca_fingerprint: the kit is verified against it before each start.
         labels: told to the server by the runtime.
         port: the server's port, None on a site.
+        environment: variables of the runtime, nothing secret.
     """
 
     bundle: str
@@ -59,6 +60,7 @@ class Launch:
     ca_fingerprint: str
     labels: Mapping[str, str]
     port: int | None
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 class Service:
@@ -121,9 +123,9 @@ class Service:
             MachineError: it does not come up; the cause is the end of its log.
         """
         unit = self._unit(launch) if self.systemd else ""
-        wanted = hashlib.sha256(
-            json.dumps([launch.bundle, launch.kit, self.argv(launch), self.verify_argv(launch), unit]).encode()
-        ).hexdigest()
+        everything: list[Any] = [launch.bundle, launch.kit, self.argv(launch), self.verify_argv(launch), unit]
+        everything += [dict(launch.environment)] if launch.environment else []
+        wanted = hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()
         running = self.alive()
         if running and self._started() == wanted:
             return False
@@ -208,7 +210,7 @@ class Service:
                 state=STATE_ROOT,
                 port=launch.port,
                 after=[STATE_UNIT] if self._state_unit() else [],
-                environment={"HOME": STATE_ROOT, "PYTHONUNBUFFERED": "1"},
+                environment={"HOME": STATE_ROOT, "PYTHONUNBUFFERED": "1", **launch.environment},
                 check=self.verify_argv(launch),
             )
         )
@@ -228,7 +230,7 @@ class Service:
         supervise = [python, "-m", "fl_runtime", "supervise", "--state", self.path(STATE), "--", *self.argv(launch)]
         # As the login, not as root: a supervised runtime has no more rights than whoever deployed it.
         # It detaches itself and returns; what it says to the end goes to its log.
-        self.machine.run(supervise, timeout_s=60)
+        self.machine.run(supervise, env=launch.environment, timeout_s=60)
 
     def _await(self) -> None:
         deadline = time.monotonic() + START_DEADLINE_S

@@ -148,6 +148,8 @@ class ParticipantArgs:
     tags: Mapping[str, str] = field(default_factory=dict)
     spot: bool = False
     encryption_at_host: bool = False
+    torch_image: bool = False
+    """With GPUs: the image that has torch too, where the cloud has one; else the smaller one with the driver alone."""
     reimage: bool = False
     """Take today's image although the stack has one: needed when a size with GPUs replaces one without (or back)."""
 

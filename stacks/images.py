@@ -12,7 +12,14 @@ UBUNTU_SSM = "/aws/service/canonical/ubuntu/server/24.04/stable/current/amd64/hv
 """Canonical's public SSM parameter with the newest Ubuntu 24.04 AMI of a region."""
 
 DLAMI_SSM = "/aws/service/deeplearning/ami/x86_64/base-oss-nvidia-driver-gpu-ubuntu-22.04/latest/ami-id"
-"""AWS's public SSM parameter with the newest Deep Learning Base AMI (driver and CUDA) on Ubuntu 22.04."""
+"""AWS's public SSM parameter with the newest Deep Learning Base AMI (driver and CUDA, no torch) on Ubuntu 22.04."""
+
+PYTORCH_SSM = "/aws/service/deeplearning/ami/x86_64/oss-nvidia-driver-gpu-pytorch-2.11-ubuntu-24.04/latest/ami-id"
+"""AWS's public SSM parameter with the newest Deep Learning AMI that has torch 2.11, in /opt/pytorch.
+
+AWS has one line of images for each version of PyTorch and stops to build it after about a year: the release notes of
+2026-08 list 2.11 on Ubuntu 24.04 for G4dn, G5, G6, P4 and P5, with /opt/pytorch/bin/python.
+"""
 
 
 @dataclass(frozen=True)
@@ -37,6 +44,7 @@ class Image:
 
 AWS_UBUNTU = Image("ubuntu-24.04", 8, ssm_parameter=UBUNTU_SSM)
 AWS_DLAMI = Image("dlami-ubuntu-22.04", 100, ssm_parameter=DLAMI_SSM)
+AWS_PYTORCH = Image("dlami-pytorch-2.11-ubuntu-24.04", 120, ssm_parameter=PYTORCH_SSM)
 AZURE_UBUNTU = Image("ubuntu-24.04", 30, publisher="Canonical", offer="ubuntu-24_04-lts", sku="server")
 AZURE_HPC = Image(
     "hpc-ubuntu-22.04",
@@ -64,10 +72,11 @@ def image_for(cloud: Cloud, args: ParticipantArgs) -> Image:
 
     GPUs decide: those the kit asks for, or those that the size is known to have. On Azure the compute sizes (NC, ND)
     boot Microsoft's HPC image, the NV sizes get the driver extension, which installs the GRID driver that they need.
+    Neither is known to bring torch; on AWS there is an image that does.
     """
     gpu = has_gpu(args)
     if cloud == "aws":
-        return AWS_DLAMI if gpu else AWS_UBUNTU
+        return (AWS_PYTORCH if args.torch_image else AWS_DLAMI) if gpu else AWS_UBUNTU
     if not gpu:
         return AZURE_UBUNTU
     return AZURE_UBUNTU_DRIVER if args.size.lower().startswith("standard_nv") else AZURE_HPC

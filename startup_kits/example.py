@@ -28,6 +28,8 @@ sites:
     target: aws
     region: eu-central-1
     gpus: {{count: 1, memory: 16GB}}    # a size is chosen; or name it: size: g4dn.xlarge
+    # torch: image                    # with GPUs: the image's; or from an index, which the machine asks by itself:
+    # torch: {{index: https://download.pytorch.org/whl/cu126, version: "2.13.0"}}
     disk: 100GB
     data: {{digits: /srv/data/digits}}  # where it lies there; jobs ask for "digits", it never moves
   site-2:

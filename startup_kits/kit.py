@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives import serialization
 from startup_kits import certificates, layout, signing
 from startup_kits.certificates import Subject
 from startup_kits.errors import KitError
+from startup_kits.torch_source import TorchSource, torch_source
 from startup_kits.units import EMAIL, NAME
 from startup_kits.workspace import write_private
 
@@ -48,6 +49,7 @@ class Kit:
     gpu_memory_gib: float | None
     admin_role: str | None
     residency: tuple[str, ...]
+    torch: TorchSource | None
     ca_fingerprint: str
     certificate: x509.Certificate
 
@@ -86,6 +88,7 @@ class Kit:
                 gpu_memory_gib=gpus.get("memory_gib"),
                 admin_role=content.get("admin_role"),
                 residency=tuple(str(area) for area in content.get("residency") or ()),
+                torch=torch_source(content["torch"]) if content.get("torch") is not None else None,
                 ca_fingerprint=certificates.fingerprint(ca),
                 certificate=certificate,
             )

@@ -99,6 +99,8 @@ def participant_file(
     }
     if spec.residency and not isinstance(part, AdminSpec):
         content["residency"] = list(spec.residency)
+    if isinstance(part, SiteSpec) and (torch := spec.torch_of(part)):
+        content["torch"] = torch.document()
     if isinstance(part, AdminSpec):
         content["admin_role"] = part.role
     return _yaml(content)

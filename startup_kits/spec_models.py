@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from startup_kits import regions, units
+from startup_kits.torch_source import TorchSource, torch_source
 
 DEFAULT_PORT = 8002
 SERVER = "server"
@@ -72,6 +73,7 @@ Cidr = Annotated[str, BeforeValidator(units.cidr)]
 Cidrs = Annotated[list[Cidr], BeforeValidator(_one_or_many)]
 Host = Annotated[str, BeforeValidator(units.host_name)]
 Port = Annotated[int, Field(ge=1, le=65535)]
+Torch = Annotated[TorchSource, BeforeValidator(torch_source)]
 AccountId = Annotated[str, BeforeValidator(_quoted_digits), Field(pattern=r"^\d{12}$")]
 
 
@@ -91,6 +93,7 @@ class Defaults(_Model):
 
     owner: str = Field(default="", max_length=200)
     ssh_from: Literal["auto"] | Cidrs = "auto"
+    torch: Torch | None = Field(default=None, description="for every site that does not say otherwise")
 
     @model_validator(mode="after")
     def _never_the_world(self) -> Defaults:
@@ -172,6 +175,7 @@ class SiteSpec(ParticipantSpec):
 
     role: ClassVar[str] = "site"
     data: dict[Name, Annotated[str, AfterValidator(_absolute)]] = {}
+    torch: Torch | None = Field(default=None, description="where job scripts get torch from")
 
     @model_validator(mode="after")
     def _never_the_world(self) -> SiteSpec:
@@ -224,6 +228,8 @@ class FederationSpec(_Model):
             given["sites"] = {
                 key: {**site, "name": key} if isinstance(site, Mapping) else site for key, site in sites.items()
             }
+        if isinstance(server, Mapping) and "torch" in server:
+            raise ValueError(f"{SERVER}.torch: means something for sites only: that is where scripts train")
         return given
 
     @model_validator(mode="after")
@@ -255,6 +261,10 @@ class FederationSpec(_Model):
                 )
             fitting = [name for entry in self.residency for name in regions.regions_of(entry, cloud)]
             raise ValueError(f"{place}.region: {why} (allowed: {', '.join(fitting) or 'none'})")
+
+    def torch_of(self, site: SiteSpec) -> TorchSource | None:
+        """Where a site gets torch from, as the file says; None where it says nothing."""
+        return site.torch or self.defaults.torch
 
     def participants(self) -> dict[str, ParticipantSpec]:
         """Server first, then the sites in the file's order."""

@@ -128,6 +128,7 @@ def show(kit: KitFolder) -> None:
         "reached at": endpoint.server or "not known yet (up writes it, or start.sh --server HOST:PORT)",
         "proxy": endpoint.proxy,
         "GPUs": None if opened.role == "admin" else gpus,
+        "torch": str(opened.torch) if opened.torch else None,
         "data": ", ".join(f"{name} at {path}" for name, path in opened.data().items()) or None,
         "certificate": f"valid until {opened.certificate.not_valid_after_utc:%Y-%m-%d}",
         "runtime": opened.runtime,

@@ -1,5 +1,7 @@
 """The machine's end of an installation: makes a virtual environment from a folder of wheels, or checks one.
 
+`torch` makes another one, for job scripts: torch from a package index that this machine asks, numpy from the wheels.
+
 Its text is given to the machine's Python by `-c`: standard library only.
 
 Nothing is fsynced on the way: pip would do so for each of some seventy small files, which takes longer than everything
@@ -12,15 +14,21 @@ from __future__ import annotations
 
 import base64
 import csv
+import fcntl
 import hashlib
+import json
 import os
 import shutil
 import subprocess
 import sys
 import venv
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 MARKER = ".fedspan-installed"
+DURABLE = "durable"
+"""In a marker: everything was synced before it was written, so that it counts in any boot."""
 
 # Run by the new environment's Python. pip is unpacked first: from within its wheel each module is compiled twice.
 _PIP = """\
@@ -35,6 +43,7 @@ runpy.run_module("pip", run_name="__main__", alter_sys=True)
 """
 _OPTIONS = ["--quiet", "--no-index", "--no-deps", "--no-compile", "--no-cache-dir", "--no-input"]
 _OPTIONS += ["--disable-pip-version-check", "--no-warn-script-location", "--root-user-action", "ignore"]
+_INDEX_OPTIONS = ["--retries", "2", "--progress-bar", "off", "--only-binary", ":all:", *_OPTIONS[-6:]]
 
 
 def install(environment: Path, wheels: Path) -> None:
@@ -50,13 +59,37 @@ def install(environment: Path, wheels: Path) -> None:
     mark(environment)
 
 
+def install_torch(environment: Path, wheels: Path, request: Mapping[str, Any]) -> None:
+    """Makes an environment with torch and numpy, anew; one at a time on a machine, the second finds it made.
+
+    Args:
+        request: `index`, `version`; `variables` about proxies and certificates, as the login has them.
+    """
+    with open(environment.parent / ".torch.lock", "w", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if check(environment):
+            return
+        if environment.exists():
+            shutil.rmtree(environment)
+        venv.EnvBuilder(with_pip=False, symlinks=True).create(environment)
+        (pip,), (numpy,) = (sorted(wheels.glob(f"{name}-*.whl")) for name in ("pip", "numpy"))
+        scratch = environment / "tmp"  # /tmp may be memory, and torch has gigabytes
+        scratch.mkdir()
+        argv = [str(environment / "bin" / "python"), "-I", "-c", _PIP, str(pip), "install", *_INDEX_OPTIONS]
+        argv += ["--index-url", request["index"], f"torch=={request['version']}", str(numpy)]
+        subprocess.run(argv, check=True, env={**os.environ, **request["variables"], "TMPDIR": str(scratch)})
+        shutil.rmtree(scratch)
+        os.sync()
+        mark(environment, DURABLE)
+
+
 def check(environment: Path) -> bool:
     """Whether the environment is there and whole."""
     try:
         boot = (environment / MARKER).read_text()
     except OSError:
         return False
-    if boot == boot_id():
+    if boot in (boot_id(), DURABLE):
         return True
     if not all(record_holds(record) for record in sorted(environment.glob("lib/python3*/site-packages/*/RECORD"))):
         return False
@@ -80,10 +113,10 @@ def record_holds(record: Path) -> bool:
     return True
 
 
-def mark(environment: Path) -> None:
-    """Writes the marker."""
+def mark(environment: Path, text: str = "") -> None:
+    """Writes the marker: the boot, or `DURABLE`."""
     new = environment / (MARKER + ".new")
-    new.write_text(boot_id())
+    new.write_text(text or boot_id())
     os.replace(new, environment / MARKER)
 
 
@@ -96,12 +129,17 @@ def boot_id() -> str:
 
 
 def main(argv: list[str]) -> int:
-    """`install ENVIRONMENT WHEELS` (pip's status), `check ENVIRONMENT` (status 3 where it is not whole)."""
+    """`install ENVIRONMENT WHEELS` and `torch ENVIRONMENT WHEELS` (pip's status; the latter reads its request, JSON,
+    from standard input), `check ENVIRONMENT` (status 3 where it is not whole).
+    """
     os.umask(0o022)
     if argv[0] == "check":
         return 0 if check(Path(argv[1])) else 3
     try:
-        install(Path(argv[1]), Path(argv[2]))
+        if argv[0] == "torch":
+            install_torch(Path(argv[1]), Path(argv[2]), json.load(sys.stdin))
+        else:
+            install(Path(argv[1]), Path(argv[2]))
     except subprocess.CalledProcessError as error:
         return error.returncode if error.returncode > 0 else 1
     return 0

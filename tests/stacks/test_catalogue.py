@@ -99,3 +99,14 @@ def test_the_os_disk_is_never_smaller_than_its_image() -> None:
     assert os_disk_gib("aws", sample(size="g4dn.xlarge", gpus=Gpu(1), os_disk_gib=20)) == 100
     assert os_disk_gib("aws", sample(os_disk_gib=20)) == 20
     assert os_disk_gib("azure", sample("azure", os_disk_gib=8)) == 30
+
+
+def test_an_image_with_torch_is_booted_where_torch_comes_from_it_and_the_cloud_has_one() -> None:
+    wanted = {
+        ("aws", "g4dn.xlarge", True): "dlami-pytorch-2.11-ubuntu-24.04",
+        ("aws", "g4dn.xlarge", False): "dlami-ubuntu-22.04",
+        ("aws", "m7i.large", True): "ubuntu-24.04",
+        ("azure", "Standard_NC4as_T4_v3", True): "hpc-ubuntu-22.04",
+    }
+    found = {key: image_for(key[0], sample(key[0], size=key[1], torch_image=key[2])).family for key in wanted}  # type: ignore[arg-type]
+    assert found == wanted

@@ -18,6 +18,7 @@ from startup_kits.errors import KitError
 from startup_kits.kit import Kit
 from startup_kits.passphrase import PassphraseSource
 from startup_kits.provision import ProvisionResult
+from startup_kits.torch_source import TorchSource
 from startup_kits.workspace import Workspace
 
 Make = Callable[..., ProvisionResult]
@@ -235,3 +236,18 @@ def test_an_admins_kit_has_no_start_script_and_the_servers_no_data(make: Make) -
     assert not (kits["server"] / "local/data.yml").exists()
     assert (kits["site-1"] / "local/data.yml").exists()
     assert (kits["site-1"] / "startup/start.sh").exists()
+
+
+def test_torch_is_carried_signed_in_the_kit_and_absent_where_nothing_was_said(workspace: Workspace, make: Make) -> None:
+    kits = make().kits
+    assert "torch" not in (kits["site-1"] / "startup/participant.yml").read_text()
+    assert Kit.verify(kits["site-1"]).torch is None
+    index = 'torch: {index: https://download.pytorch.org/whl/cpu, version: "2.13.0"}'
+    change_spec(workspace, "    size: m7i.large", f"    size: m7i.large\n    {index}")
+    assert make().updated == ["site-2"]
+    assert make().updated == []
+    assert Kit.verify(kits["site-2"]).torch == TorchSource("https://download.pytorch.org/whl/cpu", "2.13.0")
+    text = (kits["site-2"] / "startup/participant.yml").read_text()
+    (kits["site-2"] / "startup/participant.yml").write_text(text.replace("pytorch.org", "example.org"))
+    with pytest.raises(KitError, match=r"participant\.yml was changed"):
+        Kit.verify(kits["site-2"])

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from startup_kits.errors import SpecError
 from startup_kits.example import example
 from startup_kits.spec import load_spec
+from startup_kits.torch_source import TorchSource
 
 Write = Callable[..., Path]
 
@@ -97,7 +98,7 @@ def test_all_faults_are_told_at_once_in_the_order_of_lines(write_spec: Write) ->
     with pytest.raises(SpecError) as caught:
         load_spec(write_spec(text))
     told = [line.split()[0].rpartition(":")[2] for line in str(caught.value).splitlines() if "federation.yml:" in line]
-    assert told == ["6", "18", "43"]
+    assert told == ["6", "18", "45"]
 
 
 def test_a_key_given_twice_is_refused_with_both_lines(write_spec: Write) -> None:
@@ -139,3 +140,40 @@ def test_whatever_stands_in_the_file_it_is_read_or_refused_as_a_spec_error(
     path.write_text(yaml.safe_dump({**yaml.safe_load(example()), **changes}))
     with contextlib.suppress(SpecError):  # any other error fails the test
         load_spec(path)
+
+
+IN_SITE_1 = "# torch: image                    # with GPUs"
+
+
+def test_torch_is_the_images_or_of_an_index_for_one_site_or_for_all(write_spec: Write) -> None:
+    index = 'torch: {index: https://download.pytorch.org/whl/cu126/, version: "2.13.0"}'
+    spec = load_spec(write_spec(example().replace(IN_SITE_1, f"{index} #")))
+    assert spec.torch_of(spec.sites["site-1"]) == TorchSource("https://download.pytorch.org/whl/cu126", "2.13.0")
+    assert spec.torch_of(spec.sites["site-2"]) is None
+    text = example().replace(IN_SITE_1, "torch: image #").replace("  ssh_from: auto", f"  {index}\n  ssh_from: auto")
+    spec = load_spec(write_spec(text))
+    assert spec.torch_of(spec.sites["site-1"]) == TorchSource()
+    assert spec.torch_of(spec.sites["site-2"]) == TorchSource("https://download.pytorch.org/whl/cu126", "2.13.0")
+
+
+@pytest.mark.parametrize(
+    ("written", "told"),
+    [
+        ("pypi", "site-1.torch: image, or {index: https://"),
+        ('{index: "http://example.org/whl", version: "2.13.0"}', "torch.index: an https URL is wanted"),
+        ('{index: "https://me:secret@example.org", version: "2.13.0"}', "torch.index: holds a user or a password"),
+        ("{index: https://example.org/whl, version: 2.13}", "torch.version: put quotes round it"),
+        ('{index: https://example.org/whl, version: ">=2"}', "torch.version: an exact version is wanted"),
+        ("{index: https://example.org/whl}", "site-1.torch: version is missing"),
+        ('{indx: https://example.org, version: "2.13.0"}', "indx is not known here; did you mean index?"),
+    ],
+)
+def test_a_wrong_torch_is_told_with_what_would_be_right(write_spec: Write, written: str, told: str) -> None:
+    message = fault(write_spec, IN_SITE_1, f"torch: {written} #")
+    assert told in message
+    assert "secret" not in message
+
+
+def test_torch_on_the_server_is_told_to_mean_nothing(write_spec: Write) -> None:
+    told = fault(write_spec, "  port: 8002", "  torch: image\n  port: 8002")
+    assert "server.torch: means something for sites only" in told

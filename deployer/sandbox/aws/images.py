@@ -58,6 +58,20 @@ def _deep_learning(version: str) -> Image:
     )
 
 
+def _pytorch(torch: str, version: str) -> Image:
+    return Image(
+        name=f"Deep Learning OSS Nvidia Driver AMI GPU PyTorch {torch} (Ubuntu {version}) {RELEASED.replace('-', '')}",
+        description=f"Supported EC2 instances: G4dn, G5, G6, Gr6, G6e, P4, P4de, P5, P5e, P5en. PyTorch {torch}",
+        owner=AMAZON,
+        owner_alias="amazon",
+        architecture="x86_64",
+        root_gib=100,
+        parameters=(
+            f"/aws/service/deeplearning/ami/x86_64/oss-nvidia-driver-gpu-pytorch-{torch}-ubuntu-{version}/latest/ami-id",
+        ),
+    )
+
+
 IMAGES = (
     _ubuntu("jammy", "22.04", "amd64", "ebs-gp2"),
     _ubuntu("jammy", "22.04", "arm64", "ebs-gp2"),
@@ -65,6 +79,8 @@ IMAGES = (
     _ubuntu("noble", "24.04", "arm64", "ebs-gp3"),
     _deep_learning("22.04"),
     _deep_learning("24.04"),
+    _pytorch("2.10", "24.04"),
+    _pytorch("2.11", "24.04"),
 )
 BY_PARAMETER = {parameter: image for image in IMAGES for parameter in image.parameters}
 
