@@ -45,6 +45,7 @@ class Policy:
 
     submitters: tuple[str, ...] = ("lead",)
     scripts: tuple[str, ...] = ("any",)
+    operators: tuple[str, ...] = ("lead",)  # who may restart or shut down this participant
     filters: dict[str, Any] = field(default_factory=dict, hash=False)
 
 
@@ -120,8 +121,14 @@ class Kit:
         return Policy(
             tuple(_texts(document.get("submitters", ["lead"]))),
             tuple(_texts(document.get("scripts", ["any"]))),
+            tuple(_texts(document.get("operators", ["lead"]))),
             parse_filters(document.get("filters"), "local/policy.yml"),
         )
+
+    def store(self) -> str | None:
+        """local/store.yml: the URL of the server's PostgreSQL database, if its state lies in one."""
+        url = self._local("store.yml").get("store")
+        return str(url) if url else None
 
     def resources(self) -> dict[str, Any]:
         return self._local("resources.yml")

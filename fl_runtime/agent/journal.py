@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fl_runtime.agent.shaped import SHAPED_SCHEMA
 from fl_runtime.blobs import BLOB_SCHEMA, BlobStore
-from fl_runtime.db import Database, Row
+from fl_runtime.db import Row, Sqlite
 from fl_runtime.processes import ProcessId
 
 _SCHEMA = (
@@ -64,7 +65,7 @@ class Journal:
     """One SQLite file with the blobs' rows in it."""
 
     def __init__(self, state: Path) -> None:
-        self.db = Database(state / "agent.db", [_SCHEMA])
+        self.db = Sqlite(state / "agent.db", [_SCHEMA, SHAPED_SCHEMA])
         self.blobs = BlobStore(state, self.db)
 
     # --- jobs
@@ -147,7 +148,7 @@ class Journal:
         """Nobody needs it here any more."""
         with self.db.tx():
             self.db.run("UPDATE tasks SET state = 'closed' WHERE id = ?", task.id)
-            self.blobs.drop_refs(f"job:{task.job}:task:{task.id}")
+            self.blobs.drop_refs(f"job:{task.job}:task:{task.id}:")
         self.blobs.collect()
 
     def close(self) -> None:

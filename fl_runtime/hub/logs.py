@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from pathlib import Path
 
@@ -44,6 +45,11 @@ class LogBook:
         with open(path, "rb") as file:
             file.seek(offset)
             return file.read(limit)
+
+    def remove(self, job: str) -> None:
+        """Forget all logs of a job."""
+        if is_job_id(job):
+            shutil.rmtree(self.folder / job, ignore_errors=True)
 
     def participants(self, job: str) -> list[str]:
         if not is_job_id(job):

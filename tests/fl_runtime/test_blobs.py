@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from fl_runtime.blobs import BLOB_SCHEMA, BlobStore, Manifest, of_bytes, of_file
-from fl_runtime.db import Database
+from fl_runtime.db import Sqlite
 from fl_runtime.errors import ProtocolError
 from fl_runtime.names import CHUNK, LEAF
 
 
 def store(folder: Path) -> BlobStore:
-    return BlobStore(folder, Database(folder / "test.db", [BLOB_SCHEMA]))
+    return BlobStore(folder, Sqlite(folder / "test.db", [BLOB_SCHEMA]))
 
 
 def content(size: int, seed: int = 0) -> bytes:
