@@ -91,6 +91,6 @@ def test_a_job_trains_in_the_python_that_the_site_named(tmp_path: Path, bare: Pa
             resources.write_text(f"python: {bare}\n")  # read again for the next job
             job = session.submit(folder)
             assert session.wait(job, 30)["state"] == "FINISHED"
-        log = (made.root / "state/site-1/jobs" / job / "log").read_text()
+            log = "".join(text for _, text in session.logs(job, "site-1"))
     assert f"prefix {bare.parent.parent}" in log
     assert "others []" in log
