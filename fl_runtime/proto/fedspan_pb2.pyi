@@ -105,7 +105,7 @@ class ToHub(_message.Message):
     def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., job_answer: _Optional[_Union[JobAnswer, _Mapping]] = ..., task_result: _Optional[_Union[TaskResult, _Mapping]] = ..., log: _Optional[_Union[LogData, _Mapping]] = ..., metric: _Optional[_Union[MetricData, _Mapping]] = ..., site_state: _Optional[_Union[SiteState, _Mapping]] = ..., order_answer: _Optional[_Union[OrderAnswer, _Mapping]] = ..., need_full: _Optional[_Union[NeedFull, _Mapping]] = ...) -> None: ...
 
 class ToParticipant(_message.Message):
-    __slots__ = ("welcome", "refusal", "heartbeat", "job_start", "job_stop", "task", "task_cancel", "result_ack", "revocations", "order")
+    __slots__ = ("welcome", "refusal", "heartbeat", "job_start", "job_stop", "task", "task_cancel", "result_ack", "revocations", "order", "report_have")
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     REFUSAL_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
@@ -116,6 +116,7 @@ class ToParticipant(_message.Message):
     RESULT_ACK_FIELD_NUMBER: _ClassVar[int]
     REVOCATIONS_FIELD_NUMBER: _ClassVar[int]
     ORDER_FIELD_NUMBER: _ClassVar[int]
+    REPORT_HAVE_FIELD_NUMBER: _ClassVar[int]
     welcome: Welcome
     refusal: Refusal
     heartbeat: Heartbeat
@@ -126,19 +127,22 @@ class ToParticipant(_message.Message):
     result_ack: ResultAck
     revocations: Revocations
     order: Order
-    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., job_start: _Optional[_Union[JobStart, _Mapping]] = ..., job_stop: _Optional[_Union[JobStop, _Mapping]] = ..., task: _Optional[_Union[Task, _Mapping]] = ..., task_cancel: _Optional[_Union[TaskCancel, _Mapping]] = ..., result_ack: _Optional[_Union[ResultAck, _Mapping]] = ..., revocations: _Optional[_Union[Revocations, _Mapping]] = ..., order: _Optional[_Union[Order, _Mapping]] = ...) -> None: ...
+    report_have: ReportHave
+    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., job_start: _Optional[_Union[JobStart, _Mapping]] = ..., job_stop: _Optional[_Union[JobStop, _Mapping]] = ..., task: _Optional[_Union[Task, _Mapping]] = ..., task_cancel: _Optional[_Union[TaskCancel, _Mapping]] = ..., result_ack: _Optional[_Union[ResultAck, _Mapping]] = ..., revocations: _Optional[_Union[Revocations, _Mapping]] = ..., order: _Optional[_Union[Order, _Mapping]] = ..., report_have: _Optional[_Union[ReportHave, _Mapping]] = ...) -> None: ...
 
 class JobStart(_message.Message):
-    __slots__ = ("job", "envelope", "bundle", "log_have")
+    __slots__ = ("job", "envelope", "bundle", "log_have", "metric_have")
     JOB_FIELD_NUMBER: _ClassVar[int]
     ENVELOPE_FIELD_NUMBER: _ClassVar[int]
     BUNDLE_FIELD_NUMBER: _ClassVar[int]
     LOG_HAVE_FIELD_NUMBER: _ClassVar[int]
+    METRIC_HAVE_FIELD_NUMBER: _ClassVar[int]
     job: str
     envelope: Envelope
     bundle: Payload
     log_have: int
-    def __init__(self, job: _Optional[str] = ..., envelope: _Optional[_Union[Envelope, _Mapping]] = ..., bundle: _Optional[_Union[Payload, _Mapping]] = ..., log_have: _Optional[int] = ...) -> None: ...
+    metric_have: int
+    def __init__(self, job: _Optional[str] = ..., envelope: _Optional[_Union[Envelope, _Mapping]] = ..., bundle: _Optional[_Union[Payload, _Mapping]] = ..., log_have: _Optional[int] = ..., metric_have: _Optional[int] = ...) -> None: ...
 
 class JobAnswer(_message.Message):
     __slots__ = ("job", "accepted", "why")
@@ -203,12 +207,14 @@ class Task(_message.Message):
     def __init__(self, job: _Optional[str] = ..., task: _Optional[str] = ..., attempt: _Optional[int] = ..., name: _Optional[str] = ..., meta: _Optional[bytes] = ..., payload: _Optional[_Union[Payload, _Mapping]] = ...) -> None: ...
 
 class TaskCancel(_message.Message):
-    __slots__ = ("job", "task")
+    __slots__ = ("job", "task", "unless_begun")
     JOB_FIELD_NUMBER: _ClassVar[int]
     TASK_FIELD_NUMBER: _ClassVar[int]
+    UNLESS_BEGUN_FIELD_NUMBER: _ClassVar[int]
     job: str
     task: str
-    def __init__(self, job: _Optional[str] = ..., task: _Optional[str] = ...) -> None: ...
+    unless_begun: bool
+    def __init__(self, job: _Optional[str] = ..., task: _Optional[str] = ..., unless_begun: bool = ...) -> None: ...
 
 class TaskResult(_message.Message):
     __slots__ = ("job", "task", "attempt", "meta", "payload", "error", "holds")
@@ -249,22 +255,38 @@ class ResultAck(_message.Message):
     def __init__(self, job: _Optional[str] = ..., task: _Optional[str] = ..., accepted: bool = ..., why: _Optional[str] = ...) -> None: ...
 
 class LogData(_message.Message):
-    __slots__ = ("job", "offset", "data")
+    __slots__ = ("job", "offset", "data", "next")
     JOB_FIELD_NUMBER: _ClassVar[int]
     OFFSET_FIELD_NUMBER: _ClassVar[int]
     DATA_FIELD_NUMBER: _ClassVar[int]
+    NEXT_FIELD_NUMBER: _ClassVar[int]
     job: str
     offset: int
     data: bytes
-    def __init__(self, job: _Optional[str] = ..., offset: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
+    next: int
+    def __init__(self, job: _Optional[str] = ..., offset: _Optional[int] = ..., data: _Optional[bytes] = ..., next: _Optional[int] = ...) -> None: ...
 
 class MetricData(_message.Message):
-    __slots__ = ("job", "document")
+    __slots__ = ("job", "document", "offset", "next")
     JOB_FIELD_NUMBER: _ClassVar[int]
     DOCUMENT_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    NEXT_FIELD_NUMBER: _ClassVar[int]
     job: str
     document: bytes
-    def __init__(self, job: _Optional[str] = ..., document: _Optional[bytes] = ...) -> None: ...
+    offset: int
+    next: int
+    def __init__(self, job: _Optional[str] = ..., document: _Optional[bytes] = ..., offset: _Optional[int] = ..., next: _Optional[int] = ...) -> None: ...
+
+class ReportHave(_message.Message):
+    __slots__ = ("job", "log", "metric")
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    LOG_FIELD_NUMBER: _ClassVar[int]
+    METRIC_FIELD_NUMBER: _ClassVar[int]
+    job: str
+    log: int
+    metric: int
+    def __init__(self, job: _Optional[str] = ..., log: _Optional[int] = ..., metric: _Optional[int] = ...) -> None: ...
 
 class SiteState(_message.Message):
     __slots__ = ("job", "state", "why")
@@ -381,7 +403,7 @@ class Answer(_message.Message):
     def __init__(self, document: _Optional[bytes] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class WatchRequest(_message.Message):
-    __slots__ = ("job", "after", "logs", "participant", "offsets")
+    __slots__ = ("job", "after", "logs", "participant", "offsets", "metrics")
     class OffsetsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -394,12 +416,14 @@ class WatchRequest(_message.Message):
     LOGS_FIELD_NUMBER: _ClassVar[int]
     PARTICIPANT_FIELD_NUMBER: _ClassVar[int]
     OFFSETS_FIELD_NUMBER: _ClassVar[int]
+    METRICS_FIELD_NUMBER: _ClassVar[int]
     job: str
     after: int
     logs: bool
     participant: str
     offsets: _containers.ScalarMap[str, int]
-    def __init__(self, job: _Optional[str] = ..., after: _Optional[int] = ..., logs: bool = ..., participant: _Optional[str] = ..., offsets: _Optional[_Mapping[str, int]] = ...) -> None: ...
+    metrics: bool
+    def __init__(self, job: _Optional[str] = ..., after: _Optional[int] = ..., logs: bool = ..., participant: _Optional[str] = ..., offsets: _Optional[_Mapping[str, int]] = ..., metrics: bool = ...) -> None: ...
 
 class WatchEvent(_message.Message):
     __slots__ = ("number", "document")
