@@ -31,6 +31,7 @@ LEAF = 4 * 1024 * 1024  # fixed by the protocol
 CHUNK = 1024 * 1024  # on the wire
 BULK_STREAMS = 4  # at once, on the hub, unless its local/resources.yml has `bulk_streams`
 SPARE_CALLS = 32  # on the hub, besides two for each site and the bulk streams
+LOW_WAITING = 8  # messages of low priority (logs) that wait on an agent; the rest stays in files
 CALLS_EACH = 24  # at once of one participant
 
 _JOB_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,79}")

@@ -18,9 +18,11 @@ from fl_runtime.agent.clients import serve_clients
 from fl_runtime.agent.interpreter import Interpreter, job_interpreter
 from fl_runtime.agent.journal import ASSIGNED, CLOSED, DONE, READY, Journal, TaskRow
 from fl_runtime.agent.link import Link
+from fl_runtime.agent.orders import Orders
 from fl_runtime.agent.reports import Reports
 from fl_runtime.agent.results import Results
 from fl_runtime.agent.run import Run
+from fl_runtime.agent.shaping import Shaping
 from fl_runtime.agent.worker import Worker
 from fl_runtime.errors import FlError, ProtocolError, RefusedError
 from fl_runtime.job.bundle import unpack
@@ -28,6 +30,7 @@ from fl_runtime.job.spec import JobSpec, parse_spec, read_spec
 from fl_runtime.kit import Kit
 from fl_runtime.names import iso
 from fl_runtime.proto import fedspan_pb2 as pb
+from fl_runtime.wire.revocations import RevocationBook
 
 log = logging.getLogger("fedspan.agent")
 
@@ -46,8 +49,13 @@ class Agent:
         self._jobs_worker = Worker("jobs")
         self._down = Worker("download")
         self.link = Link(kit, labels, self._welcomed, self._message)
-        self.results = Results(self.journal, self.link)
+        self.revocations = RevocationBook(state, kit.path, kit.ca, kit.federation)
+        self.link.on_beat = self.revocations.look
+        self.shaping = Shaping(self.journal, kit, state, self.link.features)
+        self.results = Results(self.journal, self.link, self.shaping)
         self.reports = Reports(self.link, self.runs)
+        self.exit_code = 0
+        self.orders = Orders(kit, state, self.link.send, self.stop, self.revocations.is_revoked)
 
     def run(self) -> None:
         self._recover()
@@ -61,8 +69,11 @@ class Agent:
                 run.end()
             for part in (self._jobs_worker, self._down, self.results, self.reports):
                 part.stop()
+            self.shaping.close()
 
-    def stop(self) -> None:
+    def stop(self, code: int = 0) -> None:
+        """End `run()`; the process is to end with this code."""
+        self.exit_code = code
         self.link.stop()
 
     # --- jobs
@@ -168,6 +179,7 @@ class Agent:
             run.end()
             self.reports.flush(run)
             log.info("%s: over: %s %s", stop.job, stop.state, stop.why)
+        self.shaping.end(stop.job)
         self.link.send(site_state=pb.SiteState(job=stop.job, state="ended"))
         self.journal.end_job(stop.job, stop.state)
         self.journal.blobs.collect()
@@ -194,6 +206,17 @@ class Agent:
             self._cancelled(message.task_cancel.task)
         elif kind == "result_ack":
             self.results.acked(message.result_ack)
+        elif kind == "order":
+            self.orders.take(message.order)
+        elif kind == "revocations":
+            self._revocations(message.revocations)
+
+    def _revocations(self, message: pb.Revocations) -> None:
+        """The server hands on what the CA has signed; anything else is noted and thrown away."""
+        try:
+            self.revocations.offer(message.document, message.signature)
+        except FlError as error:
+            log.error("the server sent a list of revoked certificates that is not one: %s", error)
 
     # --- tasks
 

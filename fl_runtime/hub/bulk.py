@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import mmap
 import os
-import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -12,8 +11,9 @@ import grpc
 
 from fl_runtime.blobs import Manifest
 from fl_runtime.errors import FlError
+from fl_runtime.hub.roles import may_not
 from fl_runtime.hub.state import FINAL, OPEN, RECEIVING
-from fl_runtime.names import BULK_STREAMS, CHUNK, LEAF
+from fl_runtime.names import CHUNK, LEAF
 from fl_runtime.proto import fedspan_pb2 as pb
 from fl_runtime.wire.identity import Identity
 
@@ -23,34 +23,12 @@ if TYPE_CHECKING:
 _MAX_LEAVES = 4 * 1024 * 1024  # 16 TiB
 
 
-class Turnstile:
-    """At most n inside; the others wait in the order they came."""
-
-    def __init__(self, places: int) -> None:
-        self._places = places
-        self._next = 0
-        self._serving = 0
-        self._done = 0
-        self._condition = threading.Condition()
-
-    def __enter__(self) -> None:
-        with self._condition:
-            ticket = self._next
-            self._next += 1
-            self._condition.wait_for(lambda: ticket < self._done + self._places)
-
-    def __exit__(self, *_: object) -> None:
-        with self._condition:
-            self._done += 1
-            self._condition.notify_all()
-
-
 class BulkService:
     """Describe, Offer, Pull, Push. An id grants nothing: the caller names job and task, the store decides."""
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
-        self._turnstile = Turnstile(BULK_STREAMS)
+        self._turnstile = hub.turnstile
 
     # --- grants
 
@@ -60,6 +38,10 @@ class BulkService:
         if job is None:
             return False
         if identity.role == "admin":
+            if may_not(identity, "read", job) is not None:
+                return False
+            if query.blob == job.bundle:  # to be cloned
+                return True
             boundaries = store.boundaries(job.id)
             best = boundaries[-1].state["tensors"].get("best") if boundaries else None
             return query.blob.hex() == best or any(boundary.model == query.blob for boundary in boundaries)
@@ -71,7 +53,9 @@ class BulkService:
         if task is None or task.site != identity.name or task.job != job.id or task.state != OPEN:
             return False
         call = store.call(task.job, task.round, task.index)
-        return call is not None and call.payload == query.blob
+        return call is not None and (
+            call.payload == query.blob or query.blob.hex() in call.meta.get("blobs", {}).values()
+        )
 
     def _may_write(self, identity: Identity, job_id: str, task_id: str, blob: bytes) -> str | None:
         """The owner under which the blob may be stored; None = no."""
@@ -141,7 +125,7 @@ class BulkService:
             context.abort(grpc.StatusCode.OUT_OF_RANGE, "the range lies outside of the blob")
         start, stop = first * LEAF, min(end * LEAF, manifest.length)
         inline = blobs.inline(request.query.blob)
-        with self._turnstile:
+        with self._turnstile.enter(identity.name, context.is_active):
             if inline is not None:
                 yield inline[start:stop]
                 return
@@ -160,7 +144,7 @@ class BulkService:
             self._refuse(context)
             raise AssertionError
         try:
-            with self._turnstile:
+            with self._turnstile.enter(identity.name, context.is_active):
                 writer = incoming.writer(header.range.first, header.range.count)
                 for chunk in frames:
                     writer.take(chunk)

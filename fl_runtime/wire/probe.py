@@ -58,6 +58,20 @@ def probe(kit: Kit, endpoint: Endpoint, timeout: float = 5.0) -> Diagnosis | Non
         return _handshake(kit, connection, dial)
 
 
+def answers(endpoint: Endpoint, timeout: float) -> bool:
+    """Whether a TCP connection towards the server (to the proxy, where there is one) can be made in time."""
+    proxy = proxy_for(endpoint)
+    host, port = endpoint.host, endpoint.port
+    if proxy:
+        parts = urlsplit(proxy if "//" in proxy else f"//{proxy}")
+        host, port = parts.hostname or "", parts.port or 3128
+    try:
+        socket.create_connection((host, port), timeout).close()
+    except OSError:
+        return False
+    return True
+
+
 class _Problem(Exception):
     def __init__(self, kind: str, what: str, why: str, next_step: str) -> None:
         super().__init__(what)
