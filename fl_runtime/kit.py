@@ -47,6 +47,10 @@ class Policy:
     scripts: tuple[str, ...] = ("any",)
     operators: tuple[str, ...] = ("lead",)  # who may restart or shut down this participant
     filters: dict[str, Any] = field(default_factory=dict, hash=False)
+    isolation: str = ""  # required, best; else: code that can't be isolated runs only when `scripts` names it
+    network: str = "any"  # or none: jobs get no network
+    wheels: str | None = None  # a folder; what a job requires and is not here is installed from it, for that job only
+    revocations: str = ""  # required: jobs run only while a fresh list of revoked certificates is here
 
 
 @dataclass(frozen=True)
@@ -123,7 +127,22 @@ class Kit:
             tuple(_texts(document.get("scripts", ["any"]))),
             tuple(_texts(document.get("operators", ["lead"]))),
             parse_filters(document.get("filters"), "local/policy.yml"),
+            isolation=self._choice(document, "isolation", ("", "best", "required")),
+            network=self._choice(document, "network", ("any", "none")),
+            wheels=str(document["wheels"]) if document.get("wheels") else None,
+            revocations=self._choice(document, "revocations", ("", "required")),
         )
+
+    def _choice(self, document: dict[str, Any], key: str, values: tuple[str, ...]) -> str:
+        value = values[0] if document.get(key) is None else str(document[key])
+        if value not in values:
+            raise KitError(
+                f"local/policy.yml: {key} must be one of {', '.join(filter(None, values))}",
+                participant=self.name,
+                why=f"it is {value!r}",
+                next_step="mend the file; it is read anew for each job",
+            )
+        return value
 
     def store(self) -> str | None:
         """local/store.yml: the URL of the server's PostgreSQL database, if its state lies in one."""
