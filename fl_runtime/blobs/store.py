@@ -81,6 +81,10 @@ class BlobStore:
         self._pool.take(path, size)
         return path
 
+    def recycle(self, path: Path) -> None:
+        """A file of the spool folder that nobody needs."""
+        self._pool.give(path)
+
     # --- writing: stage (files), then register (row and reference) in the caller's transaction
 
     def stage_bytes(self, data: bytes) -> tuple[Manifest, bytes | None]:
@@ -125,7 +129,7 @@ class BlobStore:
         """
         blob = manifest.id
         self._db.run(
-            "INSERT OR IGNORE INTO blobs (id, length, leaves, inline, boot) VALUES (?, ?, ?, ?, ?)",
+            "INSERT INTO blobs (id, length, leaves, inline, boot) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
             *(blob, manifest.length, manifest.leaves, inline, boot),
         )
         if boot is None and inline is None:
@@ -145,7 +149,7 @@ class BlobStore:
             return self.register(manifest, inline, owner)
 
     def add_ref(self, blob: bytes, owner: str) -> None:
-        self._db.run("INSERT OR IGNORE INTO blob_refs (blob, owner) VALUES (?, ?)", blob, owner)
+        self._db.run("INSERT INTO blob_refs (blob, owner) VALUES (?, ?) ON CONFLICT DO NOTHING", blob, owner)
 
     def drop_refs(self, owner_prefix: str) -> None:
         """Drop the references of one owner (or, ending in `:`, of all under it)."""

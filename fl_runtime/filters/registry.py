@@ -1,4 +1,4 @@
-"""The named filters, and reading lists of them from job.yml and local/policy.yml. Imports no numpy: agents check jobs."""
+"""The named filters, and reading lists of them from job.yml and local/policy.yml. Imports no numpy."""
 
 from __future__ import annotations
 
