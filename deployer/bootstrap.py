@@ -8,59 +8,37 @@ to connect, without a restart; another bundle or kit means a restart.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from deployer.bundle import Bundle, build_bundle
+from deployer.bundle import build_bundle
 from deployer.errors import KitError, MachineError
 from deployer.facts import MachineFacts
 from deployer.job_python import VARIABLE, drop_others, job_python
+from deployer.local_files import settle_local
 from deployer.logs import LogRequest, read_log
-from deployer.service import BUNDLE, KIT, OPT, Launch, Service
+from deployer.runtime_environment import Clock, Installed, drop_other_environments, environment_exists, install
+from deployer.service import KIT, OPT, Launch, Service
 from deployer.ssh.machine import Machine
 from deployer.ssh.session import OnLine
 from deployer.targets import Target
-from startup_kits.kit import ENDPOINT, Kit
+from startup_kits.kit import Kit
 from startup_kits.layout import endpoint_file
 from startup_kits.torch_source import TorchSource
 
 CLOUD_INIT_DEADLINE_S = 300.0
 """cloud-init on a large image takes a minute or two; a package mirror that hangs must not hang us for ever."""
 
-INSTALL_DEADLINE_S = 600.0
-
 DISK_NEEDED = 1 << 30
 """Bytes: environment 130 MB, bundle 45 MB, twice while one replaces the other, and room for state."""
 
-KEPT_IN_KIT = (ENDPOINT, "transfer")
-"""Belongs to the machine: the address is written apart from the signed content, transfer/ is the participant's own."""
+KEPT_IN_KIT = ("local", "transfer")
+"""Belong to the site: what of local/ an `up` may write, `deployer.local_files` says."""
 
 OnProgress = Callable[[str, str], None]
 """Called with (step, detail); steps in order: boot, bundle, install, torch, kit, verify, start."""
-
-
-@dataclass
-class Installed:
-    """What an installation did.
-
-    Attributes:
-        changed: the steps that changed something, in order; empty where everything was already so.
-        seconds: wall time of each step that ran.
-        sent_bytes: bytes of bundle and kit that went over the wire.
-        bundle: the bundle that runs now.
-        notes: what the operator should know, though it is no error.
-    """
-
-    bundle: Bundle
-    changed: list[str] = field(default_factory=list)
-    seconds: dict[str, float] = field(default_factory=dict)
-    sent_bytes: int = 0
-    notes: list[str] = field(default_factory=list)
 
 
 def install_participant(
@@ -95,7 +73,7 @@ def install_participant(
     """
     tell = on_progress or (lambda step, detail: None)
     kit = Kit.verify(kit_path, ca_fingerprint)
-    clock = _Clock()
+    clock = Clock()
 
     tell("boot", "waiting for the machine to finish booting")
     facts = await_boot(machine)
@@ -110,8 +88,8 @@ def install_participant(
     clock.lap("bundle")
 
     venv = f"{facts.path(OPT)}/venv-{bundle.tree[:16]}"
-    if not _environment_exists(machine, venv):
-        _install(machine, bundle, venv, done, clock, tell)
+    if not environment_exists(machine, venv):
+        install(machine, bundle, venv, done, clock, tell)
 
     scripts = job_python(
         machine,
@@ -128,15 +106,18 @@ def install_participant(
 
     tell("kit", "pushing the kit")
     pushed = machine.put_tree(kit.path, facts.path(KIT), keep=KEPT_IN_KIT, privileged=True, owner=service.owner)
-    text = endpoint_file(endpoint, kit.endpoint().proxy)
-    written = machine.put_file(text.encode(), f"{facts.path(KIT)}/{ENDPOINT}", privileged=True, owner=service.owner)
-    done.sent_bytes += pushed.sent_bytes + written.sent_bytes
-    done.changed += [name for name, one in (("kit", pushed), ("endpoint", written)) if one.changed]
+    local = settle_local(machine, kit, endpoint_file(endpoint, kit.endpoint().proxy), service.owner)
+    done.sent_bytes += pushed.sent_bytes + local.sent_bytes
+    moved = "endpoint.yml" in local.written
+    others = len(local.written) > moved
+    steps = (("kit", pushed.changed), ("local", others and not pushed.changed), ("endpoint", moved))
+    done.changed += [name for name, changed in steps if changed]
+    done.notes += [local.note] if local.note else []
     clock.lap("kit")
 
     launch = Launch(
         bundle=bundle.tree,
-        kit=pushed.tree,
+        kit=f"{pushed.tree}-{local.pushed[:16]}",
         venv=venv,
         description=f"fedspan runtime: {kit.name} of {kit.federation}",
         ca_fingerprint=kit.ca_fingerprint,
@@ -151,7 +132,7 @@ def install_participant(
     tell("start", "starting the runtime")
     if service.start(launch):
         done.changed.append("started")
-        _drop_other_environments(machine, venv)
+        drop_other_environments(machine, venv)
         drop_others(machine, scripts.path)
     clock.lap("start")
     return done
@@ -259,64 +240,3 @@ def runtime_log(
         the text; empty where `on_line` got lines without bound (`follow`, or `tail` None).
     """
     return read_log(machine, LogRequest(tail=tail, since=since, follow=follow), on_line)
-
-
-def _environment_exists(machine: Machine, venv: str) -> bool:
-    done = machine.run_privileged(_environment_argv(machine, "check", venv), check=False, timeout_s=120)
-    if done.status not in (0, 3):
-        raise machine.failed(done)
-    return done.status == 0
-
-
-def _environment_argv(machine: Machine, *words: str) -> list[str]:
-    text = resources.files("deployer.remote").joinpath("environment.py").read_text(encoding="utf-8")
-    return [machine.facts().python, "-I", "-c", text, *words]
-
-
-def _install(
-    machine: Machine, bundle: Bundle, venv: str, done: Installed, clock: _Clock, tell: Callable[[str, str], None]
-) -> None:
-    facts = machine.facts()
-    folder = facts.path(BUNDLE)
-    megabytes = bundle.size / 1e6
-    tell("bundle", f"pushing {megabytes:.0f} MB")
-    shown = -10
-
-    def on_bytes(moved: int, total: int) -> None:
-        nonlocal shown
-        percent = 100 * moved // max(1, total)
-        if percent >= shown + 10:
-            shown = percent
-            tell("bundle", f"pushing {total / 1e6:.0f} MB: {percent} %")
-
-    pushed = machine.put_tree(bundle.folder, folder, privileged=True, durable=False, on_bytes=on_bytes)
-    done.sent_bytes += pushed.sent_bytes
-    clock.lap("push")
-    tell("install", "installing the runtime")
-    argv = _environment_argv(machine, "install", venv, folder)
-    installed = machine.run_privileged(argv, check=False, timeout_s=INSTALL_DEADLINE_S)
-    if installed.status != 0:
-        said = [line for line in installed.stderr.splitlines() if line.strip()]
-        raise MachineError(
-            "the runtime cannot be installed on the machine", participant=machine.name, why="\n".join(said[-5:]) or None
-        )
-    done.changed.append("bundle")
-    clock.lap("install")
-
-
-def _drop_other_environments(machine: Machine, venv: str) -> None:
-    script = 'for d in "$2"/venv-*; do [ "$d" = "$1" ] || [ ! -d "$d" ] || rm -rf "$d"; done'
-    machine.run_privileged(["sh", "-c", script, "clean", venv, machine.path(OPT)])
-
-
-class _Clock:
-    """Wall time by step."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self._last = time.monotonic()
-
-    def lap(self, step: str) -> None:
-        now = time.monotonic()
-        self.seconds[step] = self.seconds.get(step, 0.0) + now - self._last
-        self._last = now

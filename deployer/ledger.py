@@ -11,72 +11,15 @@ import secrets
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from deployer.errors import RealmError
+from deployer.ledger_rows import NOTHING_THERE, PHASES, SCHEMA, SCHEMA_VERSION, Event, Row, row_of
 
-SCHEMA_VERSION = 1
-
-SCHEMA = """
-create table meta (key text primary key, value text not null);
-create table participant (
-    name text primary key, role text not null, target text not null, phase text not null, detail text not null,
-    region text, zone text, size text, address text, ssh_port integer, ssh_user text,
-    outputs text not null, usd_hour real, since real not null, changed real not null
-);
-create table event (
-    id integer primary key, at real not null, participant text not null, phase text not null, resource text not null,
-    detail text not null
-);
-create table allowed (site text not null, cidr text not null, at real not null, primary key (site, cidr));
-"""
-
-# phases of a participant, in the order of a good deployment; "failed" and "down" can follow any of them
-PHASES = ("planned", "allocating", "address", "machine", "pushed", "started", "registered", "awaited", "failed", "down")
-
-# phases in which a cloud holds nothing of the participant
-NOTHING_THERE = frozenset({"planned", "awaited", "down"})
-
-
-@dataclass(frozen=True)
-class Row:
-    """One participant as the ledger knows it. Times are seconds since the epoch; `usd_hour` is the list price."""
-
-    name: str
-    role: str
-    target: str
-    phase: str
-    detail: str = ""
-    region: str | None = None
-    zone: str | None = None
-    size: str | None = None
-    address: str | None = None
-    ssh_port: int | None = None
-    ssh_user: str | None = None
-    outputs: Mapping[str, Any] = field(default_factory=dict)
-    usd_hour: float | None = None
-    since: float = 0.0
-    changed: float = 0.0
-
-    @property
-    def cloud(self) -> str | None:
-        """`aws` or `azure` where the participant has a stack, else None."""
-        return self.target if self.target in ("aws", "azure") else None
-
-
-@dataclass(frozen=True)
-class Event:
-    """One step: when, whose, which phase, which resource, what happened."""
-
-    at: float
-    participant: str
-    phase: str
-    resource: str
-    detail: str
+__all__ = ["NOTHING_THERE", "PHASES", "Event", "Ledger", "Row", "check_realm"]
 
 
 class Ledger:
@@ -173,12 +116,12 @@ class Ledger:
     def participants(self) -> list[Row]:
         """All rows: the server first, then by name."""
         rows = self._read("select * from participant order by role != 'server', name")
-        return [_row(row) for row in rows]
+        return [row_of(row) for row in rows]
 
     def participant(self, name: str) -> Row | None:
         """One row, or None."""
         rows = self._read("select * from participant where name = ?", name)
-        return _row(rows[0]) if rows else None
+        return row_of(rows[0]) if rows else None
 
     def record(self, name: str, phase: str, *, resource: str = "", detail: str = "", **fields: Any) -> None:
         """A participant came to `phase`: update its row (made when new) and write the event, in one transaction.
@@ -232,6 +175,16 @@ class Ledger:
             connection.execute("delete from meta where key like 'operation:%'")
         return names
 
+    def set_notes(self, name: str, notes: list[str]) -> None:
+        """What the operator should know of a participant's machine, as its last `up` found it."""
+        self.set_meta(f"notes:{name}", json.dumps(notes))
+
+    def notes(self, name: str) -> list[str]:
+        """The notes of the last `up`; none where nothing is there any more."""
+        row = self.participant(name)
+        found: list[str] = json.loads(self.meta(f"notes:{name}") or "[]")
+        return found if row is not None and row.phase not in NOTHING_THERE else []
+
     # -- operations of the engine --------------------------------------------------------------------------------
     def begin_operation(self, stack: str) -> None:
         """An engine is let loose on a stack. Stays noted until `end_operation`: whoever finds it knows of a crash."""
@@ -269,12 +222,6 @@ class Ledger:
         for row in self._read("select site, cidr from allowed order by site, cidr"):
             result.setdefault(row["site"], []).append(row["cidr"])
         return result
-
-
-def _row(row: sqlite3.Row) -> Row:
-    fields = dict(row)
-    fields["outputs"] = json.loads(fields["outputs"])
-    return Row(**fields)
 
 
 def check_realm(ledger: Ledger, kind: str, identity: str) -> list[str]:

@@ -148,6 +148,7 @@ def install_and_start(crew: Crew, member: Member, reach: Reach, start: Start) ->
         )
     for step, seconds in done.seconds.items():
         log.write(f"{step}: {seconds:.1f} s\n")
+    crew.deployment.ledger.set_notes(member.name, done.notes)
     for note in done.notes:
         crew.screen.line(f"{member.name}: {note}")
     return list(done.changed)

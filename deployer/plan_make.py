@@ -193,6 +193,7 @@ class Planner:
             if row.name not in deployment.members and row.cloud and row.phase not in ("down", "planned")
         ]
         notes = [*deployment.notes]
+        notes += [f"{name}: {note}" for name in parts for note in deployment.ledger.notes(name)]
         if gone:
             notes.append(
                 f"no longer in federation.yml, still deployed: {', '.join(gone)} (fedspan down {' '.join(gone)})"

@@ -6,7 +6,7 @@ Imports no engine, no provider, no gRPC: `status` must answer at once, also wher
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -149,7 +149,7 @@ def collect(ledger: Ledger, ssh_dir: Path, federation: str, expected: Iterable[t
     silent = [row for row in rows.values() if _needs_visit(row, answer, sites)]
     with ThreadPoolExecutor(max(1, len(silent))) as pool:
         visits = dict(pool.map(lambda row: (row.name, visit(row, ssh_dir)), silent))
-    lines = tuple(_line(row, answer, sites, visits.get(row.name)) for row in rows.values())
+    lines = tuple(_line(row, answer, sites, visits.get(row.name), ledger.notes(row.name)) for row in rows.values())
     return Status(federation, (ledger.realm() or ("none", ""))[0], lines, answer, trouble)
 
 
@@ -165,6 +165,7 @@ def _line(
     answer: Mapping[str, Any] | None,
     sites: Mapping[str, Any],
     visited: tuple[dict[str, Any] | None, str] | None,
+    notes: Sequence[str] = (),
 ) -> Line:
     site = sites.get(row.name)
     if row.role == "server":
@@ -176,6 +177,7 @@ def _line(
         said, trouble = visited
         error = (said or {}).get("error") or {}
         detail = trouble or ": ".join(str(word) for word in (error.get("what"), error.get("why")) if word)
+    detail = "; ".join([detail, *notes] if detail else notes)
     labels = (site or {}).get("labels") or {}
     seen = bool(site and (site.get("registered") or site.get("last_seen")))
     place = row.region or labels.get("region") or (row.address if row.target == "host" else "") or ""

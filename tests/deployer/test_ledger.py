@@ -92,3 +92,13 @@ def test_two_commands_never_work_on_one_deployment(tmp_path: Path) -> None:
         second.__enter__()
     with exclusive(tmp_path, "down"):
         pass
+
+
+def test_notes_of_a_machine_stay_until_the_next_up_and_go_with_it(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger.db")
+    assert ledger.notes("site-1") == []
+    ledger.record("site-1", "started", target="host")
+    ledger.set_notes("site-1", ["edited on the machine"])
+    assert ledger.notes("site-1") == ["edited on the machine"]
+    ledger.record("site-1", "down")
+    assert ledger.notes("site-1") == []

@@ -64,15 +64,42 @@ def test_another_address_is_written_and_needs_no_restart(world: World, site: Mac
     assert before["pid"] == after["pid"]
 
 
-def test_another_kit_means_a_restart(world: World, site: Machine) -> None:
+def test_local_files_follow_the_kit_until_their_owner_edits_them_on_the_machine(world: World, site: Machine) -> None:
+    here = world.provisioned.kits["site-1"] / "local"
+    there = Path(site.path(KIT), "local")
     before = runtime_status(site)
-    policy = world.provisioned.kits["site-1"] / "local" / "policy.yml"
-    policy.write_text(policy.read_text() + "# changed\n")
-    assert world.install(site).changed == ["kit", "started"]
+    (here / "policy.yml").write_text("submitters: [lead]\n")
+    done = world.install(site)
+    assert (done.changed, done.notes) == (["local", "started"], [])
     after = runtime_status(site)
     assert before is not None
     assert after is not None
     assert before["pid"] != after["pid"]
+    (there / "policy.yml").write_text("submitters: []\n")  # the site's owner
+    (there / "resources.yml").write_text("gpus: 0\nslots: 7\n")
+    (there / "mine.yml").write_text("a: 1\n")
+    done = world.install(site)
+    assert done.changed == []
+    told = "edited on the machine, kept, and other than in the kit here: local/policy.yml, local/resources.yml"
+    assert done.notes == [told]
+    (here / "policy.yml").write_text("submitters: [member]\n")
+    (here / "data.yml").write_text("data: {digits: /srv/elsewhere}\n")
+    assert world.install(site).changed == ["local", "started"]
+    assert (there / "policy.yml").read_text() == "submitters: []\n"
+    assert (there / "data.yml").read_text() == "data: {digits: /srv/elsewhere}\n"
+    assert (there / "mine.yml").exists()
+    (there / "policy.yml").write_text("submitters: [member]\n")  # as it is here: nothing differs any more
+    (there / "resources.yml").write_text((here / "resources.yml").read_text())
+    assert world.install(site).notes == []
+
+
+def test_a_kit_that_is_signed_anew_means_a_restart_and_leaves_local_files(world: World, site: Machine) -> None:
+    (Path(site.path(KIT)) / "local/policy.yml").write_text("submitters: []\n")
+    assert world.install(site).changed == []
+    script = Path(site.path(KIT), "start.sh")
+    script.write_text(script.read_text() + "# old\n")
+    assert world.install(site).changed == ["kit"]
+    assert (Path(site.path(KIT)) / "local/policy.yml").read_text() == "submitters: []\n"
 
 
 def test_a_runtime_that_was_stopped_is_started_again(world: World, site: Machine) -> None:
