@@ -83,7 +83,7 @@ class Heartbeat(_message.Message):
     def __init__(self, clock_ms: _Optional[int] = ...) -> None: ...
 
 class ToHub(_message.Message):
-    __slots__ = ("hello", "heartbeat", "job_answer", "task_result", "log", "metric", "site_state", "order_answer", "need_full")
+    __slots__ = ("hello", "heartbeat", "job_answer", "task_result", "log", "metric", "site_state", "order_answer", "need_full", "reserved")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
     JOB_ANSWER_FIELD_NUMBER: _ClassVar[int]
@@ -93,6 +93,7 @@ class ToHub(_message.Message):
     SITE_STATE_FIELD_NUMBER: _ClassVar[int]
     ORDER_ANSWER_FIELD_NUMBER: _ClassVar[int]
     NEED_FULL_FIELD_NUMBER: _ClassVar[int]
+    RESERVED_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     heartbeat: Heartbeat
     job_answer: JobAnswer
@@ -102,10 +103,11 @@ class ToHub(_message.Message):
     site_state: SiteState
     order_answer: OrderAnswer
     need_full: NeedFull
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., job_answer: _Optional[_Union[JobAnswer, _Mapping]] = ..., task_result: _Optional[_Union[TaskResult, _Mapping]] = ..., log: _Optional[_Union[LogData, _Mapping]] = ..., metric: _Optional[_Union[MetricData, _Mapping]] = ..., site_state: _Optional[_Union[SiteState, _Mapping]] = ..., order_answer: _Optional[_Union[OrderAnswer, _Mapping]] = ..., need_full: _Optional[_Union[NeedFull, _Mapping]] = ...) -> None: ...
+    reserved: Reserved
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., job_answer: _Optional[_Union[JobAnswer, _Mapping]] = ..., task_result: _Optional[_Union[TaskResult, _Mapping]] = ..., log: _Optional[_Union[LogData, _Mapping]] = ..., metric: _Optional[_Union[MetricData, _Mapping]] = ..., site_state: _Optional[_Union[SiteState, _Mapping]] = ..., order_answer: _Optional[_Union[OrderAnswer, _Mapping]] = ..., need_full: _Optional[_Union[NeedFull, _Mapping]] = ..., reserved: _Optional[_Union[Reserved, _Mapping]] = ...) -> None: ...
 
 class ToParticipant(_message.Message):
-    __slots__ = ("welcome", "refusal", "heartbeat", "job_start", "job_stop", "task", "task_cancel", "result_ack", "revocations", "order", "report_have")
+    __slots__ = ("welcome", "refusal", "heartbeat", "job_start", "job_stop", "task", "task_cancel", "result_ack", "revocations", "order", "report_have", "reserve", "release")
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     REFUSAL_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
@@ -117,6 +119,8 @@ class ToParticipant(_message.Message):
     REVOCATIONS_FIELD_NUMBER: _ClassVar[int]
     ORDER_FIELD_NUMBER: _ClassVar[int]
     REPORT_HAVE_FIELD_NUMBER: _ClassVar[int]
+    RESERVE_FIELD_NUMBER: _ClassVar[int]
+    RELEASE_FIELD_NUMBER: _ClassVar[int]
     welcome: Welcome
     refusal: Refusal
     heartbeat: Heartbeat
@@ -128,7 +132,9 @@ class ToParticipant(_message.Message):
     revocations: Revocations
     order: Order
     report_have: ReportHave
-    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., job_start: _Optional[_Union[JobStart, _Mapping]] = ..., job_stop: _Optional[_Union[JobStop, _Mapping]] = ..., task: _Optional[_Union[Task, _Mapping]] = ..., task_cancel: _Optional[_Union[TaskCancel, _Mapping]] = ..., result_ack: _Optional[_Union[ResultAck, _Mapping]] = ..., revocations: _Optional[_Union[Revocations, _Mapping]] = ..., order: _Optional[_Union[Order, _Mapping]] = ..., report_have: _Optional[_Union[ReportHave, _Mapping]] = ...) -> None: ...
+    reserve: Reserve
+    release: Release
+    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., job_start: _Optional[_Union[JobStart, _Mapping]] = ..., job_stop: _Optional[_Union[JobStop, _Mapping]] = ..., task: _Optional[_Union[Task, _Mapping]] = ..., task_cancel: _Optional[_Union[TaskCancel, _Mapping]] = ..., result_ack: _Optional[_Union[ResultAck, _Mapping]] = ..., revocations: _Optional[_Union[Revocations, _Mapping]] = ..., order: _Optional[_Union[Order, _Mapping]] = ..., report_have: _Optional[_Union[ReportHave, _Mapping]] = ..., reserve: _Optional[_Union[Reserve, _Mapping]] = ..., release: _Optional[_Union[Release, _Mapping]] = ...) -> None: ...
 
 class JobStart(_message.Message):
     __slots__ = ("job", "envelope", "bundle", "log_have", "metric_have")
@@ -145,14 +151,50 @@ class JobStart(_message.Message):
     def __init__(self, job: _Optional[str] = ..., envelope: _Optional[_Union[Envelope, _Mapping]] = ..., bundle: _Optional[_Union[Payload, _Mapping]] = ..., log_have: _Optional[int] = ..., metric_have: _Optional[int] = ...) -> None: ...
 
 class JobAnswer(_message.Message):
-    __slots__ = ("job", "accepted", "why")
+    __slots__ = ("job", "accepted", "why", "busy")
     JOB_FIELD_NUMBER: _ClassVar[int]
     ACCEPTED_FIELD_NUMBER: _ClassVar[int]
     WHY_FIELD_NUMBER: _ClassVar[int]
+    BUSY_FIELD_NUMBER: _ClassVar[int]
     job: str
     accepted: bool
     why: str
-    def __init__(self, job: _Optional[str] = ..., accepted: bool = ..., why: _Optional[str] = ...) -> None: ...
+    busy: bool
+    def __init__(self, job: _Optional[str] = ..., accepted: bool = ..., why: _Optional[str] = ..., busy: bool = ...) -> None: ...
+
+class Reserve(_message.Message):
+    __slots__ = ("job", "need", "lease_ms", "attempt")
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    NEED_FIELD_NUMBER: _ClassVar[int]
+    LEASE_MS_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    job: str
+    need: bytes
+    lease_ms: int
+    attempt: int
+    def __init__(self, job: _Optional[str] = ..., need: _Optional[bytes] = ..., lease_ms: _Optional[int] = ..., attempt: _Optional[int] = ...) -> None: ...
+
+class Reserved(_message.Message):
+    __slots__ = ("job", "granted", "why", "never", "attempt", "figures")
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    GRANTED_FIELD_NUMBER: _ClassVar[int]
+    WHY_FIELD_NUMBER: _ClassVar[int]
+    NEVER_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    FIGURES_FIELD_NUMBER: _ClassVar[int]
+    job: str
+    granted: bool
+    why: str
+    never: bool
+    attempt: int
+    figures: bytes
+    def __init__(self, job: _Optional[str] = ..., granted: bool = ..., why: _Optional[str] = ..., never: bool = ..., attempt: _Optional[int] = ..., figures: _Optional[bytes] = ...) -> None: ...
+
+class Release(_message.Message):
+    __slots__ = ("job",)
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    job: str
+    def __init__(self, job: _Optional[str] = ...) -> None: ...
 
 class JobStop(_message.Message):
     __slots__ = ("job", "state", "why")
