@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fl_runtime.agent.shaped import SHAPED_SCHEMA
-from fl_runtime.blobs import BLOB_SCHEMA, BlobStore
+from fl_runtime.blobs import BLOB_SCHEMA, UNLINK_AFTER_S, BlobStore
 from fl_runtime.db import Row, Sqlite
 from fl_runtime.processes import ProcessId
 
@@ -149,7 +149,7 @@ class Journal:
         with self.db.tx():
             self.db.run("UPDATE tasks SET state = 'closed' WHERE id = ?", task.id)
             self.blobs.drop_refs(f"job:{task.job}:task:{task.id}:")
-        self.blobs.collect()
+        self.blobs.collect(0.0 if task.state == DONE else UNLINK_AFTER_S)  # who has answered has opened its payload
 
     def close(self) -> None:
         self.db.close()

@@ -26,7 +26,7 @@ def fetch(stub: rpc.BlobsStub, blobs: BlobStore, query: pb.BlobQuery, owner: str
     manifest = Manifest(described.length, described.leaves)
     if manifest.id != query.blob:
         raise ProtocolError("A manifest does not have the blob's id")
-    incoming = blobs.receive(manifest, owner)
+    incoming = blobs.receive(manifest, owner, durable=False)  # it can be fetched again
     if incoming is None:
         return
     for first, count in incoming.missing():
@@ -38,7 +38,7 @@ def fetch(stub: rpc.BlobsStub, blobs: BlobStore, query: pb.BlobQuery, owner: str
             incoming.journal()
         if writer.leaves != count:
             raise ProtocolError("A range ended early")
-    blobs.finish(incoming, durable=False)  # it can be fetched again
+    blobs.finish(incoming)
 
 
 def deliver(stub: rpc.BlobsStub, blobs: BlobStore, query: pb.BlobQuery) -> None:

@@ -6,7 +6,7 @@ AUTOINCREMENT`, `WITHOUT ROWID` and the types are translated for PostgreSQL (fl_
 
 from __future__ import annotations
 
-from fl_runtime.blobs.store import BLOB_SCHEMA
+from fl_runtime.blobs import BLOB_SCHEMA
 
 _FIRST = (
     BLOB_SCHEMA
