@@ -95,6 +95,7 @@ def simulate(
             hub.jobs.end(job, ABORTED, "interrupted")
             raise
         pool.end(PATIENCE_S)
+        hub.jobs.close()  # its process has ended, the rest of its log is here
         view = _write(hub, job, target / job)
     finally:
         pool.end(0.0)
