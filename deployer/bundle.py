@@ -100,7 +100,9 @@ def base_requirements(extra: Sequence[str] = ()) -> list[str]:
     try:
         checked = [str(Requirement(line)) for line in extra]
     except ValueError as error:
-        raise UsageError(f"{extra!r} are no requirements", why=str(error)) from error
+        raise UsageError(
+            f"{extra!r} are no requirements", why=str(error), next_step="requirements such as scikit-learn>=1.5"
+        ) from error
     return [*lines, "pip", *checked]
 
 

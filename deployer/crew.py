@@ -40,7 +40,9 @@ def engines_at_once(realm_kind: str, available_mb: int, wanted: int) -> int:
     given = os.environ.get("FEDSPAN_PARALLEL")
     if given:
         if not given.isdigit() or int(given) < 1:
-            raise UsageError(f"FEDSPAN_PARALLEL={given!r} is no number of stacks")
+            raise UsageError(
+                f"FEDSPAN_PARALLEL={given!r} is no number of stacks", next_step="FEDSPAN_PARALLEL=2, or unset it"
+            )
         return int(given)
     need = setting("STACK_MEMORY_REAL" if realm_kind == "real" else "STACK_MEMORY_SANDBOX")
     return max(1, min(wanted, int(available_mb * 0.8 // need)))

@@ -46,7 +46,7 @@ __all__ = [
 
 
 class UsageError(FedspanError):
-    """A wrong combination of options, or a participant that the federation does not have."""
+    """A wrong command line, or a participant that the federation does not have."""
 
     exit_code = 2
 
@@ -58,13 +58,13 @@ class CredentialsError(FedspanError):
 
 
 class RealmError(FedspanError):
-    """Real and emulated clouds mixed in one ledger, or an emulated cloud that no longer exists."""
+    """Real and emulated clouds mixed in one workspace, or an emulated cloud that is gone."""
 
     exit_code = 6
 
 
 class CloudError(FedspanError):
-    """The engine or a cloud failed.
+    """The engine or a cloud failed; participant, resource and log are named.
 
     Args:
         resource: the resource at which it failed, `type name`, where one is known.
@@ -99,7 +99,7 @@ class UnreachableError(FedspanError):
 
 
 class HostKeyError(FedspanError):
-    """A machine shows another SSH host key than the one that was made for it. Never retried."""
+    """A machine shows another SSH host key than the one made for it; never retried."""
 
     exit_code = 10
 
@@ -117,7 +117,7 @@ class JobError(FedspanError):
 
 
 class RefusedError(FedspanError):
-    """Something that is not done without a word: a question without an answer, another plan, a running job."""
+    """Not done without a word: a question without an answer, another plan than shown, a running job."""
 
     exit_code = 13
 
@@ -135,18 +135,18 @@ class BusyError(FedspanError):
 
 
 class MissingToolError(FedspanError):
-    """A command or an extra of the distribution is not installed."""
+    """A command (`pulumi`) or an extra of the distribution is not installed."""
 
     exit_code = 16
 
 
 class MachineError(FedspanError):
-    """A command on a machine failed, or the machine lacks what the runtime needs."""
+    """A machine was reached but can't run a participant: no Python 3.10, a full disk, a command that failed there."""
 
     exit_code = 17
 
 
 class Interrupted(FedspanError):
-    """The operator pressed Ctrl-C; what was made so far is saved."""
+    """Ctrl-C: what was made so far is saved, `up` goes on and `down` removes it."""
 
     exit_code = 130

@@ -171,5 +171,8 @@ def parse_facts(text: str, name: str) -> MachineFacts:
         return MachineFacts(glibc=glibc, version=(version[0], version[1], version[2]), **raw)
     except (ValueError, LookupError, TypeError) as error:
         raise MachineError(
-            "the machine's answer cannot be read", participant=name, why=f"{error}: {text[-200:]!r}"
+            "the machine's answer cannot be read",
+            participant=name,
+            why=f"{error}: {text[-200:]!r}",
+            next_step=f"fedspan ssh {name}, to see what its login prints",
         ) from error

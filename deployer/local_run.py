@@ -136,7 +136,12 @@ def runtime_status(state: Path) -> dict[str, Any] | None:
         answer: dict[str, Any] = json.loads(done.stdout)
     except ValueError as error:
         last = done.stderr.strip().splitlines()[-1:] or ["no answer"]
-        raise MachineError(f"the runtime in {state} cannot be asked", why=last[0], log=str(log_path(state))) from error
+        raise MachineError(
+            f"the runtime in {state} cannot be asked",
+            why=last[0],
+            log=str(log_path(state)),
+            next_step="stop.sh of its kit, then start.sh again",
+        ) from error
     return answer
 
 
@@ -152,7 +157,8 @@ def _configure(kit: Kit, server: str | None, proxy: str | None, data: Sequence[s
         kit.set_endpoint(checked_endpoint(server) if server else now.server, proxy)
     if data:
         if kit.role != "site":
-            raise UsageError("--data is for sites", participant=kit.name)
+            again = f"{kit.path}/start.sh without --data"
+            raise UsageError("--data is for sites", participant=kit.name, next_step=again)
         set_data(kit, data)
     if kit.role == "site" and kit.endpoint().server is None:
         raise UsageError(
@@ -175,7 +181,12 @@ def set_data(kit: Kit, data: Sequence[str]) -> None:
         if not separator or not name or not path:
             raise UsageError(f"--data {pair} is not NAME=PATH", next_step="--data digits=/srv/data/digits")
         if not Path(path).exists():
-            raise UsageError(f"no data lies at {path}", participant=kit.name, why=f"--data {pair}")
+            raise UsageError(
+                f"no data lies at {path}",
+                participant=kit.name,
+                why=f"--data {pair}",
+                next_step=f"{kit.path}/start.sh --data {name}=PATH with a path that is there",
+            )
         known[name] = str(Path(path).absolute())
     text = _DATA_HEADER + yaml.safe_dump({"data": known}, sort_keys=False, allow_unicode=True)
     write_private(kit.path / "local/data.yml", text.encode(), 0o644)
@@ -221,7 +232,12 @@ def _spawn(kit: Kit, folder: Path) -> None:
         supervise, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False, cwd=folder
     )
     if done.returncode != 0:
-        raise MachineError("the runtime cannot be started", participant=kit.name, why=done.stderr.strip() or None)
+        raise MachineError(
+            "the runtime cannot be started",
+            participant=kit.name,
+            why=done.stderr.strip() or None,
+            next_step=f"{kit.path}/start.sh --foreground shows what it says",
+        )
 
 
 def _stop(kit: Kit, folder: Path) -> None:
@@ -232,7 +248,13 @@ def _stop(kit: Kit, folder: Path) -> None:
     except subprocess.TimeoutExpired:
         why = f"not within {STOP_DEADLINE_S:.0f} s"
     if why:
-        raise MachineError("the runtime does not stop", participant=kit.name, why=why, log=str(log_path(folder)))
+        raise MachineError(
+            "the runtime does not stop",
+            participant=kit.name,
+            why=why,
+            log=str(log_path(folder)),
+            next_step=f"{kit.path}/stop.sh once more",
+        )
 
 
 def _await_registered(kit: Kit, folder: Path) -> None:
@@ -247,6 +269,7 @@ def _await_registered(kit: Kit, folder: Path) -> None:
                 participant=kit.name,
                 why=_log_end(folder),
                 log=str(log_path(folder)),
+                next_step=f"mend the cause, then {kit.path}/start.sh again (--foreground shows more)",
             )
         alive = alive or last is not None
         if last is not None and _registered(last):

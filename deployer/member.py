@@ -106,7 +106,11 @@ class Member:
             KitError: the kit is another participant's.
         """
         if (kit.name, kit.role) != (self.name, self.role):
-            raise KitError(f"{kit.path} is the kit of {kit.role} {kit.name}", participant=self.name)
+            raise KitError(
+                f"{kit.path} is the kit of {kit.role} {kit.name}",
+                participant=self.name,
+                next_step=f"move {kit.path} away, then: fedspan provision",
+            )
         return replace(
             self,
             port=kit.port if self.role == "server" else None,

@@ -9,144 +9,35 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from deployer import realm as realms
-from deployer.ca_pins import accept_ca, state_home
+from deployer.ca_pins import accept_ca
 from deployer.cli import context
-from deployer.deployment import Deployment, digest
+from deployer.deployment import Deployment
 from deployer.endpoints import checked_endpoint
-from deployer.errors import NotRegisteredError, SpecError, UsageError
+from deployer.errors import NotRegisteredError, UsageError
 from deployer.ledger import Ledger
 from deployer.machine_run import log_in
-from deployer.member import Member
+from deployer.owner_choice import (
+    SETTINGS,
+    Choice,
+    check_residency,
+    chosen,
+    deployment_of,
+    read_choice,
+    state_of,
+    to_close,
+)
+from deployer.owner_words import owners_words
 from deployer.plan import Plan
-from deployer.realm import Realm
 from deployer.register import log_end, server_status
 from deployer.session import carry_out, opened
 from deployer.settings import setting
 from deployer.up import Outcome, Up
-from startup_kits import regions
 from startup_kits.kit import Kit
 from startup_kits.workspace import write_private
-
-SETTINGS = "owner.json"
-
-
-def state_of(kit: Path | Kit) -> Path:
-    """The owner's state folder for a kit; its name begins with the CA's fingerprint, so that two federations differ."""
-    opened_kit = kit if isinstance(kit, Kit) else Kit.open(kit)
-    short = opened_kit.ca_fingerprint.replace(":", "").lower()[:16]
-    return state_home() / "owners" / f"{short}-{opened_kit.name}"
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What the owner chose at the first `up`, kept for the next ones."""
-
-    cloud: str
-    region: str
-    zone: str | None = None
-    size: str | None = None
-    profile: str | None = None
-    subscription: str | None = None
-
-    def document(self) -> dict[str, Any]:
-        """As JSON."""
-        return dict(self.__dict__)
-
-
-def chosen(saved: Mapping[str, Any] | None, given: Mapping[str, Any], participant: str) -> Choice:
-    """What the owner wants: what is typed now goes before what was typed at the first time. Pure.
-
-    Raises:
-        UsageError: cloud or region were never named.
-    """
-    merged = {**(saved or {}), **{name: value for name, value in given.items() if value is not None}}
-    cloud = merged.get("cloud")
-    if cloud not in ("aws", "azure"):
-        raise UsageError(
-            "which cloud?" if cloud is None else f"{cloud} is no cloud that fedspan knows",
-            participant=participant,
-            next_step="--cloud aws, or --cloud azure",
-        )
-    if not merged.get("region"):
-        example = "eu-west-1" if cloud == "aws" else "westeurope"
-        raise UsageError("which region?", participant=participant, next_step=f"--region {example}, for example")
-    return Choice(
-        cloud=cloud,
-        region=str(merged["region"]),
-        zone=merged.get("zone"),
-        size=merged.get("size"),
-        profile=merged.get("profile"),
-        subscription=merged.get("subscription"),
-    )
-
-
-def read_choice(state: Path) -> dict[str, Any] | None:
-    """What was chosen before."""
-    path = state / SETTINGS
-    if not path.is_file():
-        return None
-    document: dict[str, Any] = json.loads(path.read_text())
-    return document
-
-
-def check_residency(kit: Kit, choice: Choice) -> None:
-    """The federation's residency binds a kit's owner too: it is in the signed part of the kit.
-
-    Raises:
-        SpecError: the chosen region lies elsewhere.
-    """
-    if not kit.residency or regions.allowed(list(kit.residency), choice.cloud, choice.region):
-        return
-    area = regions.area_of(choice.cloud, choice.region)
-    where = f"lies in {area}" if area else "lies in no area that fedspan knows"
-    fitting = {name: None for entry in kit.residency for name in regions.regions_of(entry, choice.cloud) or (entry,)}
-    raise SpecError(
-        f"region {choice.region} {where}, the federation's residency is {', '.join(kit.residency)}",
-        participant=kit.name,
-        next_step=f"--region with one of {', '.join(fitting)}",
-    )
-
-
-def to_close(kit: Kit, address: str) -> str:
-    """What the server's owner must type when an address is a site's no more: the cloud gives it to somebody else."""
-    command = f"fedspan allow {kit.name} {address}/32 --remove"
-    return f"{address} is {kit.name}'s no more; the server's owner must type: {command}"
-
-
-def deployment_of(kit: Kit, choice: Choice, realm: Realm) -> Deployment:
-    """The deployment of one kit by its owner."""
-    role: Literal["server", "site"] = "server" if kit.role == "server" else "site"
-    member = Member(
-        name=kit.name,
-        role=role,
-        target=choice.cloud,
-        kit=kit.path,
-        region=choice.region,
-        zone=choice.zone,
-        size=choice.size,
-        profile=choice.profile,
-        subscription=choice.subscription,
-    ).with_kit(kit)
-    state = state_of(kit)
-    return Deployment(
-        federation=kit.federation,
-        owner=f"{kit.name}@{kit.federation}",
-        by="owner",
-        state_dir=state,
-        members={kit.name: member},
-        ssh_from="auto",
-        admins={},
-        leads=(),
-        digest=digest(None, [kit.path]),
-        realm=realm,
-        ledger=Ledger(state / "ledger.db"),
-    )
 
 
 def standing(kit_path: Path) -> Deployment:
@@ -260,7 +151,8 @@ def up(
     deployment = deployment_of(verified, choice, realms.current())
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
     members = list(deployment.members.values())
-    with opened(deployment, members, "up") as session:
+    words = owners_words(verified.name, verified.path, choice.cloud, lambda: log_in_command(deployment, verified.name))
+    with words, opened(deployment, members, "up") as session:
         work = OwnerUp(session.crew, members)
         work.kit, work.choice = verified, choice
         row = deployment.ledger.participant(verified.name)
@@ -271,6 +163,16 @@ def up(
     if verified.role == "server" and outcome.endpoint and not context.options().json:
         context.say(f"the sites' owners type: ./start.sh --server {outcome.endpoint}")
         context.say(f"let each site in: fedspan allow SITE CIDR --kit {kit}")
+
+
+def log_in_command(deployment: Deployment, name: str) -> str:
+    """The `ssh` command that reaches the machine of a kit's owner; empty while there is none."""
+    row = deployment.ledger.participant(name)
+    if row is None or not row.address:
+        return ""
+    keys = deployment.keys
+    options = f"-i {keys.login_path} -o UserKnownHostsFile={keys.known_hosts} -p {row.ssh_port or 22}"
+    return f"ssh {options} {row.ssh_user or 'fedspan'}@{row.address}"
 
 
 def down(kit: Path) -> None:
@@ -299,4 +201,6 @@ def down(kit: Path) -> None:
     deployment = deployment_of(opened_kit, chosen(saved, {}, opened_kit.name), realms.current())
     row = ledger.participant(opened_kit.name)
     note = to_close(opened_kit, row.address) if row is not None and row.address and row.role == "site" else None
-    take_down(deployment, opened_kit.path.parent, state / "results", [], False, True, note)
+    cloud = deployment.members[opened_kit.name].target
+    with owners_words(opened_kit.name, opened_kit.path, cloud, lambda: log_in_command(deployment, opened_kit.name)):
+        take_down(deployment, opened_kit.path.parent, state / "results", [], False, True, note)

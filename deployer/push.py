@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 import struct
 import tempfile
 from collections.abc import Callable, Collection, Iterator
@@ -172,7 +173,10 @@ def get(
         single = "" in manifest
         if local.exists() and local.is_dir() == single:
             here, there = ("folder", "file") if single else ("file", "folder")
-            raise UsageError(f"{local} is a {here}, {session.name}:{remote} a {there}")
+            raise UsageError(
+                f"{local} is a {here}, {session.name}:{remote} a {there}",
+                next_step=f"name another place here: fedspan cp {session.name}:{remote} PATH",
+            )
         local.parent.mkdir(parents=True, exist_ok=True)
         source = _Counted(exchange, sum(max(0, entry[1]) for entry in manifest.values()), on_bytes)
         with tempfile.TemporaryDirectory(dir=local.parent, prefix=f".{local.name}.get-") as scratch:
@@ -189,7 +193,12 @@ def get(
             except EOFError as error:
                 raise session.lost(error) from error
             except tree.Refused as error:
-                raise MachineError(f"{remote} was not taken", participant=session.name, why=str(error)) from error
+                raise MachineError(
+                    f"{remote} was not taken",
+                    participant=session.name,
+                    why=str(error),
+                    next_step="copy it there to a place without links, and fetch that",
+                ) from error
             if not right:
                 raise MachineError(
                     f"{remote} changed while it was being fetched", participant=session.name, next_step="fetch it again"
@@ -243,9 +252,13 @@ def _offer(
                 if on_bytes is not None:
                     on_bytes(sent, total)
         except OSError as error:
-            raise UsageError(f"{path} cannot be read", participant=session.name, why=str(error)) from error
+            raise UsageError(
+                f"{path} cannot be read", participant=session.name, why=str(error), next_step="the same command again"
+            ) from error
         if left:
-            raise UsageError(f"{path} changed while it was being sent", participant=session.name)
+            raise UsageError(
+                f"{path} changed while it was being sent", participant=session.name, next_step="the same command again"
+            )
     exchange.close_input()
     if answer["state"] == "send":
         _answer(session, exchange, remote)
@@ -282,7 +295,9 @@ def _scan(folder: Path, keep: Collection[str]) -> tree.Manifest:
             f"{folder} cannot be pushed", why=str(error), next_step="replace links by what they point to (`cp -rL`)"
         ) from error
     except OSError as error:
-        raise UsageError(f"{folder} cannot be read", why=str(error)) from error
+        raise UsageError(
+            f"{folder} cannot be read", why=str(error), next_step="name a file or folder that you may read"
+        ) from error
 
 
 def _start(session: Session, argv: list[str], python: str, prefix: tuple[str, ...]) -> Exchange:
@@ -308,11 +323,17 @@ def _answer(session: Session, exchange: Exchange, remote: str) -> dict[str, Any]
             f"{remote} was not written: the command on the machine ended with status {status}",
             participant=session.name,
             why=said or None,
+            next_step=f"the same command again; fedspan ssh {session.name} shows the machine",
         )
     (size,) = struct.unpack(">Q", head)
     answer: dict[str, Any] = json.loads(exchange.read_exactly(size, SILENCE_S))
     if answer["state"] == "error":
-        raise MachineError(f"{remote} failed on the machine", participant=session.name, why=answer["why"])
+        why = str(answer["why"])  # it mostly names the path itself: not twice
+        raise MachineError(
+            why if remote in why else f"{remote}: {why}",
+            participant=session.name,
+            next_step=f"fedspan ssh {session.name} -- ls -ld {shlex.quote(os.path.dirname(remote) or '/')}",
+        )
     return answer
 
 

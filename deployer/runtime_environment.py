@@ -71,7 +71,10 @@ def install(
     if installed.status != 0:
         said = [line for line in installed.stderr.splitlines() if line.strip()]
         raise MachineError(
-            "the runtime cannot be installed on the machine", participant=machine.name, why="\n".join(said[-5:]) or None
+            "the runtime cannot be installed on the machine",
+            participant=machine.name,
+            why="\n".join(said[-5:]) or None,
+            next_step=f"mend the cause there (fedspan ssh {machine.name}), then: fedspan up {machine.name}",
         )
     done.changed.append("bundle")
     clock.lap("install")

@@ -41,7 +41,7 @@ def ledger_of(kit: Path | None) -> Ledger:
     """The lead's ledger, or that of a server's kit that its owner deployed."""
     if kit is None:
         return Ledger(context.workspace().ledger_path)
-    from deployer.owner import state_of
+    from deployer.owner_choice import state_of
 
     return Ledger(state_of(kit) / "ledger.db")
 

@@ -44,4 +44,5 @@ def setting(name: str) -> float:
     except ValueError:
         from deployer.errors import UsageError
 
-        raise UsageError(f"FEDSPAN_{name}={given!r} is no number of seconds") from None
+        what = f"FEDSPAN_{name}={given!r} is no number of seconds"
+        raise UsageError(what, next_step=f"unset FEDSPAN_{name}") from None

@@ -343,4 +343,6 @@ def check_deployable(deployment: Deployment, members: Iterable[Member]) -> None:
         RefusedError: nobody to deploy.
     """
     if not list(members):
-        raise RefusedError("nobody to deploy", why="the spec has no participants but admins")
+        raise RefusedError(
+            "nobody to deploy", why="the spec has no participants but admins", next_step="add a site to federation.yml"
+        )

@@ -72,7 +72,11 @@ def fetch(target: Target, pinned: Sequence[str], ranges: Sequence[str], folder: 
             return
         # pip evaluates markers for the Python it runs on, not for --python-version: fetch what only the target needs.
         _pip(target, missing, folder, with_dependencies=False, probing=False)
-    raise MachineError(f"the wheels for {target} need ever more of each other", why=", ".join(missing))
+    raise MachineError(
+        f"the wheels for {target} need ever more of each other",
+        why=", ".join(missing),
+        next_step="choose an image with the Python that fedspan runs on here",
+    )
 
 
 def missing_requirements(target: Target, folder: Path) -> list[str]:

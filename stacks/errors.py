@@ -19,7 +19,7 @@ class StackArgumentError(ValueError):
         self.what = what
         self.participant = participant
         self.why: str | None = None
-        self.next_step = next_step
+        self.next_step = next_step or "give another value, in federation.yml or as an option, then the same command"
         self.log: str | None = None
         super().__init__(str(self))
 

@@ -117,7 +117,10 @@ class Authority:
                 next_step="fedspan provision --passphrase-file FILE",
             ) from None
         if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():
-            raise KitError("the CA's key and certificate do not belong together")
+            raise KitError(
+                "the CA's key and certificate do not belong together",
+                next_step="restore both files of .fedspan/ca from your backup",
+            )
         return cls(certificate, key)
 
     def encrypted_key(self, passphrase: bytes) -> bytes:
@@ -212,7 +215,11 @@ def normal_fingerprint(text: str) -> str:
     except ValueError:
         value = b""
     if len(value) != 32:
-        raise KitError(f"{text!r} is no SHA-256 fingerprint", why="64 hexadecimal digits are wanted, as AB:CD:…")
+        raise KitError(
+            f"{text!r} is no SHA-256 fingerprint",
+            why="64 hexadecimal digits are wanted, as AB:CD:…",
+            next_step="--ca-fingerprint with the whole fingerprint that the federation's lead reads to you",
+        )
     return value.hex(":").upper()
 
 

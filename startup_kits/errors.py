@@ -41,10 +41,15 @@ class FedspanError(Exception):
         self.next_step = next_step
         self.log = log
 
+    def complete(self, participant: str | None, next_step: str | None) -> None:
+        """Fills in what whoever raised it could not know."""
+        self.participant = self.participant or participant
+        self.next_step = self.next_step or next_step
+
     def __str__(self) -> str:
         head = f"{self.participant}: {self.what}" if self.participant else self.what
         if self.why:
-            head += f": {self.why}"
+            head += f":{self.why}" if self.why.startswith("\n") else f": {self.why}"
         if self.next_step:
             head += f"\n  next: {self.next_step}"
         if self.log:
@@ -53,7 +58,7 @@ class FedspanError(Exception):
 
 
 class SpecError(FedspanError):
-    """federation.yml is missing, unreadable or wrong."""
+    """federation.yml is missing or wrong; file, line and field are named."""
 
     exit_code = 3
 

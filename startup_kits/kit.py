@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import stat
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ CERTIFICATE = "startup/participant.crt"
 CA_CERTIFICATE = "startup/ca.crt"
 ENDPOINT = "local/endpoint.yml"
 ROLES = ("server", "site", "admin")
+LEAD_AGAIN = "ask the federation's lead for the kit again; where it was made: move it away, then fedspan provision"
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,16 @@ class Kit:
         if path.is_file() and path.suffix == ".zip":
             raise KitError(f"{path} is a zip", next_step=f"unzip {path}, then name the folder")
         if not (path / PARTICIPANT).is_file():
-            raise KitError(f"{path} is not a startup kit", why=f"it has no {PARTICIPANT}")
+            raise KitError(
+                f"{path} is not a startup kit",
+                why=f"it has no {PARTICIPANT}" if path.exists() else "there is no such folder",
+                next_step="name a kit's folder, such as kits/site-1; fedspan provision makes them",
+            )
+        with _completed(path.resolve().name):
+            return cls._open(path)
+
+    @classmethod
+    def _open(cls, path: Path) -> Kit:
         content = _mapping(path, PARTICIPANT)
         certificate = certificates.load_certificate(_bytes(path, CERTIFICATE), CERTIFICATE)
         ca = certificates.load_certificate(_bytes(path, CA_CERTIFICATE), CA_CERTIFICATE)
@@ -113,6 +125,12 @@ class Kit:
             KitError: naming what is wrong.
         """
         kit = cls.open(path)
+        with _completed(kit.name):
+            kit._verify(ca_fingerprint)
+        return kit
+
+    def _verify(self, ca_fingerprint: str | None) -> None:
+        kit = self
         if ca_fingerprint is not None:
             wanted = certificates.normal_fingerprint(ca_fingerprint)
             if wanted != kit.ca_fingerprint:
@@ -130,7 +148,6 @@ class Kit:
         if (named.name, named.federation, named.role, named.admin_role) != said:
             raise KitError("the certificate names somebody else", participant=kit.name, why=str(named.name))
         kit._check_key()
-        return kit
 
     def _check_key(self) -> None:
         path = self.path / signing.PRIVATE_KEY
@@ -174,7 +191,19 @@ class Kit:
         return {str(name): str(path) for name, path in data.items()}
 
 
+@contextlib.contextmanager
+def _completed(name: str) -> Iterator[None]:
+    """Every refusal of a kit tells whose it is and what to do, also where a file's own check can't know."""
+    try:
+        yield
+    except KitError as error:
+        error.complete(name, LEAD_AGAIN)
+        raise
+
+
 def _bytes(kit: Path, path: str) -> bytes:
+    if (kit / path).is_symlink() or (kit / path).parent.is_symlink():
+        raise KitError(f"{path} in the kit is a link", why="a kit holds no links: they could lead anywhere")
     try:
         return (kit / path).read_bytes()
     except FileNotFoundError:

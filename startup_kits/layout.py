@@ -11,8 +11,9 @@ from startup_kits.spec_models import AdminSpec, FederationSpec, ParticipantSpec,
 KIT_VERSION = 1
 
 _FIND_FEDSPAN = """\
-fedspan=${FEDSPAN:-}
-if [ -z "$fedspan" ]; then
+if [ -n "${FEDSPAN:-}" ]; then
+    fedspan=$(command -v "$FEDSPAN") || fedspan=$FEDSPAN
+else
     fedspan=$(command -v fedspan) || fedspan=$HOME/.local/bin/fedspan
 fi
 if ! [ -x "$fedspan" ]; then

@@ -94,7 +94,11 @@ def _read(path: Path) -> bytes:
     try:
         passphrase = path.read_bytes().rstrip(b"\r\n")
     except OSError as error:
-        raise KitError(f"the passphrase file {path} can't be read", why=error.strerror) from None
+        raise KitError(
+            f"the passphrase file {path} can't be read",
+            why=error.strerror,
+            next_step="fedspan provision --passphrase-file FILE",
+        ) from None
     if not passphrase:
-        raise KitError(f"the passphrase file {path} is empty")
+        raise KitError(f"the passphrase file {path} is empty", next_step="fedspan provision --passphrase-file FILE")
     return passphrase

@@ -20,6 +20,7 @@ from startup_kits.errors import KitError
 SIGNATURE = "startup/signature.json"
 PRIVATE_KEY = "startup/participant.key"
 FREE = ("local", "transfer")
+LOCAL = FREE[0]
 ALGORITHM = "ecdsa-p256-sha256"
 _VERSION = 1
 #: Scripts, certificates and a page of YAML: anything larger is no kit.
@@ -37,7 +38,11 @@ def covered_files(kit: Path) -> dict[str, str]:
     while pending:
         for entry in sorted(pending.pop().iterdir()):
             path = PurePosixPath(entry.relative_to(kit)).as_posix()
-            if path in FREE or path in (SIGNATURE, PRIVATE_KEY):
+            if path in FREE and entry.is_dir() and not entry.is_symlink():
+                if path == LOCAL:
+                    check_local(entry)
+                continue
+            if path in (SIGNATURE, PRIVATE_KEY):
                 continue
             if entry.is_symlink() or not (entry.is_dir() or entry.is_file()):
                 raise KitError(f"{path} in the kit is not a plain file", why="a kit holds no links and no devices")
@@ -48,6 +53,18 @@ def covered_files(kit: Path) -> dict[str, str]:
             else:
                 found[path] = hashlib.sha256(entry.read_bytes()).hexdigest()
     return found
+
+
+def check_local(folder: Path) -> None:
+    """Refuses links in `local/`: what is read from there would come from anywhere.
+
+    Raises:
+        KitError: naming the first one.
+    """
+    for entry in sorted(folder.rglob("*")):
+        if entry.is_symlink():
+            name = f"{LOCAL}/{entry.relative_to(folder).as_posix()}"
+            raise KitError(f"{name} in the kit is a link", why="a kit holds no links", next_step=f"rm {entry}")
 
 
 def sign(authority: Authority, files: dict[str, str], participant: str, federation: str) -> bytes:

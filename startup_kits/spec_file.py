@@ -18,6 +18,7 @@ Location = tuple[str | int, ...]
 #: A federation.yml of hundreds of sites has some 100 KB; more than this is not a spec.
 MAX_BYTES = 4 * 1024 * 1024
 
+_BOOLEAN = "tag:yaml.org,2002:bool"
 _FIELD_IN_MESSAGE = re.compile(r"^([a-z_][\w.-]*): (.*)$", re.DOTALL)
 _MODELS: dict[tuple[str, ...], type[BaseModel]] = {
     (): FederationSpec,
@@ -64,8 +65,20 @@ def load_spec(path: Path | str) -> FederationSpec:
         raise SpecError(
             what,
             why="".join(f"\n  {fault}" for fault in faults),
-            next_step=f"mend it, then: fedspan -f {path} validate",
+            next_step=_again(path),
         ) from None
+
+
+def _again(path: Path) -> str:
+    return f"mend it, then: fedspan -f {path} validate"
+
+
+def _unquoted(value: bool | float) -> str:
+    """What to say of a word or a number that YAML has not read as text."""
+    if isinstance(value, bool):
+        said = "YAML reads yes, no, on, off, true and false without quotes as true or false"
+        return f'{said}; put quotes round it, such as "{"yes" if value else "no"}"'
+    return f'YAML reads it as a number; put quotes round it: "{value}"'
 
 
 def _text(path: Path) -> str:
@@ -73,14 +86,15 @@ def _text(path: Path) -> str:
         if path.is_dir():
             raise SpecError(f"{path} is a folder", next_step=f"fedspan -f {path / 'federation.yml'} validate")
         if path.stat().st_size > MAX_BYTES:
-            raise SpecError(f"{path} is too large to be a federation", why=f"over {MAX_BYTES} bytes")
+            why = f"over {MAX_BYTES} bytes"
+            raise SpecError(f"{path} is too large to be a federation", why=why, next_step="fedspan -f FILE validate")
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise SpecError(f"there is no {path}", next_step="fedspan init writes an example to start from") from None
     except UnicodeDecodeError as error:
-        raise SpecError(f"{path} is not text", why=f"byte {error.start} is not UTF-8") from None
+        raise SpecError(f"{path} is not text", why=f"byte {error.start} is not UTF-8", next_step=_again(path)) from None
     except OSError as error:
-        raise SpecError(f"{path} can't be read", why=error.strerror or str(error)) from None
+        raise SpecError(f"{path} can't be read", why=error.strerror or str(error), next_step=_again(path)) from None
 
 
 def _parse(path: Path, text: str) -> tuple[Any, _Lines]:
@@ -97,9 +111,10 @@ def _parse(path: Path, text: str) -> tuple[Any, _Lines]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise SpecError(f"{where} is not YAML", why=error.problem or str(error)) from None
+        why = f"{error.problem or error}" + (f" (column {mark.column + 1})" if mark else "")
+        raise SpecError(f"{where} is not YAML", why=why, next_step=_again(path)) from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise SpecError(f"{path} is not YAML", why=str(error)) from None
+        raise SpecError(f"{path} is not YAML", why=str(error), next_step=_again(path)) from None
     finally:
         loader.dispose()
 
@@ -107,13 +122,20 @@ def _parse(path: Path, text: str) -> tuple[Any, _Lines]:
 def _check_node(path: Path, node: yaml.Node, location: Location, lines: _Lines, depth: int) -> None:
     """Notes lines; refuses keys given twice (YAML would keep the last and say nothing) and self-reference."""
     if depth > 20:
-        raise SpecError(f"{path}:{node.start_mark.line + 1} is nested too deeply")
+        raise SpecError(f"{path}:{node.start_mark.line + 1} is nested too deeply", next_step=_again(path))
     if isinstance(node, yaml.MappingNode):
         seen: dict[str, int] = {}
         for key, value in node.value:
             if not isinstance(key, yaml.ScalarNode):
-                raise SpecError(f"{path}:{key.start_mark.line + 1} has a key that is not a word")
+                where = f"{path}:{key.start_mark.line + 1}"
+                raise SpecError(f"{where} has a key that is not a word", next_step=_again(path))
             line = key.start_mark.line + 1
+            if key.tag == _BOOLEAN:
+                raise SpecError(
+                    f"{path}:{line} has the key {key.value}, which YAML reads as true or false",
+                    why="yes, no, on and off are YAML's words for true and false",
+                    next_step=f'put quotes round it ("{key.value}"), then: fedspan -f {path} validate',
+                )
             if key.value in seen:
                 raise SpecError(
                     f"{path}:{line} {'.'.join(map(str, (*location, key.value)))} stands there twice",
@@ -139,6 +161,8 @@ def _fault(path: Path, lines: _Lines, values: Any, fault: dict[str, Any]) -> tup
         location, message = (*location, *match[1].split(".")), match[2]
     elif kind == "extra_forbidden":
         message = _unknown_key(location)
+    elif kind == "string_type" and isinstance(fault["input"], (bool, int, float)):
+        message = _unquoted(fault["input"])
     elif kind == "missing":
         message = "is missing"
     elif kind == "literal_error":

@@ -137,4 +137,4 @@ def confirm(question: str) -> None:
         )
     answer = ask(f"{question} [y/N] ")
     if answer.strip().lower() not in {"y", "yes"}:
-        raise RefusedError("not done", why="the answer was no")
+        raise RefusedError("not done", why="the answer was no", next_step="the same command again asks again")

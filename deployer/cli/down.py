@@ -19,7 +19,9 @@ def down(
     """Fetch finished results, take everything down, check that nothing is left. Kits, CA and ledger stay."""
     if kit is not None:
         if participants:
-            raise UsageError("--kit takes one kit down", why="it takes no participants")
+            raise UsageError(
+                "--kit takes one kit down", why="it takes no participants", next_step=f"fedspan down --kit {kit}"
+            )
         from deployer.owner import down as take_kit_down
 
         take_kit_down(kit)

@@ -28,7 +28,11 @@ def init(
     from startup_kits.units import NAME
 
     if not NAME.fullmatch(name):
-        raise UsageError(f"{name!r} can't be a federation's name", why="2 to 32 small letters, digits and dashes")
+        raise UsageError(
+            f"{name!r} can't be a federation's name",
+            why="2 to 32 small letters, digits and dashes",
+            next_step="fedspan init --name digits",
+        )
     path = context.options().file or folder / "federation.yml"
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -164,7 +168,9 @@ def start(
     if cloud is None:
         given = {"--region": region, "--size": size, "--profile": profile, "--subscription": subscription}
         if stray := [word for word, value in given.items() if value]:
-            raise UsageError(f"{stray[0]} goes with --cloud aws|azure")
+            raise UsageError(
+                f"{stray[0]} goes with --cloud aws|azure", next_step=f"{kit}/start.sh --cloud aws {stray[0]} …"
+            )
         from deployer import local_run
 
         local_run.start(

@@ -197,7 +197,9 @@ def host(
     try:
         public_key = key.read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"the public key {key} can't be read", why=str(error)) from error
+        raise UsageError(
+            f"the public key {key} can't be read", why=str(error), next_step="--key ~/.ssh/id_ed25519.pub, for example"
+        ) from error
     sandbox = Sandbox.ensure()
     address = sandbox.host(name, user, public_key, egress=egress)
     if context.options().json:

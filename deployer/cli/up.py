@@ -27,7 +27,11 @@ def up(
     """Deploy: provision what is missing, show the plan, ask; addresses, machines, kits; wait for registration."""
     if kit is not None:
         if participants or plan is not None:
-            raise UsageError("--kit deploys one kit", why="it takes no participants and no plan")
+            raise UsageError(
+                "--kit deploys one kit",
+                why="it takes no participants and no plan",
+                next_step=f"fedspan up --kit {kit} --cloud aws",
+            )
         from deployer.owner import up as deploy_kit
 
         deploy_kit(
@@ -45,7 +49,11 @@ def up(
     strays = {"--cloud": cloud, "--region": region, "--zone": zone, "--size": size, "--profile": profile}
     strays.update({"--subscription": subscription, "--server": server, "--ca-fingerprint": ca_fingerprint})
     if stray := next((name for name, value in strays.items() if value is not None), None):
-        raise UsageError(f"{stray} goes with --kit", why="federation.yml says it for a whole federation")
+        raise UsageError(
+            f"{stray} goes with --kit",
+            why="federation.yml says it for a whole federation",
+            next_step=f"fedspan up --kit DIR {stray} …",
+        )
     from deployer.session import deploy
 
     deploy(participants or [], plan, passphrase_file)

@@ -122,5 +122,6 @@ class Hospital:
                 f"{Path(argv[0]).name} failed",
                 participant=self.name,
                 why=said.removeprefix("error: ") or f"exit code {done.returncode}",
+                next_step="make demo once more; with --keep what it made stays to be looked at",
             )
         return done.stdout

@@ -14,7 +14,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from deployer.errors import CloudError
-from deployer.settle.model import Found, OnStep, Whose
+from deployer.settle.model import AGAIN, Found, OnStep, Whose, undeleted
 from deployer.settle.state import attachment_id, route_id
 from stacks.names import belongs_to, tag_key
 
@@ -92,7 +92,9 @@ class AwsWorld:
         try:
             return [found for region in self._regions for found in _find(self._ec2(region), region, whose)]
         except (BotoCoreError, ClientError) as error:
-            raise CloudError("AWS can't be asked", participant=whose.participant, why=str(error)) from error
+            raise CloudError(
+                "AWS can't be asked", participant=whose.participant, why=str(error), next_step=AGAIN
+            ) from error
 
     def check(self, whose: Whose) -> None:
         """Nothing to check: AWS has no names that two could want, key pairs apart, whose name holds the deployment."""
@@ -236,9 +238,9 @@ def _patiently(thing: Found, ec2: Any) -> None:
             if code.endswith((".NotFound", ".Malformed")) or code in _GONE:
                 return
             if not code.startswith(_PATIENCE) or time.monotonic() > until:
-                raise CloudError(f"{thing.title} can't be deleted", resource=thing.title, why=str(error)) from error
+                raise undeleted(thing, str(error)) from error
         except BotoCoreError as error:
-            raise CloudError(f"{thing.title} can't be deleted", resource=thing.title, why=str(error)) from error
+            raise undeleted(thing, str(error)) from error
         time.sleep(_POLL_S)
 
 

@@ -11,7 +11,7 @@ from azure.core.exceptions import AzureError, HttpResponseError, ResourceNotFoun
 
 from deployer.errors import CloudError, RefusedError
 from deployer.settle.decide import RESOURCE_GROUP
-from deployer.settle.model import Found, OnStep, Whose
+from deployer.settle.model import AGAIN, Found, OnStep, Whose, undeleted
 from stacks.names import azure_name, belongs_to, logical_name, tag_key
 
 if TYPE_CHECKING:
@@ -213,20 +213,19 @@ def _patiently(thing: Found, begin: Callable[[], Any]) -> None:
             if poller.done():
                 poller.result()
                 return
-            raise CloudError(f"{thing.title} can't be deleted", resource=thing.title, why="Azure does not finish it")
+            raise undeleted(thing, "Azure does not finish it")
         except ResourceNotFoundError:
             return
         except HttpResponseError as error:
             code = str(getattr(error.error, "code", "") or "")
             busy = error.status_code in (409, 429) or code in _PATIENCE
             if not busy or time.monotonic() > until:
-                raise CloudError(
-                    f"{thing.title} can't be deleted", resource=thing.title, why=f"{code}: {error.message}"
-                ) from error
+                raise undeleted(thing, f"{code}: {error.message}") from error
         except AzureError as error:
-            raise CloudError(f"{thing.title} can't be deleted", resource=thing.title, why=str(error)) from error
+            raise undeleted(thing, str(error)) from error
         time.sleep(_POLL_S)
 
 
 def _failed(what: str, whose: Whose, error: AzureError) -> CloudError:
-    return CloudError(what, participant=whose.participant, why=str(error).splitlines()[0] if str(error) else None)
+    why = str(error).splitlines()[0] if str(error) else None
+    return CloudError(what, participant=whose.participant, why=why, next_step=AGAIN)

@@ -7,6 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
+from deployer.errors import CloudError
+
+AGAIN = "the same command again looks again"
+
 Deployment = Mapping[str, Any]
 """The `deployment` of an exported stack: `resources`, `pending_operations` and more."""
 
@@ -102,3 +106,8 @@ class World(Protocol):
     def delete(self, found: Iterable[Found], on_step: OnStep) -> None:
         """Delete exactly these, in an order that works, and wait until they are gone. What is gone already is fine."""
         ...
+
+
+def undeleted(thing: Found, why: str) -> CloudError:
+    """The error for a resource that a cloud does not delete."""
+    return CloudError(f"{thing.title} can't be deleted", resource=thing.title, why=why, next_step=AGAIN)

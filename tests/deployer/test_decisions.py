@@ -28,7 +28,7 @@ from deployer.failures import from_diagnostics
 from deployer.ingress import Opening, check_cidr, cidrs, runtime_openings, ssh_openings
 from deployer.member import Member
 from deployer.my_address import SERVICES, agreed, ask_the_world
-from deployer.owner import chosen
+from deployer.owner_choice import chosen
 from deployer.plan import ParticipantPlan, Plan, check_same, read
 from deployer.plan_view import price_line, render
 from deployer.results import check_idle, finished

@@ -12,7 +12,8 @@ import pytest
 from deployer.errors import KitError, SpecError
 from deployer.interrupts import LEADS_NEXT, OWNERS_NEXT, Interrupts
 from deployer.live import Silent
-from deployer.owner import Choice, OwnerUp, check_residency, read_choice, to_close
+from deployer.owner import OwnerUp
+from deployer.owner_choice import Choice, check_residency, read_choice, to_close
 from deployer.plan import Plan
 from deployer.up import Outcome, Up
 from startup_kits.kit import Kit

@@ -50,7 +50,7 @@ class Provider:
             answer = self._call(self.stub.Handshake, request)
             self.accept_secrets, self.accept_resources = answer.accept_secrets, answer.accept_resources
         except _Unimplemented:
-            pass
+            pass  # an older plugin: it takes neither secrets nor references, as assumed before
         with contextlib.suppress(_Unimplemented):
             self._call(self.stub.Attach, plugin_pb2.PluginAttach(address=engine_address))
 
