@@ -17,9 +17,17 @@ if TYPE_CHECKING:
 log = logging.getLogger("fedspan.agent")
 
 
-def serve_clients(agent: Agent, path: Path) -> localsock.Server:
-    """Listens on `state/local.sock`; job scripts attach, `status` asks."""
-    return localsock.Server(path, agent.status, lambda *attached: _Client(agent, *attached).serve(), log)
+def serve_clients(agent: Agent, path: Path, job: str | None = None, uid: int | None = None) -> localsock.Server:
+    """Listens on `state/local.sock` for who asks for the status and for what attaches by itself, or for one job.
+
+    Args:
+        job: whoever attaches belongs to this job, whatever it says; run as `uid` (None = our user).
+    """
+
+    def attach(connection: localsock.Connection, hello: dict[str, Any]) -> None:
+        _Client(agent, connection, hello if job is None else {**hello, "job": job}).serve()
+
+    return localsock.Server(path, agent.status, attach, log, uid)
 
 
 class _Client:
@@ -49,8 +57,7 @@ class _Client:
             elif op == "result":
                 self._result(run, message, binary)
             elif op == "spool":
-                path = self._agent.journal.blobs.new_spool_file(int(message["size"]))
-                self._connection.send({"file": str(path)})
+                self._connection.send({"file": str(run.place.new_file(int(message["size"])))})
             elif op == "metric":
                 self._agent.reports.metric(run.job, message["items"])
             elif op == "bye":
@@ -73,7 +80,7 @@ class _Client:
             "attempt": task.attempt,
             "name": task.name,
             "meta": task.meta,
-            "file": str(self._agent.journal.blobs.path(task.payload)) if task.payload and inline is None else None,
+            "file": str(run.show(task)) if task.payload and inline is None else None,
         }
         self._connection.send({"task": body}, inline or b"")
 
@@ -89,7 +96,7 @@ class _Client:
             return
         if task.state in ("assigned", "ready"):
             try:
-                self._commit(task, message, binary)
+                self._commit(run, task, message, binary)
             except (OSError, FlError) as error:
                 self._connection.send({"error": f"the result can't be stored: {error}"})
                 return
@@ -97,14 +104,11 @@ class _Client:
         self._connection.send({"ok": True})
         self._agent.results.upload()
 
-    def _commit(self, task: TaskRow, message: dict[str, Any], binary: bytes) -> None:
+    def _commit(self, run: Run, task: TaskRow, message: dict[str, Any], binary: bytes) -> None:
         journal = self._agent.journal
         staged = None
         if message.get("file"):
-            path = Path(message["file"])
-            if path.parent != journal.blobs.spool or path.is_symlink():
-                raise FlError("a result must lie in the spool folder")
-            staged = journal.blobs.stage_file(path)
+            staged = journal.blobs.stage_file(run.place.take_back(Path(message["file"])))
         elif message.get("tensors"):
             staged = journal.blobs.stage_bytes(binary)
         with journal.db.tx():
