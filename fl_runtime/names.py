@@ -26,6 +26,8 @@ KEEPALIVE_S = 60.0  # pings on idle connections: far under the 240 s after which
 ADOPT_S = 60.0  # a job process waits so long for its agent to come back
 STOP_S = 3.0  # between SIGTERM and SIGKILL of a process group
 
+OWN_TASK = "fedspan."  # tasks so named are the runtime's own: no script sees them, no filter and no codec touches them
+
 INLINE_LIMIT = 64 * 1024  # blobs up to this travel in messages and lie in the database
 LEAF = 4 * 1024 * 1024  # fixed by the protocol
 CHUNK = 1024 * 1024  # on the wire
@@ -52,6 +54,12 @@ def is_job_id(text: str) -> bool:
 def is_participant_name(text: str) -> bool:
     """Names become file names too."""
     return _NAME.fullmatch(text) is not None and ".." not in text
+
+
+def prelude(boundary: int) -> int:
+    """The round under which calls are journalled that a workflow makes outside of rounds, after a finished round
+    (-1: none yet)."""
+    return -11 - boundary
 
 
 def now_ms() -> int:

@@ -7,7 +7,7 @@ import shutil
 import threading
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fl_runtime import processes
 from fl_runtime.errors import FlError
@@ -65,6 +65,14 @@ class Jobs:
             here = len(self._wanted(job))
             return f"waiting for sites: {here} of {self.minimum(job)} connected"
         return "; ".join(self._hub.board.waiting(job.id)) if job.state == RUNNING else ""
+
+    def resources(self) -> dict[str, Any]:
+        """For each connected site: what it has, what is free, which jobs run there."""
+        running = self._hub.store.jobs([RUNNING])
+        return {
+            site: {"jobs": [job.id for job in running if self.taking_part(job.id).get(site) in _IN]}
+            for site in self._hub.connected_sites()
+        }
 
     def _wanted(self, job: Job) -> list[str]:
         """The connected sites that the job wants."""
@@ -141,7 +149,8 @@ class Jobs:
                 job=job.id,
                 envelope=pb.Envelope(document=job.envelope, signature=job.signature, certificate=job.certificate),
                 bundle=payload(self._hub.blobs, job.bundle),
-                log_have=self._hub.logs.size(job.id, site),
+                log_have=self._hub.logs.have(job.id, site),
+                metric_have=self._hub.reported.metrics_at(job.id, site),
             ),
         )
 
@@ -235,6 +244,8 @@ class Jobs:
         """The job is over, and every connected site has ended its part and sent the rest of its log."""
         if job.state not in FINAL:
             return False
+        if self._hub.server_logs.following(job.id):
+            return False
         here = set(self._hub.connected_sites())
         return not any(state in _IN and site in here for site, state in self.taking_part(job.id).items())
 
@@ -276,6 +287,7 @@ class Jobs:
 
     def _clear(self, running: Running, state: str) -> None:
         self._processes.end(running, patience=2.0 if state == "FINISHED" else 0.0)
+        self._hub.server_logs.ended(running.job.id)
         self._hub.blobs.collect()
         self.schedule()
 

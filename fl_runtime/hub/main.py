@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import secrets
@@ -20,8 +19,9 @@ from fl_runtime.hub.bulk import BulkService
 from fl_runtime.hub.desk import Desk
 from fl_runtime.hub.joblink import serve_local
 from fl_runtime.hub.jobs import Jobs
-from fl_runtime.hub.logs import LogBook
+from fl_runtime.hub.logs import LogBook, ServerLogs
 from fl_runtime.hub.orders import HubOrders
+from fl_runtime.hub.reports import Reported
 from fl_runtime.hub.service import Alive, HubService
 from fl_runtime.hub.sessions import Session, Sessions
 from fl_runtime.hub.state import QUEUED, RECEIVING
@@ -52,6 +52,8 @@ class Hub:
         self.store = open_store(state, store)
         self.blobs = BlobStore(state, self.store.db)
         self.logs = LogBook(state / "logs")
+        self.server_logs = ServerLogs(self.logs)
+        self.reported = Reported(self)
         self.turnstile = Turnstile(bulk_streams(kit))
         self.revocations = RevocationBook(state, kit.path, kit.ca, kit.federation, self._revoked)
         sites = [row["name"] for row in self.store.participants() if row["role"] == "site"]
@@ -96,6 +98,7 @@ class Hub:
             )
         self._local = serve_local(self, self.socket_path)
         self._server.start()
+        tls.check_shut_out(self.kit, "127.0.0.1" if bind == "[::]" else bind.strip("[]"), port)
         self.jobs.recover()
         threading.Thread(target=self._ticker, name="ticker", daemon=True).start()
         log.info("the server of %s listens on port %s", self.kit.federation, port)
@@ -109,6 +112,7 @@ class Hub:
         if self._local is not None:
             self._local.close()
         self.changed()
+        self.server_logs.close()
         self.store.close()
 
     def _ticker(self) -> None:
@@ -176,12 +180,9 @@ class Hub:
             self.board.answer(name, message.task_result)
             self.changed()
         elif kind == "log":
-            if name in self.store.sites(message.log.job):
-                self.logs.append(message.log.job, name, message.log.offset, message.log.data)
+            self.reported.log(session, message.log)
         elif kind == "metric":
-            if name in self.store.sites(message.metric.job):
-                self.store.add_metrics(message.metric.job, name, json.loads(message.metric.document))
-                self.changed()
+            self.reported.metric(session, message.metric)
         elif kind == "site_state":
             self.jobs.site_state(name, message.site_state)
         elif kind == "order_answer":

@@ -14,7 +14,7 @@ from fl_runtime.hub.board import Board
 from fl_runtime.hub.desk import Desk
 from fl_runtime.hub.job_process import JobProcesses, Running
 from fl_runtime.hub.joblink import serve_local
-from fl_runtime.hub.logs import LogBook
+from fl_runtime.hub.logs import LogBook, ServerLogs
 from fl_runtime.hub.state import FINAL, RUNNING, Job
 from fl_runtime.hub.store import open_store
 from fl_runtime.job.spec import JobSpec
@@ -109,6 +109,7 @@ class SimJobs:
         if running is not None:
             running.over = True
             self._processes.end(running, patience=1.0)
+            self._hub.server_logs.ended(running.job.id)
 
 
 class SimHub:
@@ -123,6 +124,7 @@ class SimHub:
         self.store = open_store(folder)
         self.blobs = BlobStore(folder, self.store.db)
         self.logs = LogBook(folder / "logs")
+        self.server_logs = ServerLogs(self.logs)
         self.sessions = SimSites(sites, deliver)
         self.jobs = SimJobs(self)
         self.board = Board(self.store, self.blobs, self.sessions, self.jobs.taking_part)  # type: ignore[arg-type]
@@ -179,5 +181,6 @@ class SimHub:
     def close(self) -> None:
         self._stopping.set()
         self.jobs.close()
+        self.server_logs.close()
         self._local.close()
         self.store.close()

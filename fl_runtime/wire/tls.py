@@ -1,21 +1,17 @@
-"""Mutual TLS: server ports and client channels with a kit's certificates.
-
-TLS 1.2 is shut out by offering only its RSA cipher suites: with ECDSA certificates no handshake below 1.3 can succeed
-(gRPC has no setting for the lowest version in Python). The variable is read once, when gRPC first makes credentials.
-"""
+"""Mutual TLS: server ports and client channels with a kit's certificates. Nothing below TLS 1.3 (fl_runtime.wire)."""
 
 from __future__ import annotations
 
-import os
+import contextlib
+import socket
+import ssl
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-os.environ.setdefault("GRPC_SSL_CIPHER_SUITES", "ECDHE-RSA-AES256-GCM-SHA384:ECDHE-RSA-AES128-GCM-SHA256")
-# One line about each broken connection is ours to tell (wire/probe.py), not the C core's.
-os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-
 import grpc
 
+from fl_runtime.errors import FlError
 from fl_runtime.kit import Endpoint, Kit
 from fl_runtime.names import BACKOFF_S, HANDSHAKE_WITHIN_S, KEEPALIVE_S, WELCOME_WITHIN_S
 
@@ -99,3 +95,30 @@ def server(
 
 def server_credentials(kit: Kit) -> grpc.ServerCredentials:
     return grpc.ssl_server_credentials([(kit.key, kit.certificate)], root_certificates=kit.ca, require_client_auth=True)
+
+
+def check_shut_out(kit: Kit, host: str, port: int) -> None:
+    """Knock at our own port as a client of TLS 1.2 would, with every cipher suite there is.
+
+    Raises:
+        FlError: it was let in. gRPC was imported before `fl_runtime.wire` could tell it what to offer.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.load_verify_locations(cadata=kit.ca.decode())
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    context.set_alpn_protocols(["h2"])
+    with tempfile.NamedTemporaryFile(suffix=".pem") as file:  # ssl reads a chain from files only; 0600
+        file.write(kit.key + b"\n" + kit.certificate)
+        file.flush()
+        context.load_cert_chain(file.name)
+    with contextlib.suppress(OSError), socket.create_connection((host, port), 5) as plain:
+        with context.wrap_socket(plain) as let_in:
+            version = let_in.version()
+        raise FlError(
+            "The server does not start: its port takes connections of an old TLS",
+            participant=kit.name,
+            why=f"{version} was let in; gRPC was imported before fl_runtime.wire",
+            next_step="import fl_runtime.wire first in whatever starts the server",
+        )
