@@ -316,8 +316,9 @@ def preloads(bundle: Path, script: str) -> list[str]:
         if path in seen or not path.is_file():
             continue
         seen.add(path)
+        source = path.read_bytes()
         try:
-            tree = ast.parse(path.read_bytes())
+            tree = ast.parse(source)
         except (SyntaxError, ValueError) as error:
             raise JobSpecError(
                 f"{path.name} is not Python", why=str(error), next_step=f"python -m py_compile {path}"
@@ -329,6 +330,8 @@ def preloads(bundle: Path, script: str) -> list[str]:
             for name in names:
                 if name.partition(".")[0] in heavy:
                     found.add(name)
+                if name.partition(".")[0] == "torch" and b"optim" in source:
+                    found.add("torch._dynamo")  # 1.4 s: torch imports it when the first optimizer is made
                 todo += [
                     bundle / Path(*name.split(".")).with_suffix(".py"),
                     bundle / name.split(".")[0] / "__init__.py",
