@@ -8,6 +8,7 @@ with Session("kits/ana@hospital-a.example") as session:
 
 from __future__ import annotations
 
+import fl_runtime.wire  # noqa: F401 - before gRPC, which reads its settings at import
 from fl_runtime.admin.session import FINAL, Session
 
 __all__ = ["FINAL", "Session"]

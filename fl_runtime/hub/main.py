@@ -13,6 +13,7 @@ from typing import Any
 
 from fl_runtime import localsock, version
 from fl_runtime.blobs import BlobStore
+from fl_runtime.blobs.space import disk_quota
 from fl_runtime.errors import FlError, KitError
 from fl_runtime.hub.board import Board
 from fl_runtime.hub.bulk import BulkService
@@ -27,6 +28,7 @@ from fl_runtime.hub.sessions import Session, Sessions
 from fl_runtime.hub.state import QUEUED, RECEIVING
 from fl_runtime.hub.store import open_store
 from fl_runtime.hub.turnstile import Turnstile
+from fl_runtime.hub.wires import Wires
 from fl_runtime.kit import Kit
 from fl_runtime.names import BULK_STREAMS, iso, now_ms
 from fl_runtime.proto import fedspan_pb2 as pb
@@ -50,7 +52,7 @@ class Hub:
         self.started = time.time()
         self.socket_path = state / "local.sock"
         self.store = open_store(state, store)
-        self.blobs = BlobStore(state, self.store.db)
+        self.blobs = BlobStore(state, self.store.db, lambda: disk_quota(kit))
         self.logs = LogBook(state / "logs")
         self.server_logs = ServerLogs(self.logs)
         self.reported = Reported(self)
@@ -61,6 +63,8 @@ class Hub:
         self.sessions = Sessions(self._connected, self._lost)
         self.jobs = Jobs(self)
         self.board = Board(self.store, self.blobs, self.sessions, self.jobs.taking_part)
+        self.wires = Wires(self)
+        self.board.payload_for, self.board.noted = self.wires.payload, self.wires.noted
         self.desk = Desk(self)
         self.orders = HubOrders(self)
         self.ordered: Callable[[int], None] = lambda code: None  # ends the process with this code
@@ -176,6 +180,11 @@ class Hub:
             self.jobs.answer(name, message.job_answer)
             if message.job_answer.accepted and self.jobs.running(message.job_answer.job):
                 self.board.push_open(message.job_answer.job, name)
+        elif kind == "need_full":
+            self.wires.in_full(message.need_full.job, name)
+            self.board.push_open(message.need_full.job, name)
+        elif kind == "reserved":
+            self.jobs.starter.answered(name, message.reserved)
         elif kind == "task_result":
             self.board.answer(name, message.task_result)
             self.changed()
