@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from fl_runtime.apis.dxo import DXO, DataKind, MetaKey
-from fl_runtime.apis.shareable import ReservedHeaderKey, Shareable
+from fl_runtime.apis.shareable import ReservedHeaderKey, ReturnCode, Shareable
 from fl_runtime.errors import ProtocolError
 from fl_runtime.models.check import OPTIMIZER_PREFIX
 from fl_runtime.models.tensors import TensorFile, dump, is_torch
@@ -46,6 +46,9 @@ def encode(shareable: Shareable) -> tuple[dict[str, Any], Tensors]:
     headers = shareable.get(ReservedHeaderKey.HEADERS) or {}
     meta["current_round"] = headers.get("current_round", meta["meta"].get(MetaKey.CURRENT_ROUND))
     meta["total_rounds"] = headers.get("num_rounds", meta["meta"].get(MetaKey.TOTAL_ROUNDS))
+    code = headers.get(ReservedHeaderKey.RC, ReturnCode.OK)
+    if code != ReturnCode.OK:
+        meta["return_code"] = str(code) + (f": {headers['why']}" if headers.get("why") else "")
     meta["shareable"] = tree
     if any(is_torch(value) for value in tensors.values()):
         meta["framework"] = "torch"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -10,9 +9,9 @@ from typing import TYPE_CHECKING
 import grpc
 
 from fl_runtime.blobs import Manifest
-from fl_runtime.errors import FlError
+from fl_runtime.errors import FlError, ProtocolError, QuotaError, StorageError
 from fl_runtime.hub.roles import may_not
-from fl_runtime.hub.state import FINAL, OPEN, RECEIVING
+from fl_runtime.hub.state import FAILED, FINAL, OPEN, RECEIVING
 from fl_runtime.names import CHUNK, LEAF
 from fl_runtime.proto import fedspan_pb2 as pb
 from fl_runtime.wire.identity import Identity
@@ -54,7 +53,9 @@ class BulkService:
             return False
         call = store.call(task.job, task.round, task.index)
         return call is not None and (
-            call.payload == query.blob or query.blob.hex() in call.meta.get("blobs", {}).values()
+            call.payload == query.blob
+            or query.blob.hex() in call.meta.get("blobs", {}).values()
+            or query.blob in self._hub.wires.readable(call)
         )
 
     def _may_write(self, identity: Identity, job_id: str, task_id: str, blob: bytes) -> str | None:
@@ -69,6 +70,8 @@ class BulkService:
         task = store.task(task_id)
         if identity.role != "site" or task is None or task.site != identity.name or task.job != job.id:
             return None
+        if task.state != OPEN and self._hub.board.late.wanted(task):
+            return self._hub.board.late.owner(job.id, identity.name)
         return f"job:{job.id}:task:{task.id}" if task.state == OPEN and job.state not in FINAL else None
 
     def _refuse(self, context: grpc.ServicerContext) -> None:
@@ -92,7 +95,12 @@ class BulkService:
         if owner is None:
             self._refuse(context)
             raise AssertionError
-        incoming = self._hub.blobs.receive(manifest, owner)
+        known = self._knows(identity, request, manifest.id, owner)
+        try:
+            incoming = self._hub.blobs.receive(manifest, owner, sender=identity.name, known=known)
+        except StorageError as error:
+            self._no_room(error, request.job, context)
+            raise AssertionError from None
         if incoming is None:
             self._arrived(request.job, request.task)
             return pb.OfferReply(complete=True)
@@ -102,6 +110,22 @@ class BulkService:
             self._arrived(request.job, request.task)
             return pb.OfferReply(complete=True)
         return pb.OfferReply(missing=[pb.LeafRange(first=first, count=count) for first, count in missing])
+
+    def _knows(self, identity: Identity, request: pb.OfferRequest, blob: bytes, owner: str) -> bool:
+        """May the sender learn that the content is here? Only what it was given, or has sent in this job, it may."""
+        owners = self._hub.blobs.owners(blob)
+        if owner in owners or identity.role == "admin":
+            return True
+        task = self._hub.store.task(request.task)
+        call = self._hub.store.call(task.job, task.round, task.index) if task is not None else None
+        sent = any(one.startswith(f"job:{request.job}:task:") and one.endswith(f"/{identity.name}") for one in owners)
+        return sent or (call is not None and call.payload == blob)
+
+    def _no_room(self, error: StorageError, job: str, context: grpc.ServicerContext) -> None:
+        """A full disk may be freed, and the sender tries again; a quota is somebody's will, and ends the job."""
+        if isinstance(error, QuotaError):
+            self._hub.jobs.end(job, FAILED, f"the server can't store what was sent: {error}")
+        context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
 
     def _manifest(self, message: pb.Manifest, context: grpc.ServicerContext) -> Manifest:
         try:
@@ -139,7 +163,7 @@ class BulkService:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the first frame is not a header")
         query = header.query
         owner = self._may_write(identity, query.job, query.task, query.blob)
-        incoming = self._hub.blobs.incoming(query.blob)
+        incoming = self._hub.blobs.incoming(query.blob, identity.name)
         if owner is None or incoming is None or owner not in incoming.owners:
             self._refuse(context)
             raise AssertionError
@@ -165,10 +189,19 @@ class BulkService:
 
 
 def read_chunks(path: str, start: int, stop: int) -> Iterator[bytes]:
-    """A file's bytes from `start` to `stop` in wire chunks, none of which crosses the border of a leaf."""
+    """A file's bytes from `start` to `stop` in wire chunks, none of which crosses the border of a leaf.
+
+    It is read, not mapped: a file that became shorter would end us with SIGBUS.
+
+    Raises:
+        ProtocolError: it became shorter.
+    """
     with open(path, "rb", buffering=0) as file:
         fd = file.fileno()
         os.posix_fadvise(fd, start, stop - start, os.POSIX_FADV_SEQUENTIAL)
-        with mmap.mmap(fd, 0, access=mmap.ACCESS_READ) as view:
-            for at in range(start, stop, CHUNK):  # CHUNK divides LEAF
-                yield view[at : min(at + CHUNK, stop)]
+        for at in range(start, stop, CHUNK):  # CHUNK divides LEAF
+            wanted = min(CHUNK, stop - at)
+            chunk = os.pread(fd, wanted, at)
+            if len(chunk) != wanted:
+                raise ProtocolError("A blob's file is shorter than the blob")
+            yield chunk
