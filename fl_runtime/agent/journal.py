@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,9 +64,10 @@ class JobRow:
 class Journal:
     """One SQLite file with the blobs' rows in it."""
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: Path, quota: Callable[[], int | None] = lambda: None) -> None:
+        """`quota`: bytes that blobs may take; None = what the disk has."""
         self.db = Sqlite(state / "agent.db", [_SCHEMA, SHAPED_SCHEMA])
-        self.blobs = BlobStore(state, self.db)
+        self.blobs = BlobStore(state, self.db, quota)
 
     # --- jobs
 
@@ -134,7 +135,11 @@ class Journal:
         """Results that the server has not confirmed."""
         return [_task(row) for row in self.db.all("SELECT * FROM tasks WHERE state = 'done' ORDER BY seq")]
 
-    def ready(self, task: str) -> None:
+    def ready(self, task: str, payload: bytes | None = None, meta: Mapping[str, Any] | None = None) -> None:
+        """The content is here; `payload` and `meta` where it was decoded or filtered."""
+        if payload is not None:
+            sql = "UPDATE tasks SET payload = ?, meta = ? WHERE id = ? AND state = 'assigned'"
+            self.db.run(sql, payload, json.dumps(dict(meta or {})), task)
         self.db.run("UPDATE tasks SET state = 'ready' WHERE id = ? AND state = 'assigned'", task)
 
     def done(self, task: str, result: bytes | None, answer: Mapping[str, Any], error: str = "") -> None:

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from blake3 import blake3
 
-from fl_runtime.blobs.flush import STRETCH, Background, start_writing_back
 from fl_runtime.blobs.manifest import Manifest
 from fl_runtime.blobs.pool import Pool
 from fl_runtime.blobs.space import Space
 from fl_runtime.db import Database
 from fl_runtime.errors import ProtocolError, StorageError
+from fl_runtime.flush import STRETCH, Background, start_writing_back
 from fl_runtime.names import LEAF
 
 _ENTRIES = 1024  # journal entries of one blob, at most: a bitmap of terabytes is not written for each 64 MiB

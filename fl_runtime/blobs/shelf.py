@@ -19,12 +19,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from fl_runtime.blobs.flush import Syncing
 from fl_runtime.blobs.manifest import Manifest, of_bytes, of_file
 from fl_runtime.blobs.pool import Pool
 from fl_runtime.blobs.space import Space
 from fl_runtime.db import Database
 from fl_runtime.errors import StorageError
+from fl_runtime.flush import Syncing
 from fl_runtime.names import INLINE_LIMIT
 from fl_runtime.processes import boot_id
 
@@ -103,6 +103,10 @@ class Shelf:
             os.close(fd)
         return path
 
+    def owned(self, owner: str) -> list[bytes]:
+        """What this owner refers to."""
+        return [bytes(row["blob"]) for row in self._db.all("SELECT blob FROM blob_refs WHERE owner = ?", owner)]
+
     def recycle(self, path: Path) -> None:
         """A file of the spool folder that nobody needs."""
         self._pool.give(path)
@@ -180,6 +184,10 @@ class Shelf:
 
     def add_ref(self, blob: bytes, owner: str) -> None:
         self._db.run("INSERT INTO blob_refs (blob, owner) VALUES (?, ?) ON CONFLICT DO NOTHING", blob, owner)
+
+    def owners(self, blob: bytes) -> list[str]:
+        """Who refers to it."""
+        return [str(row["owner"]) for row in self._db.all("SELECT owner FROM blob_refs WHERE blob = ?", blob)]
 
     def drop_refs(self, owner_prefix: str) -> None:
         """Drop the references of one owner (or, ending in `:`, of all under it)."""

@@ -14,7 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
-from fl_runtime.blobs.flush import start_writing_back
+from fl_runtime.flush import start_writing_back
 from fl_runtime.models.blocks import BLOCK, FLOATS
 from fl_runtime.models.tensors import _NUMPY, Array, Tensor, layout, narrow_bf16, open_over
 

@@ -52,7 +52,10 @@ _flusher = Background("flush")
 
 
 def start_writing_back(fd: int, offset: int, length: int) -> None:
-    """Have the kernel begin to write a stretch to disk (Linux; elsewhere nothing happens). Returns at once."""
+    """Have the kernel begin to write a stretch to disk (Linux; elsewhere nothing happens). Returns at once.
+
+    `length` 0: up to the end of the file.
+    """
     if getattr(_libc, "sync_file_range", None) is None:
         return
     own = os.dup(fd)  # the caller may close its own
@@ -67,20 +70,6 @@ def start_writing_back(fd: int, offset: int, length: int) -> None:
 
     if not _flusher.do(flush):
         os.close(own)
-
-
-class Stretches:
-    """Counts what is written to a file from its start on, and has each stretch flushed."""
-
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-        self._asked = 0
-
-    def written(self, upto: int) -> None:
-        """Everything below `upto` is written."""
-        if upto - self._asked >= STRETCH:
-            start_writing_back(self._fd, self._asked, upto - self._asked)
-            self._asked = upto
 
 
 class Syncing:
