@@ -74,11 +74,11 @@ class Capacity:
         now = time.monotonic()
         with self._lock:
             self._expire(now)
-            held = self._held.get(job)
-            if held is None:
-                held = self._held[job] = self._choose(totals, need)
-            if held.until is not None or lease_s is None or job not in self._held:
+            known = self._held.get(job)
+            held = known or self._choose(totals, need)
+            if known is None or known.until is not None:  # what runs stays without an end
                 held.until = None if lease_s is None else now + lease_s
+            self._held[job] = held
             return held
 
     def restore(self, job: str, held: Held) -> None:

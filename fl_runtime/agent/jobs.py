@@ -71,6 +71,9 @@ class SiteJobs:
             run.requeue()
             if row.process is not None and row.process.alive():
                 run.adopt(row.process, row.epoch)
+            else:  # nothing of an earlier launch may take a task
+                run.place.sweep()
+                run.epoch += 1
 
     def end_all(self) -> None:
         """The agent stops."""
@@ -228,12 +231,13 @@ class SiteJobs:
         if run is not None:
             run.end()
             log.info("%s: over: %s %s", stop.job, stop.state, stop.why)
+        self.capacity.release(stop.job)
+        if run is not None:
             self._agent.reports.ended(run)
         else:
             self._agent.link.send(site_state=pb.SiteState(job=stop.job, state="ended"))
         if socket is not None:
             socket.close()
-        self.capacity.release(stop.job)
         self._agent.shaping.end(stop.job)
         self._journal.end_job(stop.job, stop.state)
         self._journal.blobs.collect()
