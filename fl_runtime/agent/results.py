@@ -103,7 +103,8 @@ class Results:
         if stub is None:
             return False
         try:
-            transfer.deliver(stub, self._journal.blobs, pb.BlobQuery(blob=blob, job=task.job, task=task.id))
+            query = pb.BlobQuery(blob=blob, job=task.job, task=task.id)
+            transfer.deliver(stub, self._journal.blobs, query, self._link)
         except grpc.RpcError as error:
             if error.code() is grpc.StatusCode.PERMISSION_DENIED:
                 log.info("%s: the server does not want %s any more", task.job, task.id)

@@ -11,7 +11,8 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol
+from functools import partial
+from typing import Protocol, TypeVar
 
 from fl_runtime.blobs import BlobStore, Manifest
 from fl_runtime.errors import ProtocolError
@@ -29,8 +30,8 @@ _LEAST = 4  # leaves (16 MiB) for each connection, and for each range of its own
 _SMALL = 8  # leaves under which nothing is measured
 _PINGS = 3
 _LATER_S = (0.2, 2.0)  # back-off when the server has no place
-_PATIENCE = 60  # times
 
+_T = TypeVar("_T")
 Ranges = Sequence[tuple[int, int]]
 
 
@@ -54,7 +55,7 @@ def fetch(stub: rpc.BlobsStub, blobs: BlobStore, query: pb.BlobQuery, owner: str
     if blobs.has(query.blob):
         blobs.add_ref(query.blob, owner)
         return
-    described = stub.describe(query)
+    described = _patiently(lambda: stub.describe(query))
     manifest = Manifest(described.length, described.leaves)
     if manifest.id != query.blob:
         raise ProtocolError("A manifest does not have the blob's id")
@@ -88,7 +89,7 @@ def deliver(stub: rpc.BlobsStub, blobs: BlobStore, query: pb.BlobQuery, bulk: Bu
     offer = pb.OfferRequest(
         job=query.job, task=query.task, manifest=pb.Manifest(length=manifest.length, leaves=manifest.leaves)
     )
-    reply = stub.offer(offer)
+    reply = _patiently(lambda: stub.offer(offer))
     if reply.complete:
         return
     path = str(blobs.path(query.blob))
@@ -157,7 +158,7 @@ def _move(
             if piece is None:
                 return
             try:
-                _patiently(move, stub, piece)
+                _patiently(partial(move, stub, *piece))
             except BaseException as error:
                 failures.append(error)
 
@@ -171,16 +172,15 @@ def _move(
         raise failures[0]
 
 
-def _patiently(move: Callable[[rpc.BlobsStub, int, int], None], stub: rpc.BlobsStub, piece: tuple[int, int]) -> None:
-    """RESOURCE_EXHAUSTED means later: the server has no place, or no room."""
+def _patiently(call: Callable[[], _T]) -> _T:
+    """RESOURCE_EXHAUSTED means later: the server has no place, or its disk is full. What ends a job (or the link) ends
+    the waiting too: then it answers something else."""
     delay = _LATER_S[0]
-    for left in reversed(range(_PATIENCE)):
+    while True:
         try:
-            move(stub, *piece)
+            return call()
         except grpc.RpcError as error:
-            if not left or error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
+            if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
                 raise
             time.sleep(delay)
             delay = min(delay * 2, _LATER_S[1])
-        else:
-            return
