@@ -48,6 +48,11 @@ class TaskRow:
     answer: dict[str, Any] = field(default_factory=dict)
     error: str = ""
 
+    @property
+    def more(self) -> list[bytes]:
+        """Models that go with the task beside its payload."""
+        return [bytes.fromhex(blob) for blob in (self.meta.get("blobs") or {}).values()]
+
 
 @dataclass(frozen=True)
 class JobRow:

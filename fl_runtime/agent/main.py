@@ -24,13 +24,16 @@ from fl_runtime.agent.results import Results
 from fl_runtime.agent.run import Run
 from fl_runtime.agent.shaping import Shaping
 from fl_runtime.agent.worker import Worker
-from fl_runtime.errors import FlError
+from fl_runtime.blobs.space import disk_quota
+from fl_runtime.errors import FlError, QuotaError, StorageError
 from fl_runtime.kit import Kit
 from fl_runtime.names import iso
 from fl_runtime.proto import fedspan_pb2 as pb
 from fl_runtime.wire.revocations import RevocationBook
 
 log = logging.getLogger("fedspan.agent")
+
+STORAGE_AGAIN_S = 5.0  # between attempts to store what a full disk had no room for
 
 
 class Agent:
@@ -40,7 +43,7 @@ class Agent:
         self.kit = kit
         self.state = state
         self.started = time.time()
-        self.journal = Journal(state)
+        self.journal = Journal(state, lambda: disk_quota(kit))
         self.socket_path = state / "local.sock"
         self._jobs_worker = Worker("jobs")
         self._down = Worker("download")
@@ -109,7 +112,7 @@ class Agent:
         elif kind == "task":
             self._task(message.task)
         elif kind == "task_cancel":
-            self._cancelled(message.task_cancel.task)
+            self._cancelled(message.task_cancel)
         elif kind == "result_ack":
             self.results.acked(message.result_ack)
         elif kind == "report_have":
@@ -150,8 +153,10 @@ class Agent:
                 meta=json.loads(task.meta or b"{}"),
                 payload=payload,
                 length=task.payload.length,
-                state=READY if payload is None or staged is not None else ASSIGNED,
+                state=READY if payload is None or (staged is not None and not self.shaping.needs(task)) else ASSIGNED,
             )
+            if any(not blobs.has(blob) for blob in row.more):
+                row.state = ASSIGNED
             with self.journal.db.tx():
                 if staged is not None:
                     blobs.register(*staged, owner)
@@ -162,16 +167,52 @@ class Agent:
             self._deliver(known)
         else:
             waiting = known
-            self._down.do(lambda: self._fetch(waiting))
+            self._down.do(lambda: self._bring(waiting, task))
 
-    def _fetch(self, task: TaskRow) -> None:
+    def _bring(self, task: TaskRow, pushed: pb.Task) -> None:
+        """Fetch what a task needs; without room for it the task fails (a quota) or waits (a full disk)."""
+        try:
+            self._fetch(task, pushed)
+        except QuotaError as error:
+            log.error("%s: %s can't begin: %s", task.job, task.id, error)
+            self.journal.done(task.id, None, {}, str(error))
+            self.results.upload()
+        except StorageError as error:
+            log.error("%s: %s waits: %s", task.job, task.id, error)
+            again = threading.Timer(STORAGE_AGAIN_S, lambda: self._down.do(lambda: self._bring(task, pushed)))
+            again.daemon = True
+            again.start()
+
+    def _fetch(self, task: TaskRow, pushed: pb.Task) -> None:
         stub = self.link.bulk()
-        if stub is None or task.payload is None:
+        if stub is None:
             return  # the server pushes the task again when we are back
-        query = pb.BlobQuery(blob=task.payload, job=task.job, task=task.id)
-        transfer.fetch(stub, self.journal.blobs, query, f"job:{task.job}:task:{task.id}:payload")
-        self.journal.ready(task.id)
-        self._deliver(task)
+        for more in task.more:
+            query = pb.BlobQuery(blob=more, job=task.job, task=task.id)
+            transfer.fetch(stub, self.journal.blobs, query, f"job:{task.job}:task:{task.id}:with", self.link)
+        if task.payload is None:
+            self.journal.ready(task.id, None, task.meta)
+            self._deliver(task)
+            return
+        # what was pushed now, not what was noted at first: after a loss it may come in another form
+        blob, owner = pushed.payload.blob, f"job:{task.job}:task:{task.id}:payload"
+        shaped = self.shaping.needs(pushed)
+        query = pb.BlobQuery(blob=blob, job=task.job, task=task.id)
+        transfer.fetch(stub, self.journal.blobs, query, owner + ":wire" if shaped else owner, self.link)
+        if not shaped:
+            self.journal.ready(task.id, blob, task.meta)
+        else:
+            try:
+                arrived = self.shaping.arrive(task, pushed.payload)
+            except FlError as error:
+                log.error("%s: %s can't begin: %s", task.job, task.id, error)
+                self.journal.done(task.id, None, {}, str(error))
+                self.results.upload()
+                return
+            if arrived is None:
+                self.link.send(need_full=pb.NeedFull(job=task.job, task=task.id))
+                return
+        self._deliver(self.journal.task(task.id) or task)
 
     def _deliver(self, task: TaskRow) -> None:
         """Hand a task to the job's run; one that came before the run was set up is requeued by it."""
@@ -186,13 +227,15 @@ class Agent:
         if run is not None:
             run.deliver(task)
 
-    def _cancelled(self, task_id: str) -> None:
-        task = self.journal.task(task_id)
+    def _cancelled(self, cancel: pb.TaskCancel) -> None:
+        task = self.journal.task(cancel.task)
         if task is None:
             return
         run = self.run_of(task.job)
+        if cancel.unless_begun and (task.state == DONE or (run is not None and run.begun(task.id))):
+            return  # a late result is of use
         if run is not None:
-            run.cancel(task_id)
+            run.cancel(task.id)
         self.journal.close_task(task)
 
     # --- what people see

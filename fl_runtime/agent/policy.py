@@ -9,6 +9,7 @@ from pathlib import Path
 
 from fl_runtime.agent.isolation import Isolation, harmless
 from fl_runtime.errors import FlError, RefusedError
+from fl_runtime.filters.registry import custom_modules
 from fl_runtime.job.envelope import Envelope, open_envelope
 from fl_runtime.job.spec import JobSpec
 from fl_runtime.kit import Kit, machine_path
@@ -96,6 +97,15 @@ def check_job(kit: Kit, spec: JobSpec) -> dict[str, str]:
             participant=kit.name,
             why=f"its script {spec.entry} is not on this site's list ({', '.join(scripts) or 'empty'})",
         )
+    for file in custom_modules(spec.filters):
+        if file not in scripts:  # by name, `any` is not enough: it runs as the agent, not in the job's isolation
+            raise RefusedError(
+                "The job is refused",
+                participant=kit.name,
+                why=f"its filter {file} is not on this site's list of scripts ({', '.join(scripts) or 'empty'}); "
+                "a job's own filter must be named there",
+                next_step=f"local/policy.yml of {kit.name}: scripts: [{', '.join([*scripts, file])}]",
+            )
     return paths
 
 

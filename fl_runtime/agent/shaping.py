@@ -7,7 +7,6 @@ A task: decoded, then the job's filters, then the site's. If a filter fails, the
 
 from __future__ import annotations
 
-import base64
 import logging
 import threading
 from collections.abc import Callable, Mapping
@@ -16,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from fl_runtime.agent.journal import DONE, Journal, TaskRow
-from fl_runtime.agent.shaped import ENCODED, FILTERED, Shaped
-from fl_runtime.blobs import BlobStore
+from fl_runtime.agent.shaped import ARRIVED, ENCODED, FILTERED, Shaped, Step
 from fl_runtime.codecs.spec import chosen
 from fl_runtime.errors import FlError, JobSpecError, KitError
-from fl_runtime.filters.workshop import Workshop
+from fl_runtime.filters.workshop import Workshop, describe
 from fl_runtime.job.spec import JobSpec, parse_spec
 from fl_runtime.kit import Kit
+from fl_runtime.proto import fedspan_pb2 as pb
 
 log = logging.getLogger("fedspan.agent")
 OWN = "fedspan."  # tasks of the runtime itself (a model put together at a site): their bits are not touched
@@ -87,13 +86,121 @@ class Shaping:
         )
 
     def holds(self, job: str) -> bytes:
-        """The plain model that is kept here as a base."""
-        return b""
+        """The plain model that is kept here as a base for the next task."""
+        kept = self._blobs.owned(f"job:{job}:base") if self._keeps(job) else []
+        return kept[0] if kept else b""
 
     def shape(self, task: TaskRow) -> None:
         """Filter and encode a result that the job's process has left."""
         if self._shaped.get(task.id, FILTERED) is None and self._filters(task.job, "results"):
             self._filter_result(task)
+        filtered = self._shaped.get(task.id, FILTERED)
+        if filtered is not None and (filtered.document.get("error") or filtered.blob is None):
+            return
+        codecs = self._codecs(task, filtered)
+        if codecs and self._shaped.get(task.id, ENCODED) is None:
+            self._encode_result(task, filtered, codecs)
+
+    def _encode_result(self, task: TaskRow, filtered: Step | None, codecs: list[dict[str, Any]]) -> None:
+        """The wire form; a delta refers to the model that this task brought, which both sides keep until it is over."""
+        blob, answer = (filtered.blob, filtered.document["meta"]) if filtered else (task.result, task.answer)
+        assert blob is not None
+        arrived = self._shaped.get(task.id, ARRIVED)
+        base = arrived.blob if arrived is not None else task.payload
+        document, staged = {"form": "", "plain": "", "base": ""}, None
+        target = self._blobs.new_spool_file(0)
+        try:
+            reply = self._shop(task.job, "site").ask(
+                {
+                    "op": "encode",
+                    "input": describe(self._blobs, blob),
+                    "base": describe(self._blobs, base),
+                    "base_id": base.hex() if base else "",
+                    "is_diff": answer.get("params_type") == "DIFF",
+                    "codecs": codecs,
+                    "output": str(target),
+                }
+            )
+            if reply["form"]:
+                plain = blob.hex() if reply["lossless"] else ""
+                document = {"form": reply["form"], "plain": plain, "base": reply["base"]}
+                staged = self._blobs.stage_file(target)
+        except (FlError, OSError) as error:
+            log.warning("%s: the result of %s is sent in full: %s", task.job, task.id, error)
+        if staged is None:
+            self._blobs.recycle(target)
+        with self._journal.db.tx():
+            now = self._journal.task(task.id)
+            if now is None or now.state != DONE:
+                return
+            wire = self._blobs.register(*staged, f"job:{task.job}:task:{task.id}:encoded") if staged else None
+            self._shaped.put(task.job, task.id, ENCODED, wire, document)
+
+    # --- tasks
+
+    def needs(self, task: pb.Task) -> bool:
+        """The payload has to be decoded or filtered before the script gets it."""
+        if task.name.startswith(OWN) or not task.payload.blob:
+            return False
+        return bool(task.payload.form) or bool(self._filters(task.job, "tasks")) or self._keeps(task.job)
+
+    def _keeps(self, job: str) -> bool:
+        """Models are kept as bases for the next task."""
+        spec = self._spec(job)
+        codecs = spec.codecs if spec is not None else []
+        return any(entry["type"] == "delta" and entry["on"] != "results" for entry in codecs)
+
+    def arrive(self, task: TaskRow, payload: pb.Payload) -> TaskRow | None:
+        """Decode and filter what came; None when the base is not here: the server is to send it in full.
+
+        Raises:
+            FlError: a filter failed; the task has failed, and the server may know why.
+        """
+        blobs, owner = self._blobs, f"job:{task.job}:task:{task.id}"
+        blob, staged = payload.blob, []
+        if payload.form:
+            if payload.base and not blobs.has(payload.base):
+                return None
+            target = blobs.new_spool_file(payload.length)
+            try:
+                self._shop(task.job, "site").ask(
+                    {
+                        "op": "decode",
+                        "input": describe(blobs, payload.blob),
+                        "base": describe(blobs, payload.base or None),
+                        "base_id": payload.base.hex(),
+                        "limit": 1 << 62,  # the server may send what it likes: it could send it plain, too
+                        "output": str(target),
+                    }
+                )
+            except FlError as error:
+                blobs.recycle(target)
+                log.warning("%s: %s can't be decoded: %s", task.job, task.id, error)
+                return None
+            staged.append((blobs.stage_file(target), owner + ":plain"))
+            blob = staged[0][0][0].id
+            if payload.plain and payload.plain != blob:
+                log.warning("%s: %s decodes to something else than announced", task.job, task.id)
+        with self._journal.db.tx():
+            for decoded, name in staged:
+                blobs.register(*decoded, name)
+            self._shaped.put(task.job, task.id, ARRIVED, blob, {})
+            if self._keeps(task.job):
+                blobs.drop_refs(f"job:{task.job}:base")
+                blobs.add_ref(blob, f"job:{task.job}:base")
+        meta, final = task.meta, blob
+        if self._filters(task.job, "tasks"):
+            output, content, meta = self._run_chains(task, "tasks", describe(blobs, blob), dict(task.meta), None)
+            if output is not None:
+                made = blobs.stage_file(output)
+                with self._journal.db.tx():
+                    final = blobs.register(*made, owner + ":payload")
+            elif content is None:
+                raise FlError("The filters left no model", participant=self._kit.name)
+        with self._journal.db.tx():
+            blobs.add_ref(final, owner + ":payload")
+            self._journal.ready(task.id, final, meta)
+        return self._journal.task(task.id)
 
     def _filter_result(self, task: TaskRow) -> None:
         document: dict[str, Any] = {}
@@ -206,13 +313,3 @@ class Shaping:
             shops, self._shops = list(self._shops.values()), {}
         for shop in shops:
             shop.close()
-
-
-def describe(blobs: BlobStore, blob: bytes | None) -> dict[str, Any] | None:
-    """A blob for a request to the process of filters and codecs."""
-    if blob is None:
-        return None
-    inline = blobs.inline(blob)
-    if inline is not None:
-        return {"data": base64.b64encode(inline).decode()}
-    return {"file": str(blobs.path(blob))}

@@ -53,9 +53,39 @@ def _filter(request: Mapping[str, Any]) -> dict[str, Any]:
     return {"tensors": written, "meta": work.meta}
 
 
+def _encode(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Request: input, codecs, base, base_id, is_diff, output. Reply: form (empty: send it plain), base, lossless."""
+    from fl_runtime.codecs.encode import encode
+
+    content = source(request["input"])
+    assert content is not None
+    return dict(
+        encode(
+            content,
+            request["codecs"],
+            Path(request["output"]),
+            base=source(request.get("base")),
+            base_id=str(request.get("base_id", "")),
+            is_diff=bool(request.get("is_diff")),
+        )
+    )
+
+
+def _decode(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Request: input, base, base_id, limit, output."""
+    from fl_runtime.codecs.decode import decode
+
+    content = source(request["input"])
+    assert content is not None
+    base, base_id = source(request.get("base")), str(request.get("base_id", ""))
+    decode(content, Path(request["output"]), int(request["limit"]), base, base_id)
+    return {}
+
+
 _EMPTY = b"\x02\0\0\0\0\0\0\0{}"  # a safetensors file without tensors: results may be metrics only
 
-OPERATIONS: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {"filter": _filter}
+_Operation = Callable[[Mapping[str, Any]], dict[str, Any]]
+OPERATIONS: dict[str, _Operation] = {"filter": _filter, "encode": _encode, "decode": _decode}
 
 
 def answer(request: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import logging
 import subprocess
@@ -11,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fl_runtime import processes
+from fl_runtime.blobs import BlobStore
 from fl_runtime.errors import FlError
 
 log = logging.getLogger("fedspan.filters")
@@ -95,3 +97,13 @@ class Workshop:
         with self._lock:
             if child is not None:
                 self._end(child)
+
+
+def describe(blobs: BlobStore, blob: bytes | None) -> dict[str, Any] | None:
+    """A blob for a request to the process of filters and codecs."""
+    if blob is None:
+        return None
+    inline = blobs.inline(blob)
+    if inline is not None:
+        return {"data": base64.b64encode(inline).decode()}
+    return {"file": str(blobs.path(blob))}

@@ -59,10 +59,10 @@ class Hub:
         self.turnstile = Turnstile(bulk_streams(kit))
         self.revocations = RevocationBook(state, kit.path, kit.ca, kit.federation, self._revoked)
         sites = [row["name"] for row in self.store.participants() if row["role"] == "site"]
-        self.gate = Gate(kit.federation, self._is_revoked, sites, self.turnstile.places)
+        self.gate = Gate(kit.federation, self.revocations.is_revoked, sites, self.turnstile.places)
         self.sessions = Sessions(self._connected, self._lost)
         self.jobs = Jobs(self)
-        self.board = Board(self.store, self.blobs, self.sessions, self.jobs.taking_part)
+        self.board = Board(self.store, self.blobs, self.sessions, self.jobs.taking_part, self.turnstile.queued)
         self.wires = Wires(self)
         self.board.payload_for, self.board.noted = self.wires.payload, self.wires.noted
         self.desk = Desk(self)
@@ -147,9 +147,6 @@ class Hub:
             self._change.wait_for(lambda: self._changes != seen, timeout)
 
     # --- participants
-
-    def _is_revoked(self, serial: str) -> bool:
-        return self.revocations.is_revoked(serial) or serial in self.store.revoked()
 
     def _revoked(self, found: RevocationList) -> None:
         """A newer list holds: what its serials have open ends now, and every site learns of it."""
