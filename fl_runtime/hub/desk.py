@@ -43,7 +43,7 @@ class Desk:
             )
             if envelope.signer.name != identity.name or envelope.job != request.job:
                 raise FlError("The envelope was signed by another, or for another job")
-            if envelope.signer.serial in hub.store.revoked():
+            if hub.revocations.is_revoked(envelope.signer.serial):
                 raise FlError("The signer's certificate is revoked")
             spec = parse_spec(json.loads(request.spec))
             manifest = Manifest(request.bundle.length, request.bundle.leaves)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import threading
@@ -14,6 +15,7 @@ import grpc
 from fl_runtime import version
 from fl_runtime.errors import FlError
 from fl_runtime.hub.sessions import Session
+from fl_runtime.hub.turnstile import HungUpError
 from fl_runtime.names import FEATURES, PROTOCOL_MAJOR, PROTOCOL_MINOR, now_ms
 from fl_runtime.proto import fedspan_pb2 as pb
 from fl_runtime.wire import versions
@@ -172,9 +174,10 @@ class Alive:
         self.describe, self.offer = bulk.describe, bulk.offer
 
     def pull(self, request: pb.PullRequest, context: grpc.ServicerContext) -> Iterator[bytes]:
-        for chunk in self._bulk.pull(request, context):
-            self._heard(context)
-            yield chunk
+        with contextlib.suppress(HungUpError):
+            for chunk in self._bulk.pull(request, context):
+                self._heard(context)
+                yield chunk
 
     def push(self, frames: Iterator[bytes], context: grpc.ServicerContext) -> pb.PushReply:
         def heard() -> Iterator[bytes]:
@@ -182,8 +185,10 @@ class Alive:
                 self._heard(context)
                 yield frame
 
-        reply: pb.PushReply = self._bulk.push(heard(), context)
-        return reply
+        with contextlib.suppress(HungUpError):
+            reply: pb.PushReply = self._bulk.push(heard(), context)
+            return reply
+        return pb.PushReply()  # to nobody
 
     def _heard(self, context: grpc.ServicerContext) -> None:
         identity = self._hub.gate.who(context)
