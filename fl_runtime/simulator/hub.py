@@ -17,6 +17,7 @@ from fl_runtime.hub.joblink import serve_local
 from fl_runtime.hub.logs import LogBook, ServerLogs
 from fl_runtime.hub.state import FINAL, RUNNING, Job
 from fl_runtime.hub.store import open_store
+from fl_runtime.hub.wires import Wires
 from fl_runtime.job.spec import JobSpec
 
 log = logging.getLogger("fedspan.simulator")
@@ -128,6 +129,7 @@ class SimHub:
         self.sessions = SimSites(sites, deliver)
         self.jobs = SimJobs(self)
         self.board = Board(self.store, self.blobs, self.sessions, self.jobs.taking_part)  # type: ignore[arg-type]
+        self.wires = Wires(self)  # type: ignore[arg-type]  # no job here has codecs: they are refused before
         self.desk = Desk(self)  # type: ignore[arg-type]
         self._change = threading.Condition()
         self._changes = 0

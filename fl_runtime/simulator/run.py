@@ -62,6 +62,13 @@ def simulate(
     """
     folder = Path(folder)
     spec = read_spec(folder)
+    shaped = [key for key in ("filters", "codecs") if spec.document().get(key)]
+    if shaped:  # they change what comes out, so leaving them out would be another job
+        raise JobSpecError(
+            f"The simulator does not apply {' and '.join(shaped)}",
+            why="they are done by sites and server on the way between them",
+            next_step=f"fedspan poc up -n 2, then: fedspan -f poc job submit {folder}",
+        )
     names = site_names(spec, sites)
     where = data_mapping(spec, data or {}, names)
     job = job_id or new_job_id(spec.name)
