@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from fl_runtime import processes
 from fl_runtime.errors import FlError
+from fl_runtime.hub import disk
 from fl_runtime.hub.board import payload
 from fl_runtime.hub.job_process import JobProcesses, Running
 from fl_runtime.hub.job_views import IN, JobViews
@@ -70,6 +71,8 @@ class Jobs(JobViews):
             if self._closing or job.id in self._running:
                 return
             try:
+                blobs = self._hub.blobs
+                disk.check(job.spec["workflow"], len(sites), lambda: blobs.read(job.bundle), blobs.space)
                 with self._hub.store.tx():
                     self._hub.store.set_job(job.id, RUNNING)
                     for site in sites:
