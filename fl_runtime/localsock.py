@@ -62,6 +62,11 @@ class Connection:
             raise ProtocolError("A local frame is not an object")
         return message, binary
 
+    @property
+    def peer_pid(self) -> int:
+        """The process at the other end; 0 when it is in another namespace."""
+        return _credentials(self._socket)[0]
+
     def close(self) -> None:
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
@@ -128,8 +133,14 @@ def accept(sock: socket.socket, uid: int | None = None) -> Connection | None:
 
 def peer_uid(sock: socket.socket) -> int:
     """The user at the other end (SO_PEERCRED)."""
+    return _credentials(sock)[1]
+
+
+def _credentials(sock: socket.socket) -> tuple[int, int]:
+    """Process id (as we see it) and user at the other end."""
     credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    return int(struct.unpack("3i", credentials)[1])
+    pid, uid, _ = struct.unpack("3i", credentials)
+    return int(pid), int(uid)
 
 
 class Server:

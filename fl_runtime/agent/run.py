@@ -69,6 +69,8 @@ class Run:
         self._condition = threading.Condition()
         self._ready: deque[TaskRow] = deque()
         self._current: Current | None = None
+        self._cancelled: set[str] = set()
+        self._clients: dict[int, int] = {}  # rank -> pid of the process that is attached as it
         self._failures = 0
         self._child: subprocess.Popen[bytes] | None = None
         self.process: processes.ProcessId | None = None
@@ -77,6 +79,11 @@ class Run:
 
     def start(self) -> None:
         """Launch the script, under a new epoch: what an older launch still sends is refused."""
+        if self.spec.attach:
+            self.epoch = max(self.epoch, 1)
+            self._journal.set_process(self.job, self.epoch, None)
+            log.info("%s: waits for a process that attaches itself", self.job)
+            return
         try:
             python = self._interpreter()  # asked each time: local/resources.yml may have been mended
         except FlError as error:
@@ -171,10 +178,9 @@ class Run:
 
     # --- tasks
 
-    def show(self, task: TaskRow) -> Path:
-        """Where the program may read the task's payload."""
-        assert task.payload is not None
-        return self.place.show(task.payload.hex(), self._journal.blobs.path(task.payload))
+    def show(self, blob: bytes) -> Path:
+        """Where the program may read a blob of its task."""
+        return self.place.show(blob.hex(), self._journal.blobs.path(blob))
 
     def deliver(self, task: TaskRow) -> None:
         """A task whose content is here."""
@@ -186,18 +192,51 @@ class Run:
                 self._ready.append(task)
                 self._condition.notify_all()
 
+    def begun(self, task_id: str) -> bool:
+        """The script has the task."""
+        with self._condition:
+            return self._current is not None and self._current.task.id == task_id
+
     def cancel(self, task_id: str) -> None:
         with self._condition:
             self._ready = deque(task for task in self._ready if task.id != task_id)
+            self._cancelled.add(task_id)
+            self._condition.notify_all()
 
-    def next_task(self, rank: int, epoch: int, after: str | None) -> TaskRow | None:
+    def wait_cancelled(self, task_id: str) -> bool:
+        """Block while the task is at work; True when it was cancelled, or the job has ended."""
+        with self._condition:
+            while not self.over and task_id not in self._cancelled:
+                if self._current is None or self._current.task.id != task_id or self._current.done:
+                    return False
+                self._condition.wait()
+            self._cancelled.discard(task_id)
+            return True
+
+    def enter(self, rank: int, pid: int) -> int | None:
+        """A process attaches as this rank; the process that is in its place, if that lives."""
+        with self._condition:
+            other = self._clients.get(rank)
+            if other is not None and other != pid and processes.is_running(other):
+                return other
+            self._clients[rank] = pid
+            return None
+
+    def leave(self, rank: int, pid: int) -> None:
+        with self._condition:
+            if self._clients.get(rank) == pid:
+                del self._clients[rank]
+
+    def next_task(self, rank: int, epoch: int, after: str | None, timeout: float | None = None) -> TaskRow | None:
         """Block until there is a task for this rank; None when the job is over.
 
         Rank 0 takes the next task when the last one is answered and every rank has had it; the other ranks follow it.
 
         Raises:
             RuntimeError: the process is of an older launch.
+            TimeoutError: there was none within `timeout` seconds.
         """
+        until = None if timeout is None else time.monotonic() + timeout
         with self._condition:
             while not self.over:
                 if epoch != self.epoch:
@@ -214,13 +253,15 @@ class Run:
                     current.taken.add(rank)
                     self._condition.notify_all()
                     return current.task
-                self._condition.wait()
+                if until is not None and time.monotonic() >= until:
+                    raise TimeoutError
+                self._condition.wait(None if until is None else max(0.0, until - time.monotonic()))
             return None
 
     def _hide(self, task: TaskRow) -> None:
         """What is open or mapped stays so."""
-        if task.payload is not None:
-            self.place.hide(task.payload.hex())
+        for blob in (*([task.payload] if task.payload is not None else []), *task.more):
+            self.place.hide(blob.hex())
 
     def answered(self, task_id: str) -> None:
         """The task's result is committed."""
@@ -244,4 +285,5 @@ class Run:
             "config": self.spec.config,
             "data": self.data,
             "framework": self.spec.framework,
+            "executor": self.spec.executor,
         }
