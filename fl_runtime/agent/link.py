@@ -54,7 +54,7 @@ class Link:
         self._incarnation = secrets.token_hex(8)
         self._attempt: Attempt | None = None
         self._stopping = threading.Event()
-        self._told: tuple[str, str] | None = None
+        self._told: set[tuple[str, str]] = set()  # since the last connection: causes may take turns
         self._major = PROTOCOL_MAJOR
         self._looked: tuple[str, float] = ("", 0.0)  # the failure that was looked into last, and when
         self._dark = False  # nothing answered at all
@@ -195,7 +195,7 @@ class Link:
         self._looked = ("", 0.0)
         self.since = time.time()
         self.error = None
-        self._told = None
+        self._told.clear()
         log.info("registered with the server of %s at %s", welcome.federation, attempt.endpoint.address)
         skew = abs(now_ms() - welcome.clock_ms) / 1000
         if skew > 60:
@@ -240,8 +240,8 @@ class Link:
 
     def _say(self, diagnosis: Diagnosis) -> None:
         self.error = diagnosis
-        if self._told != (diagnosis.kind, diagnosis.what):
-            self._told = (diagnosis.kind, diagnosis.what)
+        if (diagnosis.kind, diagnosis.what) not in self._told:
+            self._told.add((diagnosis.kind, diagnosis.what))
             log.error("%s: %s\n  next: %s", diagnosis.what, diagnosis.why, diagnosis.next_step)
 
     def _beat(self) -> None:

@@ -189,14 +189,20 @@ def _handshake(kit: Kit, connection: socket.socket, dial: str) -> Diagnosis | No
         text = str(error)
         if "UNKNOWN_CA" in text or "CERTIFICATE" in text or "certificate" in text:
             return _unwanted(dial)
-        return Diagnosis("tls", f"{dial} does not speak our TLS", text, "check the port in local/endpoint.yml")
+        if not isinstance(error, ssl.SSLEOFError):
+            return Diagnosis("tls", f"{dial} does not speak our TLS", text, "check the port in local/endpoint.yml")
+        return _closed(dial, text)
     except OSError as error:
-        return Diagnosis(
-            "closed",
-            f"{dial} closed the connection during the handshake",
-            str(error) or type(error).__name__,
-            "check the port in local/endpoint.yml, and firewalls on the way",
-        )
+        return _closed(dial, str(error) or type(error).__name__)
+
+
+def _closed(dial: str, why: str) -> Diagnosis:
+    return Diagnosis(
+        "closed",
+        f"{dial} closed the connection during the handshake",
+        why,
+        "check the port in local/endpoint.yml, and firewalls on the way",
+    )
 
 
 def _unwanted(dial: str) -> Diagnosis:
