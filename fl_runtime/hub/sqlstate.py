@@ -164,6 +164,14 @@ class SqlState:
         )
         return [to_task(row) for row in rows]
 
+    def dropped_tasks(self, job: str, site: str, limit: int) -> list[Task]:
+        rows = self.db.all(
+            "SELECT * FROM tasks WHERE job = ? AND site = ? AND state = 'dropped'"
+            " ORDER BY round DESC, idx DESC LIMIT ?",
+            *(job, site, limit),
+        )
+        return [to_task(row) for row in rows]
+
     def answer(self, task: str, meta: Mapping[str, Any], result: bytes | None) -> None:
         with self.tx():
             self.db.run("UPDATE sequence SET answers = answers + 1")

@@ -191,6 +191,10 @@ def parse_spec(document: Any, where: str = "job.yml") -> JobSpec:
         value = workflow.get(key)
         if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0):
             raise JobSpecError(f"{where}: workflow.{key} must be a number", why=f"it is {value!r}")
+    for key, known in (("late", ("drop", "use")), ("below_quorum", ("wait", "fail"))):
+        if workflow.get(key) not in (None, *known):
+            why = f"it is {workflow[key]!r}"
+            raise JobSpecError(f"{where}: workflow.{key} must be {' or '.join(known)}", why=why)
     framework = document.get("framework")
     if framework not in (None, "numpy", "torch"):
         raise JobSpecError(f"{where}: framework must be numpy or torch", why=f"it is {framework!r}")

@@ -30,8 +30,8 @@ def _user() -> int | None:
 
 
 class Server:
-    def __init__(self, folder: Path, bin_: Path, user: int | None) -> None:
-        self.folder, self._bin, self._user = folder, bin_, user
+    def __init__(self, folder: Path, bin_: Path, user: int | None, fsync: bool = False) -> None:
+        self.folder, self._bin, self._user, self._fsync = folder, bin_, user, fsync
 
     def _run(self, *argv: str) -> None:
         env = {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"}
@@ -58,7 +58,8 @@ class Server:
         )
 
     def start(self) -> None:
-        options = f"-k {self.folder} -c listen_addresses= -c shared_buffers=16MB -c max_connections=20 -c fsync=off"
+        sync = "on" if self._fsync else "off"
+        options = f"-k {self.folder} -c listen_addresses= -c shared_buffers=16MB -c max_connections=20 -c fsync={sync}"
         self._run("pg_ctl", "-D", "data", "-l", "log", "-w", "-o", options, "start")
 
     def stop(self, mode: str = "fast") -> None:
@@ -76,15 +77,15 @@ class Server:
 
 
 @contextlib.contextmanager
-def postgres() -> Iterator[Server]:
-    """Needs `binaries()`."""
+def postgres(fsync: bool = False) -> Iterator[Server]:
+    """Needs `binaries()`. Without `fsync` a kill of the server loses nothing, only a power failure would."""
     bin_ = binaries()
     assert bin_ is not None
     folder, user = Path(tempfile.mkdtemp(prefix="fedspan-pg-", dir="/tmp")), _user()
     try:
         if user is not None:
             os.chown(folder, user, pwd.getpwuid(user).pw_gid)
-        server = Server(folder, bin_, user)
+        server = Server(folder, bin_, user, fsync)
         server.make()
         server.start()
         try:

@@ -56,8 +56,8 @@ def test_below_the_quorum_a_job_waits_and_says_for_whom(fresh: Federation) -> No
 def test_a_deadline_closes_a_round_without_the_slow_one_or_fails_the_job(running: Federation) -> None:
     marks = running.root / "marks-deadline"
     marks.mkdir()
-    config = {"marks": str(marks), "seconds": 5, "slow": ["site-3"]}
-    settings = {"type": "fedavg", "rounds": 1, "model": {"tensors": {"w": [4]}}, "deadline": 1}
+    config = {"marks": str(marks), "seconds": 12, "slow": ["site-3"]}
+    settings = {"type": "fedavg", "rounds": 1, "model": {"tensors": {"w": [4]}}, "deadline": 4}
     with running.session() as session:
         folder = running.job("deadline", SLOW, config=config, workflow={**settings, "min_sites": 2})
         job = session.submit(folder)
@@ -66,8 +66,43 @@ def test_a_deadline_closes_a_round_without_the_slow_one_or_fails_the_job(running
         model = load_file(session.download(job, running.root / "results") / "model.safetensors")
         assert np.allclose(model["w"], 1.5)
         folder = running.job("deadline", SLOW, config=config, workflow=settings)
-        with pytest.raises(JobError, match=r"the deadline of 1 s passed; 2 of 3 needed results"):
+        with pytest.raises(JobError, match=r"the deadline of 4 s passed; 2 of 3 needed results"):
             session.wait(session.submit(folder), 30)
+
+
+@pytest.mark.parametrize("late", ["use", pytest.param("drop", marks=pytest.mark.slow)])
+def test_a_late_result_is_used_in_a_later_round_or_dropped_as_the_job_says(running: Federation, late: str) -> None:
+    marks = running.root / "marks"
+    marks.mkdir(exist_ok=True)
+    config = {"marks": str(marks), "seconds": 5.5, "slow": ["site-3"]}
+    settings = {"type": "fedavg", "rounds": 2, "model": {"tensors": {"w": [4]}}, "deadline": 4, "min_sites": 2}
+    events: list[dict] = []
+    with running.session() as session:
+        folder = running.job(f"late-{late}", SLOW, config=config, workflow={**settings, "late": late})
+        job = session.submit(folder)
+        view = session.monitor(job, lambda event: events.append(event) and None)
+        model = load_file(session.download(job, running.root / f"results-{late}") / "model.safetensors")
+    assert view["state"] == "FINISHED"
+    who = [set(entry["sites"]) for entry in view["history"]]
+    both = {"site-1", "site-2"}
+    assert who[0] == both
+    if late == "drop":
+        assert who == [both] * 2
+        assert np.allclose(model["w"], 2 * 1.5)
+    else:  # what it trained from the first model counts in the second round
+        assert who[1] == both | {"site-3"}
+        used = [event for event in events if event.get("event") == "late-used"]
+        assert next((event["site"], event["from_round"]) for event in used) == ("site-3", 0)
+        assert np.allclose(model["w"], 3.0)  # 1.5 + 1 and 1.5 + 2, and 0 + 3
+
+
+def test_below_its_quorum_a_job_that_says_so_fails_and_names_who_was_lost(fresh: Federation) -> None:
+    job = slow_job(fresh, "fails", 40, below_quorum="fail")
+    with fresh.session() as session:
+        until(lambda: session.show(job)["round"] >= 1)
+        fresh.sites["site-2"].kill()
+        with pytest.raises(JobError, match=r"site-2 lost for 0\.5 s \(below_quorum: fail\)"):
+            session.wait(job, 30)
 
 
 def test_a_late_joiner_takes_part_from_the_next_round(stopped: Federation) -> None:
