@@ -2,7 +2,7 @@
 
 Random number generators, `sys.argv`, `sys.path`, `__main__`, the modules of the job's own folder, the working folder,
 the environment, the root logger's handlers, where output goes, and the Client API's session. A site that starts finds
-what a new process would find: torch seeded as torch always is, `random` and numpy from the system's entropy.
+what a new process would find: generators with seeds from the system's entropy, none of another site's numbers.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 import fl_runtime.client as client
 from fl_runtime.client.session import Session
 
-TORCH_SEED = 67280421310721  # what torch's generators hold in a new process (c10 default_rng_seed_val)
+CUDA_SEED = 67280421310721  # what torch's CUDA generators hold in a new process (c10 default_rng_seed_val)
 
 
 class Output:
@@ -164,12 +164,12 @@ class Switch:
         if torch is None or not hasattr(torch, "default_generator"):
             return
         if world.torch is None:
-            torch.default_generator.manual_seed(TORCH_SEED)
+            torch.default_generator.seed()  # from the system's entropy, as torch does it
         else:
             torch.set_rng_state(world.torch)
         if torch.cuda.is_initialized():
             if world.cuda is None:
-                torch.cuda.manual_seed_all(TORCH_SEED)
+                torch.cuda.manual_seed_all(CUDA_SEED)
             else:
                 torch.cuda.set_rng_state_all(world.cuda)
 

@@ -180,7 +180,8 @@ import fl_runtime.client as flare
 torch.set_num_threads(1)
 flare.init()
 number = int(flare.get_site_name().split("-")[1])
-net = nn.Sequential(nn.Linear(20, 16), nn.ReLU(), nn.Dropout(0.3), nn.Linear(16, 3))  # torch's own first seed
+torch.manual_seed(number)
+net = nn.Sequential(nn.Linear(20, 16), nn.ReLU(), nn.Dropout(0.3), nn.Linear(16, 3))
 x = torch.randn(64, 20, generator=torch.Generator().manual_seed(number))
 y = (x.sum(1) > 0).long()
 while flare.is_running():
