@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from fl_runtime.errors import FlError
 
@@ -21,6 +22,16 @@ def _labels(pairs: Sequence[str]) -> dict[str, str]:
     return labels
 
 
+def _store(url: str | None) -> str | None:
+    if url and urlsplit(url).password:
+        raise FlError(
+            "A password does not belong on a command line",
+            why="everybody on this machine can read it there",
+            next_step="put `store: URL` into local/store.yml of the kit, or the password into ~/.pgpass",
+        )
+    return url
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m fl_runtime", description="The runtime of one participant.")
     verbs = parser.add_subparsers(dest="verb", required=True)
@@ -28,6 +39,11 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--kit", type=Path, required=True)
     serve.add_argument("--state", type=Path, required=True)
     serve.add_argument("--label", action="append", default=[], metavar="KEY=VALUE")
+    serve.add_argument(
+        "--store",
+        metavar="URL",
+        help="a server's PostgreSQL database (a password belongs in local/store.yml or ~/.pgpass)",
+    )
     status = verbs.add_parser("status", help="print what the running process says, as JSON")
     status.add_argument("--state", type=Path, required=True)
     stop = verbs.add_parser("stop", help="stop the supervised process (or the one that serves) cleanly")
@@ -47,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.verb == "serve":
             from fl_runtime.serve import serve
 
-            return serve(options.kit, options.state, _labels(options.label))
+            return serve(options.kit, options.state, _labels(options.label), _store(options.store))
         if options.verb == "status":
             from fl_runtime.status import read_status
 

@@ -7,7 +7,10 @@
     ├── NotRegisteredError  11   the runtime does not run here, or is not registered
     ├── JobError            12   a job failed or was aborted
     ├── RefusedError        13   the other side refused: role, policy, protocol version
-    └── BusyError           15   another process holds the state folder
+    ├── BusyError           15   another process holds the state folder
+    └── StorageError        17   the disk is full, or the database does not answer; it may be tried again
+        ├── DiskFullError   17   the disk is full
+        └── QuotaError      17   the owner's disk quota is: trying again does not help
 
 The figures are exit codes; docs/errors.md lists them for the whole product.
 """
@@ -91,6 +94,20 @@ class BusyError(FlError):
     """Another process of this participant is already at work."""
 
     exit_code = 15
+
+
+class StorageError(FlError):
+    """Nothing can be stored at the moment: a full disk, or a database that does not answer. Trying again may help."""
+
+    exit_code = 17
+
+
+class DiskFullError(StorageError):
+    """The disk has no room for what is to be stored."""
+
+
+class QuotaError(StorageError):
+    """What is to be stored exceeds what the machine's owner allows. Trying again does not help, raising it does."""
 
 
 class ProtocolError(FlError):

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from fl_runtime.errors import KitError
+from fl_runtime.filters.registry import parse_filters
 
 SERVER = "server"
 
@@ -39,10 +40,17 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class Policy:
-    """local/policy.yml: who may submit jobs (admin roles or e-mail addresses) and which scripts may run."""
+    """local/policy.yml: who may submit jobs (admin roles or e-mail addresses), which scripts may run, and the filters
+    that are always applied last."""
 
     submitters: tuple[str, ...] = ("lead",)
     scripts: tuple[str, ...] = ("any",)
+    operators: tuple[str, ...] = ("lead",)  # who may restart or shut down this participant
+    filters: dict[str, Any] = field(default_factory=dict, hash=False)
+    isolation: str = ""  # required, best; else: code that can't be isolated runs only when `scripts` names it
+    network: str = "any"  # or none: jobs get no network
+    wheels: str | None = None  # a folder; what a job requires and is not here is installed from it, for that job only
+    revocations: str = ""  # required: jobs run only while a fresh list of revoked certificates is here
 
 
 @dataclass(frozen=True)
@@ -108,11 +116,38 @@ class Kit:
         return {name: machine_path(path) for name, path in self.declared().items()}
 
     def policy(self) -> Policy:
+        """local/policy.yml as it is now.
+
+        Raises:
+            KitError, JobSpecError: it can't be read, or names a filter that does not exist.
+        """
         document = self._local("policy.yml")
         return Policy(
             tuple(_texts(document.get("submitters", ["lead"]))),
             tuple(_texts(document.get("scripts", ["any"]))),
+            tuple(_texts(document.get("operators", ["lead"]))),
+            parse_filters(document.get("filters"), "local/policy.yml"),
+            isolation=self._choice(document, "isolation", ("", "best", "required")),
+            network=self._choice(document, "network", ("any", "none")),
+            wheels=str(document["wheels"]) if document.get("wheels") else None,
+            revocations=self._choice(document, "revocations", ("", "required")),
         )
+
+    def _choice(self, document: dict[str, Any], key: str, values: tuple[str, ...]) -> str:
+        value = values[0] if document.get(key) is None else str(document[key])
+        if value not in values:
+            raise KitError(
+                f"local/policy.yml: {key} must be one of {', '.join(filter(None, values))}",
+                participant=self.name,
+                why=f"it is {value!r}",
+                next_step="mend the file; it is read anew for each job",
+            )
+        return value
+
+    def store(self) -> str | None:
+        """local/store.yml: the URL of the server's PostgreSQL database, if its state lies in one."""
+        url = self._local("store.yml").get("store")
+        return str(url) if url else None
 
     def resources(self) -> dict[str, Any]:
         return self._local("resources.yml")

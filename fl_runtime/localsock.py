@@ -62,6 +62,11 @@ class Connection:
             raise ProtocolError("A local frame is not an object")
         return message, binary
 
+    @property
+    def peer_pid(self) -> int:
+        """The process at the other end; 0 when it is in another namespace."""
+        return _credentials(self._socket)[0]
+
     def close(self) -> None:
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
@@ -82,8 +87,8 @@ def _short(path: Path) -> Iterator[str]:
         os.close(fd)
 
 
-def listen(path: Path) -> socket.socket:
-    """A listening socket, 0600; a dead one of the same name is replaced."""
+def listen(path: Path, uid: int | None = None) -> socket.socket:
+    """A listening socket, 0600, of `uid` (None = ours); a dead one of the same name is replaced."""
     path.unlink(missing_ok=True)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     old = os.umask(0o177)
@@ -92,6 +97,8 @@ def listen(path: Path) -> socket.socket:
             sock.bind(address)
     finally:
         os.umask(old)
+    if uid is not None:
+        os.chown(path, uid, -1)
     sock.listen(64)
     return sock
 
@@ -115,10 +122,10 @@ def connect(path: Path, timeout: float | None = None) -> Connection:
     return Connection(sock)
 
 
-def accept(sock: socket.socket) -> Connection | None:
-    """The next connection of this user; None for one of somebody else's (it is closed)."""
+def accept(sock: socket.socket, uid: int | None = None) -> Connection | None:
+    """The next connection of this user (or of `uid`); None for one of somebody else's (it is closed)."""
     connection, _ = sock.accept()
-    if peer_uid(connection) not in (os.getuid(), 0):
+    if peer_uid(connection) not in (os.getuid(), 0, uid):
         connection.close()
         return None
     return Connection(connection)
@@ -126,8 +133,14 @@ def accept(sock: socket.socket) -> Connection | None:
 
 def peer_uid(sock: socket.socket) -> int:
     """The user at the other end (SO_PEERCRED)."""
+    return _credentials(sock)[1]
+
+
+def _credentials(sock: socket.socket) -> tuple[int, int]:
+    """Process id (as we see it) and user at the other end."""
     credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    return int(struct.unpack("3i", credentials)[1])
+    pid, uid, _ = struct.unpack("3i", credentials)
+    return int(pid), int(uid)
 
 
 class Server:
@@ -138,6 +151,7 @@ class Server:
         status: what a peer that asks for it is told.
         attach: serves a peer that belongs to a job; given the connection and the peer's first message.
         log: where a peer that sent nonsense is noted.
+        uid: another user whose processes may connect.
     """
 
     def __init__(
@@ -146,15 +160,17 @@ class Server:
         status: Callable[[], Message],
         attach: Callable[[Connection, Message], None],
         log: logging.Logger,
+        uid: int | None = None,
     ) -> None:
         self._path, self._status, self._attach, self._log = path, status, attach, log
-        self._socket = listen(path)
+        self._uid = uid
+        self._socket = listen(path, uid)
         threading.Thread(target=self._accept, name="local", daemon=True).start()
 
     def _accept(self) -> None:
         while True:
             try:
-                connection = accept(self._socket)
+                connection = accept(self._socket, self._uid)
             except OSError:
                 return
             if connection is not None:

@@ -6,24 +6,35 @@ import re
 import secrets
 import time
 from datetime import datetime, timezone
+from importlib.util import find_spec
 
-PROTOCOL_MAJOR = 1
+PROTOCOL_MAJOR = 2
 PROTOCOL_MINOR = 0
-FEATURES = ("blobs-1", "client-1")
+# What a Hello and a Welcome tell; zstd is there where its library is.
+FEATURES = ("blobs-1", "client-1", "codecs-1", *(("zstd-1",) if find_spec("zstandard") else ()))
 
 # One place for all time-outs, in seconds.
 HEARTBEAT_S = 1.5  # between messages on the control connection
 LOST_AFTER_S = 4.5  # without a byte from the other side
 WELCOME_WITHIN_S = 10.0  # from dialling to the hub's Welcome
 BACKOFF_S = (0.2, 2.0)  # between attempts to connect, with jitter
-PROBE_AGAIN_S = 60.0  # the same diagnosis is told again at the earliest after this
+REFUSED_S = 5.0  # a site that the server has refused waits so long
+PROBE_AGAIN_S = 30.0  # a failure that looks like the last one is looked into again at the earliest after this
+TCP_WITHIN_S = 1.5  # for a connection where nothing answered before: short, so that an outage's end is seen in 2 s
+HANDSHAKE_WITHIN_S = 10.0  # from a TCP connection to the first frame after TLS, on the hub
+KEEPALIVE_S = 60.0  # pings on idle connections: far under the 240 s after which cloud NATs forget
 ADOPT_S = 60.0  # a job process waits so long for its agent to come back
 STOP_S = 3.0  # between SIGTERM and SIGKILL of a process group
+
+OWN_TASK = "fedspan."  # tasks so named are the runtime's own: no script sees them, no filter and no codec touches them
 
 INLINE_LIMIT = 64 * 1024  # blobs up to this travel in messages and lie in the database
 LEAF = 4 * 1024 * 1024  # fixed by the protocol
 CHUNK = 1024 * 1024  # on the wire
-BULK_STREAMS = 4  # at once, on the hub
+BULK_STREAMS = 4  # at once, on the hub, unless its local/resources.yml has `bulk_streams`
+SPARE_CALLS = 32  # on the hub, besides two for each site and the bulk streams
+LOW_WAITING = 8  # messages of low priority (logs) that wait on an agent; the rest stays in files
+CALLS_EACH = 24  # at once of one participant
 
 _JOB_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,79}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}")
@@ -43,6 +54,12 @@ def is_job_id(text: str) -> bool:
 def is_participant_name(text: str) -> bool:
     """Names become file names too."""
     return _NAME.fullmatch(text) is not None and ".." not in text
+
+
+def prelude(boundary: int) -> int:
+    """The round under which calls are journalled that a workflow makes outside of rounds, after a finished round
+    (-1: none yet)."""
+    return -11 - boundary
 
 
 def now_ms() -> int:

@@ -109,3 +109,12 @@ def group_alive(pid: int) -> bool:
     except PermissionError:
         return True
     return True
+
+
+def is_running(pid: int) -> bool:
+    """A process of this id lives, and is no zombie."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] not in ("Z", "X")
+    except (OSError, IndexError):
+        return False

@@ -16,8 +16,12 @@ from fl_runtime.kit import read_kit
 from fl_runtime.processes import lean_allocator
 
 
-def serve(kit_path: Path, state: Path, labels: Mapping[str, str]) -> int:
+def serve(kit_path: Path, state: Path, labels: Mapping[str, str], store: str | None = None) -> int:
     """Block until SIGTERM or SIGINT.
+
+    Args:
+        store: where a server's state lies: the URL of a PostgreSQL database. Else the environment's FEDSPAN_STORE, else
+            the kit's local/store.yml, else a SQLite file in the state folder.
 
     Raises:
         BusyError: another process works with the same state folder.
@@ -43,12 +47,20 @@ def serve(kit_path: Path, state: Path, labels: Mapping[str, str]) -> int:
     os.ftruncate(lock, 0)
     os.write(lock, f"{os.getpid()}\n".encode())
     stopped = threading.Event()
+    code = 0
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())
     if kit.role == "server":
         from fl_runtime.hub.main import Hub
 
-        hub = Hub(kit, state)
+        hub = Hub(kit, state, store or os.environ.get("FEDSPAN_STORE") or kit.store())
+
+        def ordered(with_code: int) -> None:
+            nonlocal code
+            code = with_code
+            stopped.set()
+
+        hub.ordered = ordered
         hub.start()
         stopped.wait()
         hub.stop()
@@ -63,5 +75,6 @@ def serve(kit_path: Path, state: Path, labels: Mapping[str, str]) -> int:
 
         threading.Thread(target=wait, name="stop", daemon=True).start()
         agent.run()
+        code = agent.exit_code
     logging.getLogger("fedspan").info("stopped")
-    return 0
+    return code

@@ -17,7 +17,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from startup_kits import certificates, layout, signing
+from startup_kits import certificates, layout, revocation, signing
 from startup_kits.certificates import Authority, Subject
 from startup_kits.errors import KitError
 from startup_kits.kit import CA_CERTIFICATE, CERTIFICATE, ENDPOINT, PARTICIPANT, Kit
@@ -49,7 +49,8 @@ def provision(
 
     A site added to the spec adds one kit. A kit whose signed content must change (another port, say) is signed anew
     with the key and the certificate that it has; `local/` and `transfer/` are never touched, except for files that are
-    still as they were written here. A certificate near its end is renewed.
+    still as they were written here. A certificate near its end is renewed; a revoked one is replaced by one with a new
+    key, for the participants that are still in the spec.
 
     Raises:
         KitError: the CA's passphrase is missing or wrong, or a kit was tampered with.
@@ -57,12 +58,14 @@ def provision(
     workspace.ensure()
     maker = _Maker(workspace, spec, passphrase)
     result = ProvisionResult(certificates.fingerprint(maker.ca), {})
+    revocation.renew_if_due(workspace, spec.name, lambda: maker.authority)
     for name, role, part in _everybody(spec):
         outcome = maker.make(name, role, part)
         {"created": result.created, "updated": result.updated, "unchanged": result.unchanged}[outcome].append(name)
         result.kits[name] = workspace.kits_dir / name
-        if zip_kits:
-            result.zips[name] = _zip(result.kits[name])
+    revocation.distribute(workspace, revocation.load(workspace))
+    if zip_kits:
+        result.zips.update({name: _zip(kit) for name, kit in result.kits.items()})
     present = {path.parent.parent.name for path in workspace.kits_dir.glob(f"[!.]*/{PARTICIPANT}")}
     result.left_over.extend(sorted(present - set(result.kits)))
     return result
@@ -103,6 +106,7 @@ class _Maker:
         self._written: dict[str, str] = (
             json.loads(self._written_path.read_text()) if self._written_path.exists() else {}
         )
+        self._revoked = revocation.load(workspace).serials
         self._runtime = runtime_version()
         if not self._certificate_path.exists():
             self._create_authority()
@@ -166,6 +170,8 @@ class _Maker:
             raise KitError(
                 error.what, participant=name, why=error.why, next_step=f"move {kit} away, then: fedspan provision"
             ) from None
+        if revocation.serial_of(verified.certificate) in self._revoked:
+            return None
         left = verified.certificate.not_valid_after_utc - dt.datetime.now(dt.timezone.utc)
         names = verified.certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         subject = self._subject(name, role, part)
@@ -174,6 +180,13 @@ class _Maker:
 
     def _expired(self, kit: Path) -> bool:
         return Kit.open(kit).certificate.not_valid_after_utc < dt.datetime.now(dt.timezone.utc)
+
+    def _is_revoked(self, kit: Path) -> bool:
+        path = kit / CERTIFICATE
+        if not path.exists():
+            return False
+        certificate = certificates.load_certificate(path.read_bytes(), str(path))
+        return revocation.serial_of(certificate) in self._revoked
 
     def _subject(self, name: str, role: str, part: ParticipantSpec | AdminSpec) -> Subject:
         return Subject(
@@ -214,7 +227,7 @@ class _Maker:
             (building / path).write_text(text, encoding="utf-8")
             (building / path).chmod(0o755 if path.endswith(".sh") else 0o644)
         key_path = kit / signing.PRIVATE_KEY
-        if key_path.exists():
+        if key_path.exists() and not self._is_revoked(kit):  # the key of a revoked certificate is never used again
             key_bytes = key_path.read_bytes()
             key = serialization.load_pem_private_key(key_bytes, None)
         else:
@@ -223,6 +236,7 @@ class _Maker:
         if certificate is None:
             assert isinstance(key, ec.EllipticCurvePrivateKey)
             certificate = authority.issue(self._subject(name, role, part), key.public_key())
+            revocation.note_issued(self._workspace, certificate)
         pem = serialization.Encoding.PEM
         write_private(building / signing.PRIVATE_KEY, key_bytes)
         write_private(building / CERTIFICATE, certificate.public_bytes(pem), 0o644)

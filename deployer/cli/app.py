@@ -36,6 +36,7 @@ VERBS: dict[str, Verb] = {
     "validate": Verb("deployer.cli.kits:validate", "Check federation.yml without touching anything."),
     "provision": Verb("deployer.cli.kits:provision", "Make the CA and a signed kit for each participant."),
     "kit": Verb("deployer.cli.kits:kit_app", "Verify, show, start or stop one kit."),
+    "revoke": Verb("deployer.cli.revoke:revoke", "Revoke a participant's certificate, at once and for good."),
     "plan": Verb("deployer.cli.plan:plan", "Show what `up` would do, its price, and what will be open."),
     "up": Verb("deployer.cli.up:up", "Deploy: addresses, machines, kits, registration."),
     "allow": Verb("deployer.cli.allow:allow", "Let an address reach the server's port."),
@@ -45,6 +46,10 @@ VERBS: dict[str, Verb] = {
     "cp": Verb("deployer.cli.machines:cp", "Copy files to or from a participant's machine."),
     "down": Verb("deployer.cli.down:down", "Fetch results, take everything down, check that nothing is left."),
     "job": Verb("deployer.cli.jobs:job_app", "Submit and follow federated jobs."),
+    "site": Verb("deployer.cli.sites:site_app", "Sites as the server sees them: list, resources, restart, shutdown."),
+    "admin": Verb("deployer.cli.admin:admin", "An interactive console for the federation."),
+    "simulate": Verb("deployer.cli.simulate:simulate", "Run a job on simulated sites, on this machine."),
+    "poc": Verb("deployer.cli.poc:poc_app", "A whole federation of real processes on this machine."),
     "sandbox": Verb("deployer.cli.sandbox:sandbox_app", "The emulated clouds: start, status, stop, engine."),
     "demo": Verb("deployer.cli.demo:demo", "The whole way in the sandbox: deploy, train, compare, take down."),
 }

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 job_app = typer.Typer(help="Submit and follow federated jobs.", no_args_is_help=True, rich_markup_mode=None)
 
+ENDED = ("FINISHED", "FAILED", "ABORTED")
 KitOption = Annotated[Path | None, typer.Option("--kit", help="The admin's kit (default: the first lead's).")]
 
 
@@ -52,7 +53,7 @@ def session(kit: Path | None) -> Session:
             "jobs are submitted with an admin's kit",
             participant=opened.name,
             why=f"this is a {opened.role}'s",
-            next_step="--kit kits/ADMIN, or no --kit in the federation's folder",
+            next_step="fedspan job list --kit kits/ADMIN, or without --kit in the federation's folder",
         )
     if opened.endpoint().server is None:
         raise UsageError(
@@ -86,7 +87,7 @@ def submit(
     kit: KitOption = None,
 ) -> None:
     """Submit a job; prints its id. With --wait, follow it to its end."""
-    if not (folder / "job.yml").is_file():
+    if not any((folder / name).is_file() for name in ("job.yml", "job.yaml", "job.json")):
         raise UsageError(
             f"{folder} is no job's folder", why="it has no job.yml", next_step="fedspan job submit FOLDER_WITH_JOB_YML"
         )
@@ -144,6 +145,11 @@ def list_(kit: KitOption = None) -> None:
     if not jobs:
         context.say("no jobs\n  next: fedspan job submit FOLDER")
         return
+    context.say(jobs_table(jobs))
+
+
+def jobs_table(jobs: list[dict[str, Any]]) -> Any:
+    """For the screen."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -153,18 +159,22 @@ def list_(kit: KitOption = None) -> None:
         rounds = f"{job.get('round', '')}/{job.get('rounds', '')}"
         detail = job.get("cause") or job.get("detail") or ""
         table.add_row(str(job["id"]), str(job.get("name", "")), str(job["state"]).lower(), rounds, str(detail))
-    context.say(table)
+    return table
 
 
 @job_app.command()
 def show(job: Annotated[str, typer.Argument(help="The job's id.")], kit: KitOption = None) -> None:
     """Everything about one job: its state, its sites, its rounds."""
     with session(kit) as connection, about():
-        view = connection.show(job)
+        tell_view(connection.show(job))
+
+
+def tell_view(view: dict[str, Any]) -> None:
+    """Everything about a job, for the screen."""
     if context.options().json:
         context.emit(view)
         return
-    context.say(f"{job}: {view.get('name', '')}, {str(view['state']).lower()}")
+    context.say(f"{view['id']}: {view.get('name', '')}, {str(view['state']).lower()}")
     if detail := view.get("cause") or view.get("detail"):
         context.say(f"  {detail}")
     for entry in view.get("history") or []:
@@ -180,12 +190,17 @@ def logs(
 ) -> None:
     """What the job's processes wrote, at the server and at the sites."""
     with session(kit) as connection, about():
-        for name, text in connection.logs(job, participant, follow=follow_):
-            if context.options().json:
-                context.emit({"participant": name, "text": text})
-                continue
-            for line in text.splitlines():
-                context.say(f"{name} | {line}")
+        tell_logs(connection.logs(job, participant, follow=follow_))
+
+
+def tell_logs(pieces: Iterator[tuple[str, str]]) -> None:
+    """Logs as they come, each line with its participant."""
+    for name, text in pieces:
+        if context.options().json:
+            context.emit({"participant": name, "text": text})
+            continue
+        for line in text.splitlines():
+            context.say(f"{name} | {line}")
 
 
 @job_app.command()
@@ -204,6 +219,48 @@ def download(
         context.emit({"job": job, "path": str(path)})
     else:
         context.say(f"{job}: {path}")
+
+
+@job_app.command()
+def clone(
+    job: Annotated[str, typer.Argument(help="The id of the job to run once more.")],
+    wait: Annotated[bool, typer.Option("--wait", help="Follow it until it has ended.")] = False,
+    kit: KitOption = None,
+) -> None:
+    """Submit a job's bundle again, signed by you; prints the new job's id."""
+    with session(kit) as connection:
+        with about():
+            new = connection.clone(job)
+        if context.options().json and not wait:
+            context.emit({"job": new, "of": job})
+        else:
+            if not context.options().json:
+                context.say(f"{new} submitted, a clone of {job}\n  next: fedspan job show {new}")
+            if wait:
+                follow(connection, new)
+
+
+@job_app.command()
+def monitor(job: Annotated[str, typer.Argument(help="The job's id.")], kit: KitOption = None) -> None:
+    """Follow a job's events from its first to its end."""
+    with session(kit) as connection, about():
+        connection.show(job)
+        follow(connection, job)
+
+
+@job_app.command()
+def delete(job: Annotated[str, typer.Argument(help="The job's id.")], kit: KitOption = None) -> None:
+    """Forget a job that has ended: its models, logs and everything else on the server. Asks first."""
+    with session(kit) as connection:
+        with about():
+            view = connection.show(job)
+        if view["state"] in ENDED:
+            context.confirm(f"Delete {job} ({view['state'].lower()}) with its models and logs from the server?")
+        connection.delete(job)
+    if context.options().json:
+        context.emit({"job": job, "deleted": True})
+    else:
+        context.say(f"{job}: deleted")
 
 
 @job_app.command()

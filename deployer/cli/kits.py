@@ -135,6 +135,7 @@ def show(kit: KitFolder) -> None:
         "torch": str(opened.torch) if opened.torch else None,
         "data": ", ".join(f"{name} at {path}" for name, path in opened.data().items()) or None,
         "certificate": f"valid until {opened.certificate.not_valid_after_utc:%Y-%m-%d}",
+        "serial": f"{opened.certificate.serial_number:x}",
         "runtime": opened.runtime,
         "CA, SHA-256": opened.ca_fingerprint,
         "signature": state,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,9 +18,17 @@ if TYPE_CHECKING:
 log = logging.getLogger("fedspan.agent")
 
 
-def serve_clients(agent: Agent, path: Path) -> localsock.Server:
-    """Listens on `state/local.sock`; job scripts attach, `status` asks."""
-    return localsock.Server(path, agent.status, lambda *attached: _Client(agent, *attached).serve(), log)
+def serve_clients(agent: Agent, path: Path, job: str | None = None, uid: int | None = None) -> localsock.Server:
+    """Listens on `state/local.sock` for who asks for the status and for what attaches by itself, or for one job.
+
+    Args:
+        job: whoever attaches belongs to this job, whatever it says; run as `uid` (None = our user).
+    """
+
+    def attach(connection: localsock.Connection, hello: dict[str, Any]) -> None:
+        _Client(agent, connection, hello if job is None else {**hello, "job": job}).serve()
+
+    return localsock.Server(path, agent.status, attach, log, uid)
 
 
 class _Client:
@@ -34,10 +43,45 @@ class _Client:
         self._rank = int(hello.get("rank", 0))
 
     def serve(self) -> None:
-        run = self._agent.run_of(self._job)
-        if run is None or run.epoch != self._epoch:
-            self._connection.send({"error": "this launch of the job is over"})
+        run = self._run()
+        if isinstance(run, str):
+            self._connection.send({"error": run})
             return
+        watched = self._hello.get("watch")
+        if watched is not None:
+            self._connection.send({"watching": watched})
+            if run.wait_cancelled(str(watched)):
+                self._connection.send({"cancelled": True})
+            return
+        pid = self._connection.peer_pid
+        other = run.enter(self._rank, pid)
+        if other is not None:
+            self._connection.send({"error": f"process {other} is attached as rank {self._rank} of this job already"})
+            return
+        try:
+            self._serve(run)
+        finally:
+            run.leave(self._rank, pid)
+
+    def _run(self) -> Run | str:
+        """The job that the process belongs to; else why it is refused."""
+        if not self._hello.get("attach"):
+            run = self._agent.run_of(self._job)
+            return run if run is not None and run.epoch == self._epoch else "this launch of the job is over"
+        waiting = [run for run in self._agent.jobs.runs() if run.spec.attach and not run.over]
+        if self._job:
+            waiting = [run for run in waiting if run.job == self._job]
+        if len(waiting) != 1:
+            names = ", ".join(run.job for run in waiting)
+            return (
+                f"several jobs wait for a process here, name one: flare.init(job=...): {names}"
+                if waiting
+                else f"{f'the job {self._job}' if self._job else 'no job'} waits for no process here (attach: true)"
+            )
+        self._job, self._epoch = waiting[0].job, waiting[0].epoch
+        return waiting[0]
+
+    def _serve(self, run: Run) -> None:
         run.world = max(1, int(self._hello.get("world", 1)))
         kit = self._agent.kit
         self._connection.send({**run.info(), "site": kit.name, "federation": kit.federation})
@@ -49,8 +93,7 @@ class _Client:
             elif op == "result":
                 self._result(run, message, binary)
             elif op == "spool":
-                path = self._agent.journal.blobs.new_spool_file(int(message["size"]))
-                self._connection.send({"file": str(path)})
+                self._connection.send({"file": str(run.place.new_file(int(message["size"])))})
             elif op == "metric":
                 self._agent.reports.metric(run.job, message["items"])
             elif op == "bye":
@@ -60,7 +103,10 @@ class _Client:
 
     def _next(self, run: Run, message: dict[str, Any]) -> None:
         try:
-            task = run.next_task(self._rank, self._epoch, message.get("after"))
+            task = run.next_task(self._rank, self._epoch, message.get("after"), message.get("timeout"))
+        except TimeoutError:
+            self._connection.send({"task": None, "timeout": True})
+            return
         except RuntimeError as error:
             self._connection.send({"error": str(error)})
             return
@@ -73,9 +119,17 @@ class _Client:
             "attempt": task.attempt,
             "name": task.name,
             "meta": task.meta,
-            "file": str(self._agent.journal.blobs.path(task.payload)) if task.payload and inline is None else None,
+            "file": str(run.show(task.payload)) if task.payload and inline is None else None,
+            "blobs": {key: self._described(run, blob) for key, blob in (task.meta.get("blobs") or {}).items()},
         }
         self._connection.send({"task": body}, inline or b"")
+
+    def _described(self, run: Run, blob: str) -> dict[str, str]:
+        """A model that goes with a task: its bytes when it is small, else its file."""
+        inline = self._agent.journal.blobs.inline(bytes.fromhex(blob))
+        if inline is not None:
+            return {"data": base64.b64encode(inline).decode()}
+        return {"file": str(run.show(bytes.fromhex(blob)))}
 
     def _result(self, run: Run, message: dict[str, Any], binary: bytes) -> None:
         """Commit a result, then say so. Said again after a break, it is answered again."""
@@ -89,7 +143,7 @@ class _Client:
             return
         if task.state in ("assigned", "ready"):
             try:
-                self._commit(task, message, binary)
+                self._commit(run, task, message, binary)
             except (OSError, FlError) as error:
                 self._connection.send({"error": f"the result can't be stored: {error}"})
                 return
@@ -97,14 +151,11 @@ class _Client:
         self._connection.send({"ok": True})
         self._agent.results.upload()
 
-    def _commit(self, task: TaskRow, message: dict[str, Any], binary: bytes) -> None:
+    def _commit(self, run: Run, task: TaskRow, message: dict[str, Any], binary: bytes) -> None:
         journal = self._agent.journal
         staged = None
         if message.get("file"):
-            path = Path(message["file"])
-            if path.parent != journal.blobs.spool or path.is_symlink():
-                raise FlError("a result must lie in the spool folder")
-            staged = journal.blobs.stage_file(path)
+            staged = journal.blobs.stage_file(run.place.take_back(Path(message["file"])))
         elif message.get("tensors"):
             staged = journal.blobs.stage_bytes(binary)
         with journal.db.tx():

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fl_runtime.blobs import BLOB_SCHEMA, BlobStore
-from fl_runtime.db import Database, Row
+from fl_runtime.agent.shaped import SHAPED_SCHEMA
+from fl_runtime.blobs import BLOB_SCHEMA, UNLINK_AFTER_S, BlobStore
+from fl_runtime.db import Row, Sqlite
 from fl_runtime.processes import ProcessId
 
 _SCHEMA = (
@@ -47,6 +48,11 @@ class TaskRow:
     answer: dict[str, Any] = field(default_factory=dict)
     error: str = ""
 
+    @property
+    def more(self) -> list[bytes]:
+        """Models that go with the task beside its payload."""
+        return [bytes.fromhex(blob) for blob in (self.meta.get("blobs") or {}).values()]
+
 
 @dataclass(frozen=True)
 class JobRow:
@@ -63,9 +69,10 @@ class JobRow:
 class Journal:
     """One SQLite file with the blobs' rows in it."""
 
-    def __init__(self, state: Path) -> None:
-        self.db = Database(state / "agent.db", [_SCHEMA])
-        self.blobs = BlobStore(state, self.db)
+    def __init__(self, state: Path, quota: Callable[[], int | None] = lambda: None) -> None:
+        """`quota`: bytes that blobs may take; None = what the disk has."""
+        self.db = Sqlite(state / "agent.db", [_SCHEMA, SHAPED_SCHEMA])
+        self.blobs = BlobStore(state, self.db, quota)
 
     # --- jobs
 
@@ -133,7 +140,11 @@ class Journal:
         """Results that the server has not confirmed."""
         return [_task(row) for row in self.db.all("SELECT * FROM tasks WHERE state = 'done' ORDER BY seq")]
 
-    def ready(self, task: str) -> None:
+    def ready(self, task: str, payload: bytes | None = None, meta: Mapping[str, Any] | None = None) -> None:
+        """The content is here; `payload` and `meta` where it was decoded or filtered."""
+        if payload is not None:
+            sql = "UPDATE tasks SET payload = ?, meta = ? WHERE id = ? AND state = 'assigned'"
+            self.db.run(sql, payload, json.dumps(dict(meta or {})), task)
         self.db.run("UPDATE tasks SET state = 'ready' WHERE id = ? AND state = 'assigned'", task)
 
     def done(self, task: str, result: bytes | None, answer: Mapping[str, Any], error: str = "") -> None:
@@ -147,8 +158,8 @@ class Journal:
         """Nobody needs it here any more."""
         with self.db.tx():
             self.db.run("UPDATE tasks SET state = 'closed' WHERE id = ?", task.id)
-            self.blobs.drop_refs(f"job:{task.job}:task:{task.id}")
-        self.blobs.collect()
+            self.blobs.drop_refs(f"job:{task.job}:task:{task.id}:")
+        self.blobs.collect(0.0 if task.state == DONE else UNLINK_AFTER_S)  # who has answered has opened its payload
 
     def close(self) -> None:
         self.db.close()

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import logging
-import queue
 import random
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from fl_runtime import version
+from fl_runtime.agent.attempt import Attempt
 from fl_runtime.errors import FlError
 from fl_runtime.kit import Endpoint, Kit
 from fl_runtime.names import (
@@ -19,54 +19,21 @@ from fl_runtime.names import (
     FEATURES,
     HEARTBEAT_S,
     LOST_AFTER_S,
+    PROBE_AGAIN_S,
     PROTOCOL_MAJOR,
     PROTOCOL_MINOR,
+    REFUSED_S,
+    TCP_WITHIN_S,
     WELCOME_WITHIN_S,
     now_ms,
 )
 from fl_runtime.proto import fedspan_pb2 as pb
-from fl_runtime.wire import rpc, tls
-from fl_runtime.wire.probe import Diagnosis, probe
+from fl_runtime.wire import rpc, versions
+from fl_runtime.wire.probe import Diagnosis, answers, probe
 
-import grpc  # isort: skip - after wire.tls, which sets what gRPC reads at import
+import grpc  # isort: skip - after agent.attempt, which sets what gRPC reads at import
 
 log = logging.getLogger("fedspan.agent")
-
-
-class Attempt:
-    """One connection: control and bulk channel, the stream, and when it was heard last."""
-
-    def __init__(self, kit: Kit, endpoint: Endpoint) -> None:
-        self.endpoint = endpoint
-        self.out: queue.SimpleQueue[pb.ToHub | None] = queue.SimpleQueue()
-        self.welcome: pb.Welcome | None = None
-        self.heard = time.monotonic()
-        self.silent = False
-        self._kit = kit
-        self._channel = tls.channel(kit, endpoint)
-        self._bulk: grpc.Channel | None = None
-        self._lock = threading.Lock()
-        self.call: Any = None
-
-    def open(self) -> Iterator[pb.ToParticipant]:
-        self.call = rpc.HubStub(self._channel).connect(iter(self.out.get, None))
-        stream: Iterator[pb.ToParticipant] = self.call
-        return stream
-
-    def bulk(self) -> rpc.BlobsStub:
-        with self._lock:
-            if self._bulk is None:
-                self._bulk = tls.channel(self._kit, self.endpoint, bulk=True)
-            return rpc.BlobsStub(self._bulk)
-
-    def close(self) -> None:
-        self.out.put(None)
-        if self.call is not None:
-            self.call.cancel()
-        self._channel.close()
-        with self._lock:
-            if self._bulk is not None:
-                self._bulk.close()
 
 
 class Link:
@@ -83,10 +50,15 @@ class Link:
         self._labels = dict(labels)
         self._on_welcome = on_welcome
         self._on_message = on_message
+        self.on_beat: Callable[[], None] = lambda: None  # called some times a second, connected or not
         self._incarnation = secrets.token_hex(8)
         self._attempt: Attempt | None = None
         self._stopping = threading.Event()
-        self._told: tuple[str, str] | None = None
+        self._told: set[tuple[str, str]] = set()  # since the last connection: causes may take turns
+        self._major = PROTOCOL_MAJOR
+        self._looked: tuple[str, float] = ("", 0.0)  # the failure that was looked into last, and when
+        self._dark = False  # nothing answered at all
+        self._features: frozenset[str] = frozenset()
         self.since: float | None = None
         self.error: Diagnosis | None = None
         self.server: str | None = None
@@ -98,18 +70,39 @@ class Link:
         attempt = self._attempt
         return attempt is not None and attempt.welcome is not None
 
+    def features(self) -> frozenset[str]:
+        """What the server understands, as its last Welcome told."""
+        return self._features
+
     def send(self, **body: Any) -> bool:
-        """Send when connected; False otherwise (whoever must not lose it keeps it)."""
+        """Send when connected; False otherwise (whoever must not lose it keeps it).
+
+        What a server of the older protocol does not know is not sent to it, and needs no keeping.
+        """
         attempt = self._attempt
         if attempt is None or attempt.welcome is None:
             return False
-        attempt.out.put(pb.ToHub(**body))
+        if all(versions.knows(attempt.major, kind) for kind in body):
+            attempt.out.put(pb.ToHub(**body))
         return True
+
+    def send_low(self, **body: Any) -> bool:
+        """Send when nothing more important waits; False when not connected, or enough of this kind waits already."""
+        attempt = self._attempt
+        if attempt is None or attempt.welcome is None:
+            return False
+        known = all(versions.knows(attempt.major, kind) for kind in body)
+        return attempt.out.put_low(pb.ToHub(**body)) if known else True
 
     def bulk(self) -> rpc.BlobsStub | None:
         """The service Blobs of the present connection."""
+        stubs = self.bulk_many(1)
+        return stubs[0] if stubs else None
+
+    def bulk_many(self, count: int) -> list[rpc.BlobsStub]:
+        """The same over several connections; empty when not connected."""
         attempt = self._attempt
-        return attempt.bulk() if attempt is not None and attempt.welcome is not None else None
+        return attempt.bulk(count) if attempt is not None and attempt.welcome is not None else []
 
     # --- the loop
 
@@ -117,11 +110,11 @@ class Link:
         threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
         delay = BACKOFF_S[0]
         while not self._stopping.is_set():
-            was_connected = self._once()
+            soon = self._once()
             if self._stopping.is_set():
                 return
-            delay = BACKOFF_S[0] if was_connected else min(delay * 2, BACKOFF_S[1])
-            self._stopping.wait(delay * random.uniform(0.75, 1.25))  # noqa: S311 - jitter
+            delay = BACKOFF_S[0] if soon else min(delay * 2, BACKOFF_S[1])
+            self._stopping.wait(min(delay * random.uniform(0.75, 1.25), BACKOFF_S[1]))  # noqa: S311 - jitter
 
     def stop(self) -> None:
         self._stopping.set()
@@ -130,20 +123,24 @@ class Link:
             attempt.close()
 
     def _once(self) -> bool:
-        """One connection from dialling to its end; whether it was ever welcomed."""
+        """One connection from dialling to its end; whether the next attempt should follow soon."""
         try:
             endpoint = self._kit.endpoint()
         except FlError as error:
             self._say(Diagnosis("endpoint", error.what, error.why or "", error.next_step or ""))
             return False
         self.server = endpoint.address
-        attempt = Attempt(self._kit, endpoint)
+        if self._dark and not answers(endpoint, TCP_WITHIN_S):
+            self._look(endpoint, None, True)
+            return True  # TCP asks again after 1, 3, 7 s; we ask anew sooner, or an outage's end is seen late
+        began = time.monotonic()
+        attempt = Attempt(self._kit, endpoint, self._major)
         self._attempt = attempt
         attempt.out.put(
             pb.ToHub(
                 hello=pb.Hello(
-                    major=PROTOCOL_MAJOR,
-                    minor=PROTOCOL_MINOR,
+                    major=self._major,
+                    minor=PROTOCOL_MINOR if self._major == PROTOCOL_MAJOR else 0,
                     features=FEATURES,
                     incarnation=self._incarnation,
                     clock_ms=now_ms(),
@@ -153,7 +150,7 @@ class Link:
             )
         )
         failure: grpc.RpcError | None = None
-        refused = False
+        refused = older = False
         try:
             for message in attempt.open():
                 attempt.heard = time.monotonic()
@@ -162,6 +159,11 @@ class Link:
                     self._welcomed(attempt, message.welcome)
                 elif kind == "refusal":
                     refusal = message.refusal
+                    older = refusal.major == self._major - 1 == versions.OLDEST_MAJOR
+                    if older:
+                        log.info("the server speaks protocol %d, and so do we from now on", refusal.major)
+                        self._major = refusal.major
+                        continue
                     self._say(Diagnosis("refused-by-server", refusal.what, refusal.why, refusal.next))
                     refused = True
                 elif kind != "heartbeat":
@@ -174,32 +176,62 @@ class Link:
             attempt.close()
         if self._stopping.is_set():
             return False
+        self._dark = attempt.silent or (attempt.welcome is None and time.monotonic() - began > 2 * TCP_WITHIN_S)
+        if older:
+            return True  # with the older protocol
+        self._major = PROTOCOL_MAJOR  # it may be another server the next time
         if refused:
-            self._stopping.wait(5.0)
+            self._stopping.wait(REFUSED_S)
         elif attempt.welcome is not None:
             log.warning("the connection to %s is lost; dialling again", endpoint.address)
         else:
-            self._say(self._diagnose(endpoint, failure))
+            self._look(endpoint, failure, attempt.silent)
         return attempt.welcome is not None
 
     def _welcomed(self, attempt: Attempt, welcome: pb.Welcome) -> None:
         attempt.welcome = welcome
+        self._features = frozenset(welcome.features)
+        attempt.major = welcome.major
+        self._looked = ("", 0.0)
         self.since = time.time()
         self.error = None
-        self._told = None
+        self._told.clear()
         log.info("registered with the server of %s at %s", welcome.federation, attempt.endpoint.address)
         skew = abs(now_ms() - welcome.clock_ms) / 1000
         if skew > 60:
             log.warning("this machine's clock is %.0f s away from the server's", skew)
         self._on_welcome()
 
+    def _look(self, endpoint: Endpoint, failure: grpc.RpcError | None, silent: bool) -> None:
+        """Find the cause of a failure and tell it, unless the last one looked the same a moment ago.
+
+        Beside the loop: looking may take seconds, and dialling goes on meanwhile.
+        """
+        looks = "silent" if silent else (failure.details() if failure is not None else "") or ""
+        now = time.monotonic()
+        if looks == self._looked[0] and now - self._looked[1] < PROBE_AGAIN_S:
+            return
+        self._looked = (looks, now)
+
+        def look() -> None:
+            found = self._diagnose(endpoint, failure)
+            if not self.connected and not self._stopping.is_set():
+                self._say(found)
+
+        threading.Thread(target=look, name="probe", daemon=True).start()
+
     def _diagnose(self, endpoint: Endpoint, failure: grpc.RpcError | None) -> Diagnosis:
         code = failure.code() if failure is not None else None
         details = (failure.details() if failure is not None else "") or ""
         if code in (grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED):
             return Diagnosis(
-                "refused-by-server", f"The server at {endpoint.address} refuses this kit", details, "ask its owner"
+                "refused-by-server",
+                f"The server at {endpoint.address} refuses this kit",
+                details,
+                "ask the federation's lead for a new kit (fedspan provision)",
             )
+        if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+            return Diagnosis("busy", f"The server at {endpoint.address} is busy", details, "it is tried again")
         found = probe(self._kit, endpoint)
         if found is not None:
             return found
@@ -208,18 +240,22 @@ class Link:
 
     def _say(self, diagnosis: Diagnosis) -> None:
         self.error = diagnosis
-        if self._told != (diagnosis.kind, diagnosis.what):
-            self._told = (diagnosis.kind, diagnosis.what)
+        if (diagnosis.kind, diagnosis.what) not in self._told:
+            self._told.add((diagnosis.kind, diagnosis.what))
             log.error("%s: %s\n  next: %s", diagnosis.what, diagnosis.why, diagnosis.next_step)
 
     def _beat(self) -> None:
-        while not self._stopping.wait(HEARTBEAT_S):
+        """Heartbeats out, and the end of an attempt from which nothing was heard for too long."""
+        last = 0.0
+        while not self._stopping.wait(HEARTBEAT_S / 3):
+            self.on_beat()
             attempt = self._attempt
             if attempt is None or attempt.call is None:
                 continue
-            silent = time.monotonic() - attempt.heard
-            if silent > (LOST_AFTER_S if attempt.welcome is not None else WELCOME_WITHIN_S):
+            now = time.monotonic()
+            if now - attempt.heard > (LOST_AFTER_S if attempt.welcome is not None else WELCOME_WITHIN_S):
                 attempt.silent = True
                 attempt.call.cancel()
-            elif attempt.welcome is not None:
+            elif attempt.welcome is not None and now - last > HEARTBEAT_S - 0.1:
+                last = now
                 attempt.out.put(pb.ToHub(heartbeat=pb.Heartbeat(clock_ms=now_ms())))

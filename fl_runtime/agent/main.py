@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shutil
 import threading
 import time
 from collections.abc import Mapping
@@ -13,23 +12,28 @@ from pathlib import Path
 from typing import Any
 
 from fl_runtime import version
-from fl_runtime.agent import policy, transfer
+from fl_runtime.agent import transfer
 from fl_runtime.agent.clients import serve_clients
-from fl_runtime.agent.interpreter import Interpreter, job_interpreter
+from fl_runtime.agent.isolation import means
+from fl_runtime.agent.jobs import SiteJobs
 from fl_runtime.agent.journal import ASSIGNED, CLOSED, DONE, READY, Journal, TaskRow
 from fl_runtime.agent.link import Link
+from fl_runtime.agent.orders import Orders
 from fl_runtime.agent.reports import Reports
 from fl_runtime.agent.results import Results
 from fl_runtime.agent.run import Run
+from fl_runtime.agent.shaping import Shaping
 from fl_runtime.agent.worker import Worker
-from fl_runtime.errors import FlError, ProtocolError, RefusedError
-from fl_runtime.job.bundle import unpack
-from fl_runtime.job.spec import JobSpec, parse_spec, read_spec
+from fl_runtime.blobs.space import disk_quota
+from fl_runtime.errors import FlError, QuotaError, StorageError
 from fl_runtime.kit import Kit
 from fl_runtime.names import iso
 from fl_runtime.proto import fedspan_pb2 as pb
+from fl_runtime.wire.revocations import RevocationBook
 
 log = logging.getLogger("fedspan.agent")
+
+STORAGE_AGAIN_S = 5.0  # between attempts to store what a full disk had no room for
 
 
 class Agent:
@@ -39,145 +43,62 @@ class Agent:
         self.kit = kit
         self.state = state
         self.started = time.time()
-        self.journal = Journal(state)
+        self.journal = Journal(state, lambda: disk_quota(kit))
         self.socket_path = state / "local.sock"
-        self._runs: dict[str, Run] = {}
-        self._lock = threading.Lock()
         self._jobs_worker = Worker("jobs")
         self._down = Worker("download")
         self.link = Link(kit, labels, self._welcomed, self._message)
-        self.results = Results(self.journal, self.link)
-        self.reports = Reports(self.link, self.runs)
+        self.revocations = RevocationBook(state, kit.path, kit.ca, kit.federation)
+        self.link.on_beat = self.revocations.look
+        self.shaping = Shaping(self.journal, kit, state, self.link.features)
+        self.results = Results(self.journal, self.link, self.shaping)
+        self.jobs = SiteJobs(self)
+        self.reports = Reports(self.link, self.jobs.runs)
+        self.exit_code = 0
+        self.orders = Orders(kit, state, self.link.send, self.stop, self.revocations.is_revoked)
 
     def run(self) -> None:
-        self._recover()
+        self.jobs.recover()
+        threading.Thread(target=self._look_around, name="means", daemon=True).start()
         clients = serve_clients(self, self.socket_path)
         self.reports.start()
         try:
             self.link.run()
         finally:
             clients.close()
-            for run in self.runs():
-                run.end()
+            self.jobs.end_all()
             for part in (self._jobs_worker, self._down, self.results, self.reports):
                 part.stop()
+            self.shaping.close()
 
-    def stop(self) -> None:
+    def stop(self, code: int = 0) -> None:
+        """End `run()`; the process is to end with this code."""
+        self.exit_code = code
         self.link.stop()
+
+    def _look_around(self) -> None:
+        """What the machine offers: found out before the first job asks."""
+        try:
+            offered = means()
+            log.info("jobs can be kept apart by: %s", offered)
+            if not offered.root and offered.landlock < 2:
+                log.warning(
+                    "this machine can't isolate jobs (no Landlock, and not root): only scripts that local/policy.yml "
+                    "names run, unless it says `isolation: best`"
+                )
+            self.jobs.capacity.totals()
+        except (FlError, OSError, ValueError) as error:
+            log.error("%s", error)
 
     # --- jobs
 
-    def runs(self) -> list[Run]:
-        with self._lock:
-            return list(self._runs.values())
-
     def run_of(self, job: str) -> Run | None:
-        with self._lock:
-            return self._runs.get(job)
-
-    def _recover(self) -> None:
-        """Take up what an earlier life left: adopt living processes; the rest waits for the server's word."""
-        for row in self.journal.jobs("accepted"):
-            folder = self.state / "jobs" / row.id
-            if not (folder / "bundle").exists():
-                continue
-            spec = parse_spec(row.spec)
-            run = self._new_run(row.id, spec, folder, {name: str(path) for name, path in self.kit.data().items()})
-            run.epoch = row.epoch
-            run.requeue()
-            if row.process is not None and row.process.alive():
-                run.adopt(row.process, row.epoch)
-
-    def _new_run(self, job: str, spec: JobSpec, folder: Path, data: dict[str, str]) -> Run:
-        def interpreter() -> Interpreter:
-            return job_interpreter(self.kit.resources(), self.state, self.kit.name)
-
-        run = Run(job, spec, folder, data, self.journal, self.socket_path, self._run_ended, interpreter)
-        with self._lock:
-            self._runs[job] = run
-        return run
-
-    def _start(self, start: pb.JobStart) -> None:
-        """The server asks this site to take part."""
-        try:
-            run = self._admit(start)
-        except RefusedError as error:
-            why = policy.reason(error)
-            log.warning("%s: refused: %s", start.job, why)
-            known = self.journal.job(start.job)
-            if known is None:
-                self.journal.add_job(start.job, start.envelope.document, start.bundle.blob, {}, "refused", why)
-            self.link.send(job_answer=pb.JobAnswer(job=start.job, accepted=False, why=why))
-            return
-        run.log_offset = start.log_have
-        self.link.send(job_answer=pb.JobAnswer(job=start.job, accepted=True))
-        known = self.journal.job(start.job)
-        if known is not None and known.state in ("left", "failed"):
-            self.link.send(site_state=pb.SiteState(job=start.job, state=known.state, why=known.why))
-            return
-        run.start()
-
-    def _admit(self, start: pb.JobStart) -> Run:
-        known = self.journal.job(start.job)
-        fresh = known is None or known.state == "refused"
-        ended = known is not None and known.state == "over"
-        policy.check_envelope(self.kit, start, known.envelope if known else None, ended)
-        present = self.run_of(start.job)
-        if present is not None:
-            return present
-        blobs, bundle = self.journal.blobs, start.bundle
-        owner = f"job:{start.job}:bundle"
-        if not blobs.has(bundle.blob):
-            if bundle.length == len(bundle.inline):
-                if blobs.put(bundle.inline, owner) != bundle.blob:
-                    raise RefusedError("The job is refused", why="its bundle arrived damaged")
-            else:
-                stub = self.link.bulk()
-                if stub is None:
-                    raise ProtocolError("the link broke before the bundle was here")
-                transfer.fetch(stub, blobs, pb.BlobQuery(blob=bundle.blob, job=start.job), owner)
-        blobs.add_ref(bundle.blob, owner)
-        folder = self.state / "jobs" / start.job
-        if not (folder / "bundle").exists():
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir(parents=True, mode=0o700)
-            try:
-                unpack(blobs.read(bundle.blob), folder / "unpacking")
-            except FlError as error:
-                raise RefusedError(error.what, why=error.why) from None
-            (folder / "unpacking").rename(folder / "bundle")
-        try:
-            spec = read_spec(folder / "bundle")
-        except FlError as error:
-            raise RefusedError("The job is refused", why=str(error)) from None
-        data = policy.check_job(self.kit, spec)
-        if fresh:
-            self.journal.add_job(start.job, start.envelope.document, bundle.blob, spec.document(), "accepted", "")
-        return self._new_run(start.job, spec, folder, data)
-
-    def _run_ended(self, run: Run, state: str, why: str) -> None:
-        log.warning("%s: %s: %s", run.job, state, why)
-        self.journal.set_job(run.job, state, why)
-        self.reports.flush(run)
-        self.link.send(site_state=pb.SiteState(job=run.job, state=state, why=why))
-
-    def _stop_job(self, stop: pb.JobStop) -> None:
-        with self._lock:
-            run = self._runs.pop(stop.job, None)
-        if run is not None:
-            run.end()
-            self.reports.flush(run)
-            log.info("%s: over: %s %s", stop.job, stop.state, stop.why)
-        self.link.send(site_state=pb.SiteState(job=stop.job, state="ended"))
-        self.journal.end_job(stop.job, stop.state)
-        self.journal.blobs.collect()
-        shutil.rmtree(self.state / "jobs" / stop.job, ignore_errors=True)
+        return self.jobs.run_of(job)
 
     # --- the link
 
     def _welcomed(self) -> None:
-        for run in self.runs():
-            run.log_offset = None
+        for run in self.jobs.runs():
             self.link.send(site_state=pb.SiteState(job=run.job, state="running"))
         self.reports.welcomed()
         self.results.welcomed()
@@ -185,15 +106,32 @@ class Agent:
     def _message(self, message: pb.ToParticipant) -> None:
         kind = message.WhichOneof("body")
         if kind == "job_start":
-            self._jobs_worker.do(lambda: self._start(message.job_start))
+            self._jobs_worker.do(lambda: self.jobs.start(message.job_start))
         elif kind == "job_stop":
-            self._jobs_worker.do(lambda: self._stop_job(message.job_stop))
+            self._jobs_worker.do(lambda: self.jobs.stop(message.job_stop))
         elif kind == "task":
             self._task(message.task)
         elif kind == "task_cancel":
-            self._cancelled(message.task_cancel.task)
+            self._cancelled(message.task_cancel)
         elif kind == "result_ack":
             self.results.acked(message.result_ack)
+        elif kind == "report_have":
+            self.reports.have(message.report_have)
+        elif kind == "reserve":
+            self.jobs.reserve(message.reserve)
+        elif kind == "release":
+            self.jobs.capacity.release(message.release.job, only_lease=True)
+        elif kind == "order":
+            self.orders.take(message.order)
+        elif kind == "revocations":
+            self._revocations(message.revocations)
+
+    def _revocations(self, message: pb.Revocations) -> None:
+        """The server hands on what the CA has signed; anything else is noted and thrown away."""
+        try:
+            self.revocations.offer(message.document, message.signature)
+        except FlError as error:
+            log.error("the server sent a list of revoked certificates that is not one: %s", error)
 
     # --- tasks
 
@@ -215,8 +153,10 @@ class Agent:
                 meta=json.loads(task.meta or b"{}"),
                 payload=payload,
                 length=task.payload.length,
-                state=READY if payload is None or staged is not None else ASSIGNED,
+                state=READY if payload is None or (staged is not None and not self.shaping.needs(task)) else ASSIGNED,
             )
+            if any(not blobs.has(blob) for blob in row.more):
+                row.state = ASSIGNED
             with self.journal.db.tx():
                 if staged is not None:
                     blobs.register(*staged, owner)
@@ -227,16 +167,52 @@ class Agent:
             self._deliver(known)
         else:
             waiting = known
-            self._down.do(lambda: self._fetch(waiting))
+            self._down.do(lambda: self._bring(waiting, task))
 
-    def _fetch(self, task: TaskRow) -> None:
+    def _bring(self, task: TaskRow, pushed: pb.Task) -> None:
+        """Fetch what a task needs; without room for it the task fails (a quota) or waits (a full disk)."""
+        try:
+            self._fetch(task, pushed)
+        except QuotaError as error:
+            log.error("%s: %s can't begin: %s", task.job, task.id, error)
+            self.journal.done(task.id, None, {}, str(error))
+            self.results.upload()
+        except StorageError as error:
+            log.error("%s: %s waits: %s", task.job, task.id, error)
+            again = threading.Timer(STORAGE_AGAIN_S, lambda: self._down.do(lambda: self._bring(task, pushed)))
+            again.daemon = True
+            again.start()
+
+    def _fetch(self, task: TaskRow, pushed: pb.Task) -> None:
         stub = self.link.bulk()
-        if stub is None or task.payload is None:
+        if stub is None:
             return  # the server pushes the task again when we are back
-        query = pb.BlobQuery(blob=task.payload, job=task.job, task=task.id)
-        transfer.fetch(stub, self.journal.blobs, query, f"job:{task.job}:task:{task.id}:payload")
-        self.journal.ready(task.id)
-        self._deliver(task)
+        for more in task.more:
+            query = pb.BlobQuery(blob=more, job=task.job, task=task.id)
+            transfer.fetch(stub, self.journal.blobs, query, f"job:{task.job}:task:{task.id}:with", self.link)
+        if task.payload is None:
+            self.journal.ready(task.id, None, task.meta)
+            self._deliver(task)
+            return
+        # what was pushed now, not what was noted at first: after a loss it may come in another form
+        blob, owner = pushed.payload.blob, f"job:{task.job}:task:{task.id}:payload"
+        shaped = self.shaping.needs(pushed)
+        query = pb.BlobQuery(blob=blob, job=task.job, task=task.id)
+        transfer.fetch(stub, self.journal.blobs, query, owner + ":wire" if shaped else owner, self.link)
+        if not shaped:
+            self.journal.ready(task.id, blob, task.meta)
+        else:
+            try:
+                arrived = self.shaping.arrive(task, pushed.payload)
+            except FlError as error:
+                log.error("%s: %s can't begin: %s", task.job, task.id, error)
+                self.journal.done(task.id, None, {}, str(error))
+                self.results.upload()
+                return
+            if arrived is None:
+                self.link.send(need_full=pb.NeedFull(job=task.job, task=task.id))
+                return
+        self._deliver(self.journal.task(task.id) or task)
 
     def _deliver(self, task: TaskRow) -> None:
         """Hand a task to the job's run; one that came before the run was set up is requeued by it."""
@@ -251,13 +227,15 @@ class Agent:
         if run is not None:
             run.deliver(task)
 
-    def _cancelled(self, task_id: str) -> None:
-        task = self.journal.task(task_id)
+    def _cancelled(self, cancel: pb.TaskCancel) -> None:
+        task = self.journal.task(cancel.task)
         if task is None:
             return
         run = self.run_of(task.job)
+        if cancel.unless_begun and (task.state == DONE or (run is not None and run.begun(task.id))):
+            return  # a late result is of use
         if run is not None:
-            run.cancel(task_id)
+            run.cancel(task.id)
         self.journal.close_task(task)
 
     # --- what people see
@@ -275,7 +253,7 @@ class Agent:
             "connected": self.link.connected,
             "since": iso(self.link.since),
             "server": self.link.server,
-            "jobs": [run.job for run in self.runs()],
+            "jobs": [run.job for run in self.jobs.runs()],
             "error": {"kind": error.kind, "what": error.what, "why": error.why, "next": error.next_step}
             if error
             else None,

@@ -8,6 +8,7 @@ import logging
 from fl_runtime.agent import transfer
 from fl_runtime.agent.journal import Journal, TaskRow
 from fl_runtime.agent.link import Link
+from fl_runtime.agent.shaping import Shaping
 from fl_runtime.agent.worker import Worker
 from fl_runtime.names import INLINE_LIMIT
 from fl_runtime.proto import fedspan_pb2 as pb
@@ -20,11 +21,14 @@ log = logging.getLogger("fedspan.agent")
 class Results:
     """What the journal holds as done and the server has not confirmed."""
 
-    def __init__(self, journal: Journal, link: Link) -> None:
+    def __init__(self, journal: Journal, link: Link, shaping: Shaping) -> None:
         self._journal = journal
         self._link = link
+        self._shaping = shaping
         self._worker = Worker("upload")
+        self._shaper = Worker("shaping")
         self._sent: set[str] = set()  # on their way over this connection
+        self._in_shaping: set[str] = set()
 
     def welcomed(self) -> None:
         """A new connection: nothing is on its way over it yet."""
@@ -33,49 +37,81 @@ class Results:
 
     def stop(self) -> None:
         self._worker.stop()
+        self._shaper.stop()
 
     def upload(self) -> None:
-        """Send what the server has not confirmed."""
-        if self._link.connected:
-            self._worker.do(self._upload_all)
+        """Send what the server has not confirmed; filters and codecs come first, and need no connection."""
+        self._worker.do(self._upload_all)
 
     def _upload_all(self) -> None:
         for task in self._journal.undelivered():
-            if task.id not in self._sent and self._send_result(task):
+            if task.id in self._sent:
+                continue
+            if not self._shaping.ready(task):
+                self._shape(task)
+            elif self._link.connected and self._send_result(task):
                 self._sent.add(task.id)
 
+    def _shape(self, task: TaskRow) -> None:
+        if task.id in self._in_shaping:
+            return
+        self._in_shaping.add(task.id)
+
+        def work() -> None:
+            try:
+                self._shaping.shape(task)
+            finally:
+                self._in_shaping.discard(task.id)
+            self.upload()
+
+        self._shaper.do(work)
+
     def _send_result(self, task: TaskRow) -> bool:
-        stub = self._link.bulk() if task.result is not None else None
+        out = self._shaping.outgoing(task)
         payload = None
-        if task.result is not None:
-            manifest = self._journal.blobs.manifest(task.result)
-            inline = self._journal.blobs.inline(task.result)
+        if out.blob is not None:
+            manifest = self._journal.blobs.manifest(out.blob)
+            inline = self._journal.blobs.inline(out.blob)
             if manifest is None:
                 log.error("%s: the result of %s is gone", task.job, task.id)
                 return True
-            if inline is None or manifest.length > INLINE_LIMIT:
-                if stub is None:
-                    return False
-                try:
-                    query = pb.BlobQuery(blob=task.result, job=task.job, task=task.id)
-                    transfer.deliver(stub, self._journal.blobs, query)
-                except grpc.RpcError as error:
-                    if error.code() is grpc.StatusCode.PERMISSION_DENIED:
-                        log.info("%s: the server does not want %s any more", task.job, task.id)
-                        self._journal.close_task(task)
-                        return True
-                    raise
-            payload = pb.Payload(blob=task.result, length=manifest.length, inline=inline or b"")
+            if (inline is None or manifest.length > INLINE_LIMIT) and not self._deliver(task, out.blob):
+                return task.id not in {left.id for left in self._journal.undelivered()}
+            payload = pb.Payload(
+                blob=out.blob,
+                length=manifest.length,
+                inline=inline or b"",
+                form=out.form,
+                plain=out.plain,
+                base=out.base,
+            )
         return self._link.send(
             task_result=pb.TaskResult(
                 job=task.job,
                 task=task.id,
                 attempt=task.attempt,
-                meta=json.dumps(task.answer).encode(),
+                meta=json.dumps(out.answer).encode(),
                 payload=payload,
-                error=task.error,
+                error=out.error,
+                holds=self._shaping.holds(task.job),
             )
         )
+
+    def _deliver(self, task: TaskRow, blob: bytes) -> bool:
+        """Bring the content to the server; False when there is no link, or nobody wants it any more."""
+        stub = self._link.bulk()
+        if stub is None:
+            return False
+        try:
+            query = pb.BlobQuery(blob=blob, job=task.job, task=task.id)
+            transfer.deliver(stub, self._journal.blobs, query, self._link)
+        except grpc.RpcError as error:
+            if error.code() is grpc.StatusCode.PERMISSION_DENIED:
+                log.info("%s: the server does not want %s any more", task.job, task.id)
+                self._journal.close_task(task)
+                return False
+            raise
+        return True
 
     def acked(self, ack: pb.ResultAck) -> None:
         task = self._journal.task(ack.task)

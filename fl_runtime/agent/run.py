@@ -17,9 +17,12 @@ from typing import Any
 from fl_runtime import processes
 from fl_runtime.agent.interpreter import Interpreter, own_interpreter
 from fl_runtime.agent.journal import READY, Journal, TaskRow
+from fl_runtime.agent.place import SWEEP_S, Place
 from fl_runtime.client.session import EPOCH, JOB, SOCKET
 from fl_runtime.errors import FlError
 from fl_runtime.job.spec import JobSpec
+from fl_runtime.names import STOP_S
+from fl_runtime.tail import last_lines
 
 log = logging.getLogger("fedspan.agent")
 
@@ -42,30 +45,32 @@ class Run:
         self,
         job: str,
         spec: JobSpec,
-        folder: Path,
+        place: Place,
         data: dict[str, str],
         journal: Journal,
-        socket: Path,
         on_end: Callable[[Run, str, str], None],
         interpreter: Callable[[], Interpreter] = own_interpreter,
     ) -> None:
         self.job = job
         self.spec = spec
-        self.folder = folder
+        self.place = place
         self.data = data
-        self.log_path = folder / "log"
+        self.log_path = place.log
         self.epoch = 0
         self.over = False
+        self.gpus: tuple[str, ...] = ()  # what CUDA_VISIBLE_DEVICES names
+        self.memory = 0  # bytes it may use; 0 = as many as there are
         self.world = 1  # ranks of the script, as torchrun's WORLD_SIZE says
         self.log_lock = threading.Lock()
         self.log_offset: int | None = None  # what the server has; None until it said so
         self._journal = journal
-        self._socket = socket
         self._on_end = on_end
         self._interpreter = interpreter
         self._condition = threading.Condition()
         self._ready: deque[TaskRow] = deque()
         self._current: Current | None = None
+        self._cancelled: set[str] = set()
+        self._clients: dict[int, int] = {}  # rank -> pid of the process that is attached as it
         self._failures = 0
         self._child: subprocess.Popen[bytes] | None = None
         self.process: processes.ProcessId | None = None
@@ -74,6 +79,11 @@ class Run:
 
     def start(self) -> None:
         """Launch the script, under a new epoch: what an older launch still sends is refused."""
+        if self.spec.attach:
+            self.epoch = max(self.epoch, 1)
+            self._journal.set_process(self.job, self.epoch, None)
+            log.info("%s: waits for a process that attaches itself", self.job)
+            return
         try:
             python = self._interpreter()  # asked each time: local/resources.yml may have been mended
         except FlError as error:
@@ -88,21 +98,27 @@ class Run:
             self._current = None
             self._condition.notify_all()
             self._journal.set_process(self.job, self.epoch, None)
-            bundle = self.folder / "bundle"
-            env = processes.job_environment({SOCKET: str(self._socket), JOB: self.job, EPOCH: str(self.epoch)})
+            env = processes.job_environment({SOCKET: str(self.place.socket), JOB: self.job, EPOCH: str(self.epoch)})
             env.update(python.environment)
-            argv = [python.path, "-u", str(bundle / self.spec.script), *self.spec.args]
-            child = processes.start(argv, bundle, env, self.log_path)
+            env.update({"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(self.gpus)})
+            argv = [python.path, "-u", *self._program()]
+            child = self.place.launch(argv, env, self.epoch, self.data.values(), self.memory)
             self._child = child
             self.process = processes.identify(child.pid)
             self._journal.set_process(self.job, self.epoch, self.process)
-        log.info("%s: its script runs as process %s", self.job, child.pid)
+        log.info("%s: its script runs below process %s (%s)", self.job, child.pid, self.place.isolation)
         threading.Thread(target=self._wait_child, args=(child,), name=f"wait-{self.job}", daemon=True).start()
+
+    def _program(self) -> list[str]:
+        if self.spec.script:
+            return [str(self.place.bundle / self.spec.script), *self.spec.args]
+        return ["-m", "fl_runtime.apis.host"]
 
     def adopt(self, process: processes.ProcessId, epoch: int) -> None:
         """Go on with a process that an earlier life of this agent has started."""
         self.epoch, self.process = epoch, process
-        log.info("%s: goes on with process %s", self.job, process.pid)
+        script = self.place.recorded(epoch).get("script", process.pid)
+        log.info("%s: goes on with process %s", self.job, script)
         threading.Thread(target=self._wait_adopted, args=(process,), name=f"wait-{self.job}", daemon=True).start()
 
     def _wait_child(self, child: subprocess.Popen[bytes]) -> None:
@@ -119,12 +135,13 @@ class Run:
             poll.poll()
         if fd >= 0:
             os.close(fd)
-        # Only a parent learns an exit code. Started again, a script that had left of its own leaves again, and is
-        # believed then; one that was killed goes on.
         self._exited(process.pid, AGENT_GONE)
 
     def _exited(self, pid: int, code: int) -> None:
-        processes.end_group(pid, grace=1.0)  # what it left behind
+        """The keeper has ended: with `code`, if that is known. What it has noted says more."""
+        self.place.sweep()
+        noted = self.place.recorded(self.epoch)
+        code = int(noted.get("code", code))
         with self._condition:
             if self.over or self.process is None or self.process.pid != pid:
                 return
@@ -132,19 +149,18 @@ class Run:
             if code not in (0, AGENT_GONE):
                 self._failures += 1
             failures = self._failures
+        words = noted.get("why") or self._last_words()
         if code == 0:
             self._on_end(self, "left", "its script ended before the job did")
         elif failures > MAX_RESTARTS:
-            self._on_end(
-                self, "failed", f"its script ended {failures} times with an error (code {code}): {self._last_words()}"
-            )
+            self._on_end(self, "failed", f"its script ended {failures} times with an error (code {code}): {words}")
         else:
-            log.warning("%s: its script ended with code %s; started again", self.job, code)
+            log.warning("%s: its script ended with code %s (%s); started again", self.job, code, words)
             time.sleep(0.25 * 2**failures)
             self.start()
 
     def _last_words(self) -> str:
-        lines = self.log_path.read_bytes()[-4000:].decode(errors="replace").strip().splitlines()
+        lines = last_lines(self.log_path)
         return lines[-1][:300] if lines else "it printed nothing"
 
     def end(self) -> None:
@@ -157,9 +173,14 @@ class Run:
             end_at = time.monotonic() + 1.0  # a script that waits in is_running() ends by itself
             while child is not None and child.poll() is None and time.monotonic() < end_at:
                 time.sleep(0.02)
-            processes.end_group(process.pid, child)
+            processes.end_group(process.pid, child, STOP_S + SWEEP_S)
+            self.place.sweep()
 
     # --- tasks
+
+    def show(self, blob: bytes) -> Path:
+        """Where the program may read a blob of its task."""
+        return self.place.show(blob.hex(), self._journal.blobs.path(blob))
 
     def deliver(self, task: TaskRow) -> None:
         """A task whose content is here."""
@@ -171,18 +192,51 @@ class Run:
                 self._ready.append(task)
                 self._condition.notify_all()
 
+    def begun(self, task_id: str) -> bool:
+        """The script has the task."""
+        with self._condition:
+            return self._current is not None and self._current.task.id == task_id
+
     def cancel(self, task_id: str) -> None:
         with self._condition:
             self._ready = deque(task for task in self._ready if task.id != task_id)
+            self._cancelled.add(task_id)
+            self._condition.notify_all()
 
-    def next_task(self, rank: int, epoch: int, after: str | None) -> TaskRow | None:
+    def wait_cancelled(self, task_id: str) -> bool:
+        """Block while the task is at work; True when it was cancelled, or the job has ended."""
+        with self._condition:
+            while not self.over and task_id not in self._cancelled:
+                if self._current is None or self._current.task.id != task_id or self._current.done:
+                    return False
+                self._condition.wait()
+            self._cancelled.discard(task_id)
+            return True
+
+    def enter(self, rank: int, pid: int) -> int | None:
+        """A process attaches as this rank; the process that is in its place, if that lives."""
+        with self._condition:
+            other = self._clients.get(rank)
+            if other is not None and other != pid and processes.is_running(other):
+                return other
+            self._clients[rank] = pid
+            return None
+
+    def leave(self, rank: int, pid: int) -> None:
+        with self._condition:
+            if self._clients.get(rank) == pid:
+                del self._clients[rank]
+
+    def next_task(self, rank: int, epoch: int, after: str | None, timeout: float | None = None) -> TaskRow | None:
         """Block until there is a task for this rank; None when the job is over.
 
         Rank 0 takes the next task when the last one is answered and every rank has had it; the other ranks follow it.
 
         Raises:
             RuntimeError: the process is of an older launch.
+            TimeoutError: there was none within `timeout` seconds.
         """
+        until = None if timeout is None else time.monotonic() + timeout
         with self._condition:
             while not self.over:
                 if epoch != self.epoch:
@@ -199,8 +253,15 @@ class Run:
                     current.taken.add(rank)
                     self._condition.notify_all()
                     return current.task
-                self._condition.wait()
+                if until is not None and time.monotonic() >= until:
+                    raise TimeoutError
+                self._condition.wait(None if until is None else max(0.0, until - time.monotonic()))
             return None
+
+    def _hide(self, task: TaskRow) -> None:
+        """What is open or mapped stays so."""
+        for blob in (*([task.payload] if task.payload is not None else []), *task.more):
+            self.place.hide(blob.hex())
 
     def answered(self, task_id: str) -> None:
         """The task's result is committed."""
@@ -209,6 +270,7 @@ class Run:
             self._ready = deque(task for task in self._ready if task.id != task_id)
             if self._current is not None and self._current.task.id == task_id:
                 self._current.done = True
+                self._hide(self._current.task)
             self._condition.notify_all()
 
     def requeue(self) -> None:
@@ -223,4 +285,5 @@ class Run:
             "config": self.spec.config,
             "data": self.data,
             "framework": self.spec.framework,
+            "executor": self.spec.executor,
         }

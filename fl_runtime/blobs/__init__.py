@@ -2,6 +2,16 @@
 
 from fl_runtime.blobs.incoming import Incoming
 from fl_runtime.blobs.manifest import Manifest, blob_id, of_bytes, of_file
-from fl_runtime.blobs.store import BLOB_SCHEMA, BlobStore
+from fl_runtime.blobs.shelf import BLOB_SCHEMA, UNLINK_AFTER_S
+from fl_runtime.blobs.store import BlobStore
 
-__all__ = ["BLOB_SCHEMA", "BlobStore", "Incoming", "Manifest", "blob_id", "of_bytes", "of_file"]
+__all__ = [
+    "BLOB_SCHEMA",
+    "UNLINK_AFTER_S",
+    "BlobStore",
+    "Incoming",
+    "Manifest",
+    "blob_id",
+    "of_bytes",
+    "of_file",
+]

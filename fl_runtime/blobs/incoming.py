@@ -10,44 +10,64 @@ from pathlib import Path
 from blake3 import blake3
 
 from fl_runtime.blobs.manifest import Manifest
-from fl_runtime.blobs.pool import Pool, start_writing_back
+from fl_runtime.blobs.pool import Pool
+from fl_runtime.blobs.space import Space
 from fl_runtime.db import Database
-from fl_runtime.errors import FlError, ProtocolError
+from fl_runtime.errors import ProtocolError, StorageError
+from fl_runtime.flush import STRETCH, Background, start_writing_back
 from fl_runtime.names import LEAF
 
-JOURNAL_EVERY = 64 * 1024 * 1024
+_ENTRIES = 1024  # journal entries of one blob, at most: a bitmap of terabytes is not written for each 64 MiB
+
+_journals = Background("journal")
 
 
 class Incoming:
-    """A blob of which some leaves are here; a break costs at most what came since the last entry in the journal."""
+    """A blob of which some leaves are here; a break costs at most what came since the last entry in the journal.
 
-    def __init__(self, db: Database, pool: Pool, manifest: Manifest, path: Path) -> None:
+    Any number of writers may fill different ranges at once.
+    """
+
+    def __init__(
+        self, db: Database, pool: Pool, manifest: Manifest, path: Path, *, key: bytes = b"", durable: bool = True
+    ) -> None:
+        """`key`: of its row, the blob's id by default. Not `durable`: what a reboot loses can be fetched again, so
+        nothing waits for the disk."""
         self.manifest = manifest
         self.path = path
+        self.key = key or manifest.id
+        self.durable = durable
         self.owners: set[str] = set()
         self._db = db
         self._lock = threading.Lock()
+        self._journalling = threading.Lock()
+        self._dirty: list[tuple[int, int]] = []  # (offset, bytes) of leaves that came since the last flush
         self._unsynced = 0
-        row = db.one("SELECT have, owners FROM incoming WHERE id = ?", manifest.id)
+        self._every = max(STRETCH, manifest.length // _ENTRIES)
+        row = db.one("SELECT have, owners FROM incoming WHERE id = ?", self.key)
         if row is not None and path.exists():
             self._have = bytearray(row["have"])
             self.owners.update(json.loads(row["owners"]))
         else:
             self._have = bytearray(manifest.count)
+        self._left = self._have.count(0)
         try:
             if not path.exists():
                 pool.take(path, manifest.length)
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             os.ftruncate(self._fd, manifest.length)
         except OSError as error:
-            raise FlError("A blob can't be received", why=str(error), next_step="free disk space") from None
+            raise StorageError(
+                "A blob can't be received", why=str(error), next_step=f"df -h {path.parent}, and free disk space"
+            ) from None
 
     def add_owner(self, owner: str) -> None:
         """Who will refer to the blob; journalled with what is here."""
         self.owners.add(owner)
         self._db.run(
-            "INSERT OR REPLACE INTO incoming (id, length, leaves, have, owners) VALUES (?, ?, ?, ?, ?)",
-            *(self.manifest.id, self.manifest.length, self.manifest.leaves, bytes(self._have)),
+            "INSERT INTO incoming (id, length, leaves, have, owners) VALUES (?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE"
+            " SET have = excluded.have, owners = excluded.owners",
+            *(self.key, self.manifest.length, self.manifest.leaves, bytes(self._have)),
             json.dumps(sorted(self.owners)),
         )
 
@@ -55,13 +75,12 @@ class Incoming:
         """Ranges (first leaf, count) that are not here yet."""
         ranges: list[tuple[int, int]] = []
         with self._lock:
-            for index, have in enumerate(self._have):
-                if have:
-                    continue
-                if ranges and sum(ranges[-1]) == index:
-                    ranges[-1] = (ranges[-1][0], ranges[-1][1] + 1)
-                else:
-                    ranges.append((index, 1))
+            at = self._have.find(0)
+            while at >= 0:
+                end = self._have.find(1, at)
+                end = end if end >= 0 else len(self._have)
+                ranges.append((at, end - at))
+                at = self._have.find(0, end)
         return ranges
 
     def writer(self, first: int, count: int) -> LeafWriter:
@@ -80,32 +99,54 @@ class Incoming:
     def arrived(self, index: int) -> None:
         """A leaf is written and its hash was right."""
         size = self.manifest.size(index)
-        start_writing_back(self._fd, index * LEAF, size)
         with self._lock:
-            self._have[index] = 1
+            if not self._have[index]:
+                self._have[index] = 1
+                self._left -= 1
             self._unsynced += size
-            due = self._unsynced >= JOURNAL_EVERY and not all(self._have)
-        if due:
-            self.journal()
+            last = self._dirty[-1] if self._dirty else None
+            if last is not None and sum(last) == index * LEAF:
+                self._dirty[-1] = (last[0], last[1] + size)
+            else:
+                self._dirty.append((index * LEAF, size))
+            if self._unsynced < self._every or not self._left:
+                return
+            dirty, self._dirty = self._dirty, []
+            unsynced, self._unsynced = self._unsynced, 0
+        for offset, length in dirty if self.durable else ():
+            start_writing_back(self._fd, offset, length)
+        if not _journals.do(self.journal):
+            with self._lock:
+                self._unsynced += unsynced
 
     def journal(self) -> None:
         """Sync what came, then say so in the database."""
-        with self._lock:
-            if self._unsynced == 0 or self._fd < 0 or all(self._have):
-                return  # a complete one becomes a blob at once
-            have = bytes(self._have)
-            self._unsynced = 0
-            fd = os.dup(self._fd)
-        try:
-            os.fdatasync(fd)
-        finally:
-            os.close(fd)
-        self._db.run("UPDATE incoming SET have = ? WHERE id = ?", have, self.manifest.id)
+        with self._journalling:
+            with self._lock:
+                if self._fd < 0 or not self._left:
+                    return  # a complete one becomes a blob at once
+                have = bytes(self._have)
+                self._unsynced = 0
+                fd = os.dup(self._fd)
+            try:
+                if self.durable:
+                    os.fdatasync(fd)
+            finally:
+                os.close(fd)
+            self._db.run("UPDATE incoming SET have = ? WHERE id = ?", have, self.key)
 
     @property
     def complete(self) -> bool:
         with self._lock:
-            return all(self._have)
+            return not self._left
+
+    def allocate(self, space: Space) -> None:
+        """Take the disk that it needs.
+
+        Raises:
+            DiskFullError: there is not enough.
+        """
+        space.allocate(self._fd, self.manifest.length)
 
     def close(self, sync: bool = True) -> None:
         with self._lock:

@@ -9,7 +9,6 @@ only when nobody else has the file open or mapped, tells; such files wait.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import fcntl
 import os
 import secrets
@@ -17,9 +16,6 @@ import threading
 from pathlib import Path
 
 LIMIT = 4 * 1024 * 1024 * 1024  # bytes kept for reuse
-_WRITE = 2  # SYNC_FILE_RANGE_WRITE
-
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Pool:
@@ -33,22 +29,37 @@ class Pool:
         self._waiting: set[str] = set()
         self._sizes = {path.name: path.stat().st_size for path in folder.iterdir()}
 
+    def size(self) -> int:
+        """Bytes of all files here."""
+        with self._lock:
+            return sum(self._sizes.values())
+
     def give(self, path: Path) -> None:
-        """Take over a file that nobody needs; it is unlinked when the pool is full."""
+        """Take over a file that nobody needs; the pool's largest go when it is full."""
         try:
             size = path.stat().st_size
         except FileNotFoundError:
             return
         with self._lock:
-            if sum(self._sizes.values()) + size > self._limit:
-                path.unlink(missing_ok=True)
-                return
             name = secrets.token_hex(8)
             with contextlib.suppress(FileNotFoundError):
                 path.rename(self._folder / name)
                 self._sizes[name] = size
                 if not unused(self._folder / name):
                     self._waiting.add(name)
+        self.shrink(self._limit)
+
+    def shrink(self, limit: int) -> None:
+        """Unlink files, the largest first, until no more than `limit` bytes are left."""
+        with self._lock:
+            total = sum(self._sizes.values())
+            for size, name in sorted(((size, name) for name, size in self._sizes.items()), reverse=True):
+                if total <= max(0, limit):
+                    return
+                (self._folder / name).unlink(missing_ok=True)
+                del self._sizes[name]
+                self._waiting.discard(name)
+                total -= size
 
     def take(self, target: Path, size: int) -> None:
         """Make `target` a file to be written over: a recycled one where there is one, else a new one."""
@@ -60,10 +71,9 @@ class Pool:
             name = (fitting or smaller or [(0, "")])[0][1]
             if name:
                 del self._sizes[name]
-        if name:
-            (self._folder / name).rename(target)
-        else:
-            os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+                (self._folder / name).rename(target)
+                return
+        os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
 
 
 def unused(path: Path) -> bool:
@@ -77,10 +87,3 @@ def unused(path: Path) -> bool:
         return True
     finally:
         os.close(fd)  # the lease goes with it
-
-
-def start_writing_back(fd: int, offset: int, length: int) -> None:
-    """Ask the kernel to begin to write a stretch to disk, without waiting for it (Linux; elsewhere nothing happens)."""
-    call = getattr(_libc, "sync_file_range", None)
-    if call is not None:
-        call(ctypes.c_int(fd), ctypes.c_int64(offset), ctypes.c_int64(length), ctypes.c_uint(_WRITE))

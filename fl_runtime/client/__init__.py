@@ -18,11 +18,15 @@ from typing import Any
 
 from fl_runtime.client.model import FLModel, MetaKey, ParamsType
 from fl_runtime.client.session import Session
+from fl_runtime.client.wire import AgentWire
+from fl_runtime.errors import FlError
 
 __all__ = [
     "FLModel",
     "MetaKey",
     "ParamsType",
+    "current_session",
+    "evaluate",
     "get_config",
     "get_data",
     "get_job_id",
@@ -38,26 +42,53 @@ __all__ = [
     "send",
     "shutdown",
     "system_info",
+    "train",
 ]
 
 TRAIN, EVALUATE, SUBMIT_MODEL = "train", "validate", "submit_model"
 _session: Session | None = None
 
 
-def init(rank: int | str | None = None) -> None:
-    """Attach to the site's agent. Calling it again does nothing. `rank` overrides the environment's RANK."""
+def init(
+    rank: int | str | None = None,
+    job: str | None = None,
+    site: str | Path | None = None,
+    wait: float = 0.0,
+    **_flare: Any,
+) -> None:
+    """Attach to the site's agent. Calling it again does nothing.
+
+    Args:
+        rank: overrides the environment's RANK.
+        job, site: for a process that the agent has not started (a notebook): the job's id (needed when several wait),
+            and the state folder of the site's agent, else FEDSPAN_SITE. The job must have `attach: true`.
+        wait: seconds to wait for such a job.
+    """
     global _session
-    if _session is None:
-        _session = Session()
-        atexit.register(shutdown)
-    if rank is not None:
-        _session.rank = int(rank)
+    if _session is not None:
+        if rank is not None:
+            _session.rank = int(rank)
+        return
+    until = time.monotonic() + wait
+    while True:
+        try:
+            _session = Session(AgentWire.here(job, site), None if rank is None else int(rank))
+            break
+        except FlError:
+            if time.monotonic() >= until:
+                raise
+            time.sleep(0.3)
+    atexit.register(shutdown)
 
 
-def _get() -> Session:
+def current_session() -> Session:
+    """Raises RuntimeError before `init()`."""
     if _session is None:
         raise RuntimeError("call init() first")
     return _session
+
+
+_get = current_session
 
 
 def is_running() -> bool:
@@ -66,8 +97,8 @@ def is_running() -> bool:
 
 
 def receive(timeout: float | None = None) -> FLModel | None:
-    """The task's model; the same until `send()`. None when the job is over. (`timeout` is FLARE's.)"""
-    return _get().receive()
+    """The task's model; the same until `send()`. None when the job is over, or after `timeout` seconds."""
+    return _get().receive(timeout)
 
 
 def send(model: FLModel, clear_cache: bool = True) -> None:
@@ -148,3 +179,6 @@ def shutdown() -> None:
     if _session is not None:
         _session.close()
         _session = None
+
+
+from fl_runtime.client.decorators import evaluate, train  # noqa: E402 - they stand on what is above

@@ -1,78 +1,116 @@
-"""The script's side of the local socket: one connection to the agent, taken up again when the agent comes back."""
+"""A job's process on a site: the tasks it gets, the answers it gives. One of them for each (job, rank)."""
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import os
 import sys
 import threading
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fl_runtime import localsock
 from fl_runtime.client.model import FLModel, from_wire, store, to_wire
+from fl_runtime.client.wire import EPOCH, JOB, SITE, SOCKET, AgentWire, Frame, Wire
 from fl_runtime.errors import FlError
-from fl_runtime.names import ADOPT_S
+from fl_runtime.models.tensors import encode
+from fl_runtime.names import OWN_TASK
 
-SOCKET = "FEDSPAN_CLIENT_SOCKET"
-JOB = "FEDSPAN_JOB"
-EPOCH = "FEDSPAN_EPOCH"
+__all__ = ["EPOCH", "JOB", "SITE", "SOCKET", "Session", "Wire", "Work"]
+
+
+@dataclass
+class Work:
+    """A task: its plain part, its model as a file (or bytes, when small), and models that go with it."""
+
+    id: str
+    attempt: int
+    name: str
+    meta: dict[str, Any]
+    source: Path | bytes | None
+    blobs: dict[str, Path | bytes] = field(default_factory=dict)
 
 
 class Session:
-    """What `flare.init()` makes: attached to one job on this site."""
+    """What `flare.init()` makes: attached to one job on this site. Any thread may call it.
 
-    def __init__(self) -> None:
-        path = os.environ.get(SOCKET)
-        if not path:
-            raise FlError(
-                "This script does not run inside a federated job",
-                why=f"{SOCKET} is not set",
-                next_step="submit it: fedspan job submit FOLDER",
-            )
-        self._path = Path(path)
+    Args:
+        wire: the way to the agent; default: what the environment says.
+        rank: of this process among the script's; default: RANK, else 0. Every rank gets each task, rank 0 answers.
+    """
+
+    def __init__(self, wire: Wire | None = None, rank: int | None = None) -> None:
+        self._wire: Wire = wire if wire is not None else AgentWire.here()
         self._lock = threading.RLock()
-        self._connection: localsock.Connection | None = None
-        self.rank = int(os.environ.get("RANK", "0"))
-        self.info: dict[str, Any] = {}
+        self.rank = int(os.environ.get("RANK", "0")) if rank is None else rank
         self._ended = False
         self._last: str | None = None  # id of the task that was answered last
-        self._task: dict[str, Any] | None = None
+        self._work: Work | None = None
         self._model: FLModel | None = None
-        self._content: Path | bytes | None = None
         self._sent_torch = False
-        with self._lock:
-            self._attach()
+        self.info: dict[str, Any] = self._wire.attach(
+            {
+                "op": "attach",
+                "job": "",
+                "epoch": 0,
+                "rank": self.rank,
+                "world": int(os.environ.get("WORLD_SIZE", "1")),
+                "pid": os.getpid(),
+            }
+        )
 
     # --- tasks
 
-    def wait(self) -> bool:
-        """Block until there is a task (True) or the job is over (False)."""
+    def wait(self, timeout: float | None = None) -> bool:
+        """Block until there is a task (True), or the job is over or the time is up (False)."""
         with self._lock:
-            if self._task is not None:
-                return True
-            if self._ended:
-                return False
-            reply, binary = self._request({"op": "next", "after": self._last})
-            task = reply.get("task")
-            if task is None:
-                self._ended = True
-                return False
-            self._task = task
-            self._content = Path(task["file"]) if task.get("file") else (binary or None)
-            self._model = None
-            return True
+            while self._work is None and not self._ended:
+                message = {"op": "next", "after": self._last, **({} if timeout is None else {"timeout": timeout})}
+                reply, binary = self._request(message)
+                task = reply.get("task")
+                if task is None:
+                    self._ended = not reply.get("timeout")
+                    return False
+                work = _work(task, binary)
+                if work.name.startswith(OWN_TASK):
+                    self._do_own(work)
+                else:
+                    self._work, self._model = work, None
+            return self._work is not None
 
-    def receive(self) -> FLModel | None:
-        """The task's model; the same object until it is answered. None when the job is over."""
+    def work(self) -> Work | None:
+        """The task as it came; None when the job is over."""
         with self._lock:
-            if not self.wait():
+            return self._work if self.wait() else None
+
+    def receive(self, timeout: float | None = None) -> FLModel | None:
+        """The task's model; the same object until it is answered. None when the job is over or the time is up."""
+        with self._lock:
+            if not self.wait(timeout):
                 return None
             if self._model is None:
-                assert self._task is not None
-                self._model = from_wire(self._task["meta"], self._content, self._framework())
+                assert self._work is not None
+                self._model = from_wire(self._work.meta, self._work.source, self._framework())
             return self._model
+
+    @property
+    def has_task(self) -> bool:
+        """Without waiting for one."""
+        return self._work is not None
+
+    @property
+    def answered(self) -> str | None:
+        """Id of the task that was answered last."""
+        return self._last
+
+    @property
+    def task_name(self) -> str | None:
+        with self._lock:
+            return self._work.name if self.wait() and self._work is not None else None
+
+    # --- answers
 
     def send(self, model: FLModel) -> None:
         """Answer the task. Returns when the agent has it on disk.
@@ -83,47 +121,86 @@ class Session:
         if not isinstance(model, FLModel):
             raise TypeError(f"send() takes an FLModel, not {type(model).__name__}")
         with self._lock:
-            if self._task is None:
+            if self._work is None:
                 raise RuntimeError("send() without a task: call receive() first; each task is answered once")
-            task = self._task
+            work = self._work
             if self.rank == 0:
                 if model.current_round is None:
-                    model.current_round = task["meta"].get("current_round")
+                    model.current_round = work.meta.get("current_round")
                 meta, plan = to_wire(model)
                 self._sent_torch = self._sent_torch or meta.get("framework") == "torch"
-                inline, file = store(plan, self._new_file)
-                message = {
-                    "op": "result",
-                    "task": task["id"],
-                    "attempt": task["attempt"],
-                    "meta": meta,
-                    "file": str(file) if file else None,
-                    "tensors": plan is not None,
-                }
-                self._request(message, inline)
-            self._last = task["id"]
-            self._task = self._model = self._content = None
+                self._deliver(work, meta, plan)
+            self._done(work)
 
-    def _new_file(self, size: int) -> Path:
+    def answer(self, work: Work, meta: Mapping[str, Any], tensors: Mapping[str, Any]) -> None:
+        """As `send`, for what is no FLModel: the plain part, and arrays by name."""
+        with self._lock:
+            if self.rank == 0:
+                self._deliver(work, meta, encode(tensors) if tensors else None)
+            self._done(work)
+
+    def _deliver(self, work: Work, meta: Mapping[str, Any], plan: Any, file: Path | None = None) -> None:
+        inline = b""
+        if file is None:
+            inline, file = store(plan, self.new_file)
+        message = {
+            "op": "result",
+            "task": work.id,
+            "attempt": work.attempt,
+            "meta": dict(meta),
+            "file": str(file) if file else None,
+            "tensors": plan is not None,
+        }
+        self._request(message, inline)
+
+    def _done(self, work: Work) -> None:
+        self._last = work.id
+        self._work = self._model = None
+
+    def new_file(self, size: int) -> Path:
+        """A file of about `size` bytes for a result; it may be a recycled one."""
         return Path(self._request({"op": "spool", "size": size})[0]["file"])
 
-    @property
-    def task_name(self) -> str | None:
-        with self._lock:
-            return str(self._task["name"]) if self.wait() and self._task is not None else None
+    def _do_own(self, work: Work) -> None:
+        """A task of the runtime's own, such as the aggregation of a round: the script does not see it."""
+        if self.rank == 0:
+            from fl_runtime.workflow.nodes import perform
+
+            meta, file = perform(work, self.new_file)
+            self._deliver(work, meta, file and ..., file)
+        self._last = work.id
+
+    # --- the rest
+
+    @contextlib.contextmanager
+    def watch(self, work: Work, cancelled: Callable[[], None]) -> Iterator[None]:
+        """Call back, from a thread, when the task is cancelled or the job ends while the body runs."""
+        connection = self._wire.watch(work.id) if isinstance(self._wire, AgentWire) else None
+        over = threading.Event()
+
+        def listen() -> None:
+            told = connection.receive() if connection is not None else None
+            if told is not None and told[0].get("cancelled") and not over.is_set():
+                cancelled()
+
+        if connection is not None:
+            threading.Thread(target=listen, name="watch", daemon=True).start()
+        try:
+            yield
+        finally:
+            over.set()
+            if connection is not None:
+                connection.close()
 
     def log(self, items: list[Mapping[str, Any]]) -> None:
         """Metrics of this process, on their way at once; nobody waits for them."""
-        with self._lock:
-            self._post({"op": "metric", "items": items})
+        self._wire.post({"op": "metric", "items": items})
 
     def close(self) -> None:
         with self._lock:
-            if self._connection is not None:
-                self._post({"op": "bye"})
-                self._connection.close()
-                self._connection = None
-            self._ended = True
+            if not self._ended:
+                self._ended = True
+            self._wire.close()
 
     def _framework(self) -> str:
         wanted = self.info.get("framework")
@@ -131,59 +208,17 @@ class Session:
             return str(wanted)
         return "torch" if self._sent_torch or "torch" in sys.modules else "numpy"
 
-    # --- the connection
+    def _request(self, message: dict[str, Any], binary: bytes = b"") -> Frame:
+        answer = self._wire.request(message, binary)
+        if "error" in answer[0]:
+            raise FlError("The agent refuses", why=str(answer[0]["error"]))
+        return answer
 
-    def _attach(self) -> None:
-        connection = localsock.connect(self._path)
-        hello = {
-            "op": "attach",
-            "job": os.environ.get(JOB, ""),
-            "epoch": int(os.environ.get(EPOCH, "0")),
-            "rank": self.rank,
-            "world": int(os.environ.get("WORLD_SIZE", "1")),
-            "pid": os.getpid(),
-        }
-        connection.send(hello)
-        answer = connection.receive()
-        if answer is None or "error" in answer[0]:
-            connection.close()
-            if answer is None:
-                raise ConnectionError("the agent closed the connection")
-            raise FlError("The agent refuses this process", why=str(answer[0]["error"]))
-        self.info = answer[0]
-        self._connection = connection
 
-    def _request(self, message: dict[str, Any], binary: bytes = b"") -> tuple[dict[str, Any], bytes]:
-        """Ask and wait. Every request may be repeated, so a lost agent costs no more than the time it is away."""
-        until: float | None = None
-        while True:
-            try:
-                if self._connection is None:
-                    self._attach()
-                assert self._connection is not None
-                self._connection.send(message, binary)
-                answer = self._connection.receive()
-            except OSError:
-                answer = None
-            if answer is not None:
-                if "error" in answer[0]:
-                    raise FlError("The agent refuses", why=str(answer[0]["error"]))
-                return answer
-            if self._connection is not None:
-                self._connection.close()
-                self._connection = None
-            now = time.monotonic()
-            until = now + ADOPT_S if until is None else until
-            if now > until:
-                sys.stderr.write(f"the agent did not come back within {ADOPT_S:.0f} s; this process ends\n")
-                raise SystemExit(75)
-            time.sleep(0.2)
-
-    def _post(self, message: dict[str, Any]) -> None:
-        if self._connection is None:
-            return
-        try:
-            self._connection.send(message)
-        except OSError:
-            self._connection.close()
-            self._connection = None
+def _work(task: Mapping[str, Any], binary: bytes) -> Work:
+    blobs = {
+        key: Path(entry["file"]) if entry.get("file") else base64.b64decode(entry["data"])
+        for key, entry in (task.get("blobs") or {}).items()
+    }
+    source = Path(task["file"]) if task.get("file") else (binary or None)
+    return Work(task["id"], task["attempt"], task["name"], task["meta"], source, blobs)

@@ -8,16 +8,19 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from fl_runtime.blobs import BlobStore
-from fl_runtime.hub.quorum import DEFAULT_GRACE_S, Part, decide
+from fl_runtime.hub.late import LateResults
+from fl_runtime.hub.quorum import DEFAULT_GRACE_S, Decision, Part, decide
 from fl_runtime.hub.sessions import Sessions
 from fl_runtime.hub.state import ACCEPTED, ANSWERED, BROKEN, OPEN, REFUSED, Call, StateStore, Task
 from fl_runtime.proto import fedspan_pb2 as pb
 
 log = logging.getLogger("fedspan.hub")
+
+_NOTE_WAITED_S = 2.0  # of a deadline, a kill of the server gives so much back at most
 
 
 class Listener(Protocol):
@@ -32,7 +35,10 @@ class _Open:
     call: Call
     listener: Listener
     since: float = field(default_factory=time.monotonic)
+    noted: float = 0.0  # seconds after `since` that are in the store
+    queued: dict[str, float] = field(default_factory=dict)  # site -> its time in the bulk queue before this call
     why: str = ""
+    met: float | None = None  # when the minimum was reached
 
 
 class NotDeterministicError(Exception):
@@ -59,14 +65,25 @@ class Board:
     """All methods may be called from any thread; the board's lock is never held around a listener's callback."""
 
     def __init__(
-        self, store: StateStore, blobs: BlobStore, sessions: Sessions, taking_part: Callable[[str], Mapping[str, str]]
+        self,
+        store: StateStore,
+        blobs: BlobStore,
+        sessions: Sessions,
+        taking_part: Callable[[str], Mapping[str, str]],
+        queued: Callable[[str], float] = lambda site: 0.0,
     ) -> None:
+        """`queued`: seconds in total in which a site's transfers waited in the server's queue."""
         self._store = store
         self._blobs = blobs
         self._sessions = sessions
         self._taking_part = taking_part  # job -> {site: state in the job}
+        self._queued = queued
+        self.late = LateResults(store, blobs)
         self._calls: dict[tuple[str, int, int], _Open] = {}
         self._lock = threading.RLock()
+        # where codecs come in (hub/wires.py): what a site is sent, and how its result has to be read
+        self.payload_for: Callable[[Call, str], pb.Payload | None] = lambda call, _: payload(blobs, call.payload)
+        self.noted: Callable[[Task, pb.TaskResult, dict[str, Any]], dict[str, Any]] = lambda _, __, meta: meta
 
     # --- from the job's process
 
@@ -83,6 +100,7 @@ class Board:
         with self._lock, self._store.tx():
             recorded = self._store.call(*key)
             if recorded is None:
+                call = self._as_the_job_says(call)
                 tasks = [
                     Task(f"{call.job}/{call.round}.{call.index}/{site}", *key, site, 1, OPEN) for site in call.targets
                 ]
@@ -90,8 +108,9 @@ class Board:
                 for task in tasks:
                     if task.site in out:
                         self._store.judge(task.id, BROKEN, out[task.site])
-                if call.payload is not None:
-                    self._blobs.add_ref(call.payload, f"job:{call.job}:call:{call.round}:{call.index}")
+                for blob in (call.payload, *map(bytes.fromhex, call.meta.get("blobs", {}).values())):
+                    if blob is not None:
+                        self._blobs.add_ref(blob, f"job:{call.job}:call:{call.round}:{call.index}")
                 recorded = call
             elif recorded.digest != call.digest:
                 raise NotDeterministicError(
@@ -99,7 +118,9 @@ class Board:
                     f" the restart and is {call.name!r} to {list(call.targets)} with another content now"
                 )
             if recorded.state == "open":
-                self._calls[key] = _Open(recorded, listener)
+                self._calls[key] = _Open(
+                    recorded, listener, queued={site: self._queued(site) for site in recorded.targets}
+                )
         known = sorted(
             (task for task in self._store.tasks(*key) if task.state in (ANSWERED, ACCEPTED)), key=lambda t: t.order
         )
@@ -113,12 +134,21 @@ class Board:
                 self._push(recorded, task)
         self._evaluate(key)
 
+    def _as_the_job_says(self, call: Call) -> Call:
+        """Settings of the whole job that hold for each of its calls."""
+        job = self._store.job(call.job)
+        workflow = job.spec.get("workflow", {}) if job is not None else {}
+        chosen = {key: workflow[key] for key in ("late", "below_quorum") if workflow.get(key) is not None}
+        return replace(call, settings={**chosen, **call.settings})
+
     def judge(self, task_id: str, ok: bool, why: str) -> None:
         """The job's process has looked at a result."""
         task = self._store.task(task_id)
         if task is None or task.state != ANSWERED:
             return
         self._store.judge(task_id, ACCEPTED if ok else REFUSED, why)
+        if ok and "late_round" not in task.meta:
+            self.late.superseded(task)
         if not ok:
             log.warning("%s: the result of %s is refused: %s", task.job, task.site, why)
             self._store.add_event(task.job, {"event": "refused", "site": task.site, "round": task.round, "why": why})
@@ -143,8 +173,9 @@ class Board:
         if task is None or task.site != site or task.job != result.job:
             self._ack(site, result, False, "there is no such task for this site")
             return
-        if task.state != OPEN:
-            self._ack(site, result, True, "")  # again, after a lost acknowledgement
+        late = task.state != OPEN and not result.error and self.late.wanted(task)
+        if task.state != OPEN and not late:
+            self._ack(site, result, True, "")  # again, after a lost acknowledgement; or too late
             return
         if result.error:
             with self._store.tx():
@@ -173,6 +204,11 @@ class Board:
         except ValueError:
             self._ack(site, result, False, "its meta is not JSON")
             return
+        if late:
+            self.late.bank(task, meta, staged, blob)
+            self._ack(site, result, True, "")
+            self._evaluate_job(task.job)
+            return
         owner = f"job:{task.job}:task:{task.id}"
         with self._store.tx():
             now = self._store.task(task.id)
@@ -183,7 +219,7 @@ class Board:
                 self._blobs.register(*staged, owner)
             elif blob is not None:
                 self._blobs.add_ref(blob, owner)
-            self._store.answer(task.id, meta, blob)
+            self._store.answer(task.id, self.noted(task, result, meta), blob)
             done = self._store.task(task.id)
         self._ack(site, result, True, "")
         with self._lock:
@@ -196,7 +232,10 @@ class Board:
         self._sessions.send(site, result_ack=ack)
 
     def push_open(self, job: str, site: str) -> None:
-        """Push what the site has not answered yet: after it connected, or joined."""
+        """Push what the site has not answered yet, after it connected or joined; what is closed it need not begin."""
+        for closed, unless_begun in self.late.closed(job, site):
+            cancel = pb.TaskCancel(job=job, task=closed, unless_begun=unless_begun)
+            self._sessions.send(site, task_cancel=cancel)
         for task in self._store.open_tasks(job, site):
             call = self._store.call(task.job, task.round, task.index)
             if call is not None and call.state == "open":
@@ -211,7 +250,7 @@ class Board:
                 attempt=task.attempt,
                 name=call.name,
                 meta=json.dumps(call.meta).encode(),
-                payload=payload(self._blobs, call.payload),
+                payload=self.payload_for(call, task.site),
             ),
         )
 
@@ -231,10 +270,17 @@ class Board:
         for key in keys:
             self._evaluate(key)
 
+    def _evaluate_job(self, job: str) -> None:
+        with self._lock:
+            keys = [key for key in self._calls if key[0] == job]
+        for key in keys:
+            self._evaluate(key)
+
     def _note_waited(self, entry: _Open) -> None:
-        now = time.monotonic()
-        self._store.add_waited(entry.call, now - entry.since)
-        entry.since = now
+        """The deadline counts the time that the server is up: a restarted one goes on from what is noted."""
+        so_far = time.monotonic() - entry.since
+        self._store.add_waited(entry.call, so_far - entry.noted)
+        entry.noted = so_far
 
     def _evaluate(self, key: tuple[str, int, int]) -> None:
         with self._lock:
@@ -242,29 +288,82 @@ class Board:
             if entry is None:
                 return
             call, settings = entry.call, entry.call.settings
+            tasks = self._store.tasks(*key)
+            stand_ins = {task.site: self.late.of(call, task.site) for task in tasks if task.state == OPEN}
             parts = [
-                Part(task.site, task.state, self._sessions.lost_for(task.site), task.why)
-                for task in self._store.tasks(*key)
+                Part(
+                    task.site,
+                    task.state,
+                    self._sessions.lost_for(task.site),
+                    task.why,
+                    self._queued(task.site) - entry.queued.get(task.site, 0.0),
+                    stand_ins.get(task.site) is not None,
+                )
+                for task in tasks
             ]
-            waited = call.waited + time.monotonic() - entry.since
+            so_far = time.monotonic() - entry.since
+            waited = call.waited + so_far
+            if settings.get("deadline") is not None and so_far - entry.noted >= _NOTE_WAITED_S:
+                self._note_waited(entry)
             least = settings.get("min")
             minimum = len(parts) if least is None else int(least)
             deadline = settings.get("deadline")
             grace = float(settings.get("grace", DEFAULT_GRACE_S))
-            decision = decide(parts, minimum, waited, deadline, grace)
+            decision = decide(parts, minimum, waited, deadline, grace, settings.get("below_quorum"))
+            used: list[Task] = []
+            if decision.verdict == "use-late":
+                for task in tasks:
+                    late = stand_ins.get(task.site)
+                    if late is not None and (done := self.late.stand_in(task, late)) is not None:
+                        used.append(done)
+            if decision.verdict == "open" and self._waited_enough(entry, parts, minimum):
+                decision = Decision("close")
             entry.why = decision.why
             if decision.verdict == "open":
                 return
-            outcome = {
-                "verdict": decision.verdict,
-                "why": decision.why,
-                "used": [part.site for part in parts if part.state == ACCEPTED],
-                "missing": {part.site: part.why or part.state for part in parts if part.state != ACCEPTED},
-            }
-            self._store.close_call(call, outcome)
-            del self._calls[key]
+            outcome = self._close(entry, parts, decision) if decision.verdict != "use-late" else None
+        if outcome is None:
+            for done in used:
+                entry.listener.result(done)
+            return
+        self._tell_closed(entry, parts, outcome)
+
+    def _waited_enough(self, entry: _Open, parts: Sequence[Part], minimum: int) -> bool:
+        """`after_min` seconds have passed since the minimum was reached, and no result waits to be judged."""
+        after = entry.call.settings.get("after_min")
+        if after is None or sum(part.state == ACCEPTED for part in parts) < minimum:
+            return False
+        entry.met = entry.met if entry.met is not None else time.monotonic()
+        return time.monotonic() - entry.met >= float(after) and not any(part.state == ANSWERED for part in parts)
+
+    def cancel(self, key: tuple[str, int, int], why: str) -> None:
+        """The job's process wants no more results of a call: it is closed with those that are there."""
+        with self._lock:
+            entry = self._calls.get(key)
+            if entry is None:
+                return
+            parts = [Part(task.site, task.state, None, task.why) for task in self._store.tasks(*key)]
+            outcome = self._close(entry, parts, Decision("cancelled", why))
+        self._tell_closed(entry, parts, outcome)
+
+    def _close(self, entry: _Open, parts: Sequence[Part], decision: Decision) -> dict[str, Any]:
+        call = entry.call
+        outcome = {
+            "verdict": decision.verdict,
+            "why": decision.why,
+            "used": [part.site for part in parts if part.state == ACCEPTED],
+            "missing": {part.site: part.why or part.state for part in parts if part.state != ACCEPTED},
+        }
+        self._store.close_call(call, outcome)
+        del self._calls[(call.job, call.round, call.index)]
+        return outcome
+
+    def _tell_closed(self, entry: _Open, parts: Sequence[Part], outcome: Mapping[str, Any]) -> None:
+        call = entry.call
         for part in parts:
             if part.state in (OPEN, ANSWERED):
                 task_id = f"{call.job}/{call.round}.{call.index}/{part.site}"
-                self._sessions.send(part.site, task_cancel=pb.TaskCancel(job=call.job, task=task_id))
+                late = call.settings.get("late") == "use"
+                cancel = pb.TaskCancel(job=call.job, task=task_id, unless_begun=late)
+                self._sessions.send(part.site, task_cancel=cancel)
         entry.listener.closed(call, outcome)

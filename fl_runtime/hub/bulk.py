@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import mmap
 import os
-import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import grpc
 
 from fl_runtime.blobs import Manifest
-from fl_runtime.errors import FlError
-from fl_runtime.hub.state import FINAL, OPEN, RECEIVING
-from fl_runtime.names import BULK_STREAMS, CHUNK, LEAF
+from fl_runtime.errors import FlError, ProtocolError, QuotaError, StorageError
+from fl_runtime.hub.roles import may_not
+from fl_runtime.hub.state import FAILED, FINAL, OPEN, RECEIVING
+from fl_runtime.names import CHUNK, LEAF
 from fl_runtime.proto import fedspan_pb2 as pb
 from fl_runtime.wire.identity import Identity
 
@@ -23,34 +22,12 @@ if TYPE_CHECKING:
 _MAX_LEAVES = 4 * 1024 * 1024  # 16 TiB
 
 
-class Turnstile:
-    """At most n inside; the others wait in the order they came."""
-
-    def __init__(self, places: int) -> None:
-        self._places = places
-        self._next = 0
-        self._serving = 0
-        self._done = 0
-        self._condition = threading.Condition()
-
-    def __enter__(self) -> None:
-        with self._condition:
-            ticket = self._next
-            self._next += 1
-            self._condition.wait_for(lambda: ticket < self._done + self._places)
-
-    def __exit__(self, *_: object) -> None:
-        with self._condition:
-            self._done += 1
-            self._condition.notify_all()
-
-
 class BulkService:
     """Describe, Offer, Pull, Push. An id grants nothing: the caller names job and task, the store decides."""
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
-        self._turnstile = Turnstile(BULK_STREAMS)
+        self._turnstile = hub.turnstile
 
     # --- grants
 
@@ -60,6 +37,10 @@ class BulkService:
         if job is None:
             return False
         if identity.role == "admin":
+            if may_not(identity, "read", job) is not None:
+                return False
+            if query.blob == job.bundle:  # to be cloned
+                return True
             boundaries = store.boundaries(job.id)
             best = boundaries[-1].state["tensors"].get("best") if boundaries else None
             return query.blob.hex() == best or any(boundary.model == query.blob for boundary in boundaries)
@@ -71,7 +52,11 @@ class BulkService:
         if task is None or task.site != identity.name or task.job != job.id or task.state != OPEN:
             return False
         call = store.call(task.job, task.round, task.index)
-        return call is not None and call.payload == query.blob
+        return call is not None and (
+            call.payload == query.blob
+            or query.blob.hex() in call.meta.get("blobs", {}).values()
+            or query.blob in self._hub.wires.readable(call)
+        )
 
     def _may_write(self, identity: Identity, job_id: str, task_id: str, blob: bytes) -> str | None:
         """The owner under which the blob may be stored; None = no."""
@@ -85,6 +70,8 @@ class BulkService:
         task = store.task(task_id)
         if identity.role != "site" or task is None or task.site != identity.name or task.job != job.id:
             return None
+        if task.state != OPEN and self._hub.board.late.wanted(task):
+            return self._hub.board.late.owner(job.id, identity.name)
         return f"job:{job.id}:task:{task.id}" if task.state == OPEN and job.state not in FINAL else None
 
     def _refuse(self, context: grpc.ServicerContext) -> None:
@@ -108,7 +95,12 @@ class BulkService:
         if owner is None:
             self._refuse(context)
             raise AssertionError
-        incoming = self._hub.blobs.receive(manifest, owner)
+        known = self._knows(identity, request, manifest.id, owner)
+        try:
+            incoming = self._hub.blobs.receive(manifest, owner, sender=identity.name, known=known)
+        except StorageError as error:
+            self._no_room(error, request.job, context)
+            raise AssertionError from None
         if incoming is None:
             self._arrived(request.job, request.task)
             return pb.OfferReply(complete=True)
@@ -118,6 +110,22 @@ class BulkService:
             self._arrived(request.job, request.task)
             return pb.OfferReply(complete=True)
         return pb.OfferReply(missing=[pb.LeafRange(first=first, count=count) for first, count in missing])
+
+    def _knows(self, identity: Identity, request: pb.OfferRequest, blob: bytes, owner: str) -> bool:
+        """May the sender learn that the content is here? Only what it was given, or has sent in this job, it may."""
+        owners = self._hub.blobs.owners(blob)
+        if owner in owners or identity.role == "admin":
+            return True
+        task = self._hub.store.task(request.task)
+        call = self._hub.store.call(task.job, task.round, task.index) if task is not None else None
+        sent = any(one.startswith(f"job:{request.job}:task:") and one.endswith(f"/{identity.name}") for one in owners)
+        return sent or (call is not None and call.payload == blob)
+
+    def _no_room(self, error: StorageError, job: str, context: grpc.ServicerContext) -> None:
+        """A full disk may be freed, and the sender tries again; a quota is somebody's will, and ends the job."""
+        if isinstance(error, QuotaError):
+            self._hub.jobs.end(job, FAILED, f"the server can't store what was sent: {error}")
+        context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
 
     def _manifest(self, message: pb.Manifest, context: grpc.ServicerContext) -> Manifest:
         try:
@@ -141,7 +149,7 @@ class BulkService:
             context.abort(grpc.StatusCode.OUT_OF_RANGE, "the range lies outside of the blob")
         start, stop = first * LEAF, min(end * LEAF, manifest.length)
         inline = blobs.inline(request.query.blob)
-        with self._turnstile:
+        with self._turnstile.enter(identity.name, context.is_active):
             if inline is not None:
                 yield inline[start:stop]
                 return
@@ -155,12 +163,12 @@ class BulkService:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the first frame is not a header")
         query = header.query
         owner = self._may_write(identity, query.job, query.task, query.blob)
-        incoming = self._hub.blobs.incoming(query.blob)
+        incoming = self._hub.blobs.incoming(query.blob, identity.name)
         if owner is None or incoming is None or owner not in incoming.owners:
             self._refuse(context)
             raise AssertionError
         try:
-            with self._turnstile:
+            with self._turnstile.enter(identity.name, context.is_active):
                 writer = incoming.writer(header.range.first, header.range.count)
                 for chunk in frames:
                     writer.take(chunk)
@@ -181,10 +189,19 @@ class BulkService:
 
 
 def read_chunks(path: str, start: int, stop: int) -> Iterator[bytes]:
-    """A file's bytes from `start` to `stop` in wire chunks, none of which crosses the border of a leaf."""
+    """A file's bytes from `start` to `stop` in wire chunks, none of which crosses the border of a leaf.
+
+    It is read, not mapped: a file that became shorter would end us with SIGBUS.
+
+    Raises:
+        ProtocolError: it became shorter.
+    """
     with open(path, "rb", buffering=0) as file:
         fd = file.fileno()
         os.posix_fadvise(fd, start, stop - start, os.POSIX_FADV_SEQUENTIAL)
-        with mmap.mmap(fd, 0, access=mmap.ACCESS_READ) as view:
-            for at in range(start, stop, CHUNK):  # CHUNK divides LEAF
-                yield view[at : min(at + CHUNK, stop)]
+        for at in range(start, stop, CHUNK):  # CHUNK divides LEAF
+            wanted = min(CHUNK, stop - at)
+            chunk = os.pread(fd, wanted, at)
+            if len(chunk) != wanted:
+                raise ProtocolError("A blob's file is shorter than the blob")
+            yield chunk

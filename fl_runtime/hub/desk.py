@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import logging
+import shutil
 import time
 from typing import TYPE_CHECKING, Any
 
 import grpc
 
 from fl_runtime.blobs import Manifest
-from fl_runtime.errors import FlError
+from fl_runtime.errors import FlError, RefusedError
+from fl_runtime.hub.roles import may_not
 from fl_runtime.hub.state import ABORTED, FINAL, RECEIVING, Job
 from fl_runtime.job.bundle import MAX_PACKED
 from fl_runtime.job.envelope import open_envelope
@@ -21,6 +24,8 @@ from fl_runtime.wire.identity import Identity
 if TYPE_CHECKING:
     from fl_runtime.hub.main import Hub
 
+log = logging.getLogger("fedspan.hub")
+
 
 class Desk:
     """Submissions and questions, already authenticated."""
@@ -31,13 +36,14 @@ class Desk:
     def submit(self, identity: Identity, request: pb.SubmitRequest, context: grpc.ServicerContext) -> pb.SubmitReply:
         """Take a signed job. It is queued when its bundle is here too; doing it again changes nothing."""
         hub = self._hub
+        self.check(identity, "submit", context)
         try:
             envelope = open_envelope(
                 hub.kit, request.envelope.document, request.envelope.signature, request.envelope.certificate
             )
             if envelope.signer.name != identity.name or envelope.job != request.job:
                 raise FlError("The envelope was signed by another, or for another job")
-            if envelope.signer.serial in hub.store.revoked():
+            if hub.revocations.is_revoked(envelope.signer.serial):
                 raise FlError("The signer's certificate is revoked")
             spec = parse_spec(json.loads(request.spec))
             manifest = Manifest(request.bundle.length, request.bundle.leaves)
@@ -75,10 +81,13 @@ class Desk:
         return pb.SubmitReply(complete=True)
 
     def ask(self, identity: Identity, question: pb.Question, context: grpc.ServicerContext) -> pb.Answer:
-        """`verb` is sites, jobs, show, abort or log."""
+        """`verb` is sites, resources, jobs, show, envelope, abort, delete or log."""
         hub = self._hub
+        self.check(identity, question.verb, context)
         if question.verb == "sites":
             return _answer(hub.site_table())
+        if question.verb == "resources":
+            return _answer(hub.jobs.resources())
         if question.verb == "jobs":
             return _answer([self.brief(job) for job in hub.store.jobs()])
         job = hub.store.job(question.job)
@@ -87,6 +96,12 @@ class Desk:
             raise AssertionError
         if question.verb == "show":
             return _answer(self.full(job))
+        if question.verb == "envelope":
+            sealed = {"document": job.envelope.hex(), "signature": job.signature.hex()}
+            return _answer({**sealed, "certificate": job.certificate.decode()})
+        self.check(identity, question.verb, context, job)
+        if question.verb == "delete":
+            return _answer(self._delete(identity, job, context))
         if question.verb == "abort":
             if job.state not in FINAL:
                 hub.jobs.end(job.id, ABORTED, f"by {identity.name}")
@@ -99,6 +114,40 @@ class Desk:
             return pb.Answer(document=json.dumps({"participants": hub.logs.participants(job.id)}).encode(), data=data)
         context.abort(grpc.StatusCode.UNIMPLEMENTED, f"this server does not know {question.verb!r}")
         raise AssertionError
+
+    def check(self, identity: Identity, verb: str, context: grpc.ServicerContext, job: Job | None = None) -> None:
+        """Abort the call when this admin's role does not allow it."""
+        why = may_not(identity, verb, job)
+        if why is not None:
+            context.abort(grpc.StatusCode.PERMISSION_DENIED, f"{why}\nask a lead of the federation")
+
+    def _delete(self, identity: Identity, job: Job, context: grpc.ServicerContext) -> dict[str, Any]:
+        """Forget a job that has ended: its rows and references at once, then its files."""
+        hub = self._hub
+        if job.state not in FINAL:
+            context.abort(
+                grpc.StatusCode.FAILED_PRECONDITION,
+                f"{job.id} is {job.state.lower()}: only what has ended can be deleted\nfedspan job abort {job.id}",
+            )
+        with hub.store.tx():
+            hub.store.delete_job(job.id)
+            hub.blobs.drop_refs(f"job:{job.id}:")
+        hub.blobs.abandon(f"job:{job.id}:")
+        hub.blobs.collect()
+        hub.logs.remove(job.id)
+        shutil.rmtree(hub.state / "jobs" / job.id, ignore_errors=True)
+        log.info("%s: deleted by %s", job.id, identity.name)
+        hub.changed()
+        return {"id": job.id, "deleted": True}
+
+    def command(self, identity: Identity, order: pb.Order, context: grpc.ServicerContext) -> pb.Answer:
+        """Pass an order on; what each of those ordered says."""
+        self.check(identity, "order", context)
+        try:
+            return _answer(self._hub.orders.command(identity, order))
+        except RefusedError as error:
+            context.abort(grpc.StatusCode.PERMISSION_DENIED, error.why or error.what)
+            raise AssertionError from None
 
     def brief(self, job: Job) -> dict[str, Any]:
         """A job in one line."""
@@ -124,7 +173,9 @@ class Desk:
         """Everything about a job but its logs."""
         store = self._hub.store
         boundaries = store.boundaries(job.id)
-        history = [{"round": entry.round, "at": iso(entry.at), **entry.metrics} for entry in boundaries]
+        history = [
+            {"round": entry.round, "at": iso(entry.at), **entry.metrics} for entry in boundaries if entry.round >= 0
+        ]
         models = [entry for entry in boundaries if entry.model]
         model = models[-1].model if models else None
         answered: dict[str, str] = {}

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from fl_runtime import processes
 from fl_runtime.client.session import EPOCH, JOB, SOCKET
 from fl_runtime.hub.state import FAILED, Job
+from fl_runtime.tail import last_lines
 
 if TYPE_CHECKING:
     from fl_runtime.hub.main import Hub
@@ -60,7 +61,8 @@ class JobProcesses:
         )
         argv = [sys.executable, "-m", "fl_runtime.workflow.process"]
         self._hub.store.set_process(job.id, running.epoch, None)
-        child = processes.start(argv, running.folder, env, self._hub.logs.path(job.id, "server"))
+        child = processes.start(argv, running.folder, env, running.folder / "log")
+        self._hub.server_logs.follow(job.id, running.folder / "log")
         running.child = child
         found = processes.identify(child.pid)
         if found is not None:
@@ -77,7 +79,7 @@ class JobProcesses:
         job = running.job.id
         self._hub.board.forget(job)
         if crashes > MAX_CRASHES:
-            tail = self._hub.logs.path(job, "server").read_bytes()[-2000:].decode(errors="replace").strip()
+            tail = "\n".join(last_lines(running.folder / "log"))
             self._hub.jobs.end(
                 job, FAILED, f"its process on the server ended {crashes} times (code {code}): {tail[-300:]}"
             )

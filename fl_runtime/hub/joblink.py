@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fl_runtime import localsock
+from fl_runtime.agent.worker import Worker
+from fl_runtime.errors import FlError
+from fl_runtime.hub import checkpoints, replay
 from fl_runtime.hub.board import NotDeterministicError, digest
 from fl_runtime.hub.state import ACCEPTED, Boundary, Call, Task
 
@@ -42,22 +45,45 @@ class JobLink:
         self._running = running
         self._job = running.job
         self._connection = connection
+        self._worker = Worker(f"decode-{self._job.id}") if hub.wires.concerned(self._job) else None
 
     # --- towards the process (called by the board)
 
     def result(self, task: Task) -> None:
+        """An answer; where codecs or filters are in use it is decoded first, beside the thread that brought it."""
+        if self._worker is None:
+            self._tell_result(task, task.result, task.meta)
+        else:
+            self._worker.do(lambda: self._decoded(task))
+
+    def _decoded(self, task: Task) -> None:
+        try:
+            blob, meta = self._hub.wires.plain(self._job, task)
+        except (FlError, OSError) as error:
+            self._hub.board.judge(task.id, False, str(error))
+            return
+        self._tell_result(task, blob, meta)
+
+    def _tell_result(self, task: Task, blob: bytes | None, meta: dict[str, Any]) -> None:
         message: dict[str, Any] = {
             "event": "result",
             "task": task.id,
             "round": task.round,
             "index": task.index,
             "site": task.site,
-            "meta": task.meta,
+            "meta": meta,
             "judged": task.state == ACCEPTED,
         }
-        self._send(*self._with_blob(message, task.result))
+        self._send(*self._with_blob(message, blob))
 
     def closed(self, call: Call, outcome: Mapping[str, Any]) -> None:
+        """A call's end, behind the results that came before it."""
+        if self._worker is None:
+            self._tell_closed(call, outcome)
+        else:
+            self._worker.do(lambda: self._tell_closed(call, outcome))
+
+    def _tell_closed(self, call: Call, outcome: Mapping[str, Any]) -> None:
         self._send({"event": "closed", "round": call.round, "index": call.index, **outcome})
 
     def _send(self, message: dict[str, Any], binary: bytes = b"") -> None:
@@ -86,6 +112,14 @@ class JobLink:
     # --- from the process
 
     def serve(self) -> None:
+        """Until the process is gone."""
+        try:
+            self._serve()
+        finally:
+            if self._worker is not None:
+                self._worker.stop()
+
+    def _serve(self) -> None:
         hub, job = self._hub, self._job
         if not self._running.ready.wait(3600) or self._running.is_over():
             return
@@ -98,6 +132,8 @@ class JobLink:
             "round": boundary.round if boundary else None,
             "state": boundary.state["state"] if boundary else None,
             "tensors": {},
+            "orders": replay.orders(hub.store, job.id, boundary.round if boundary else -1),
+            "outgrown": replay.outgrown(hub.store, job.id),
         }
         if boundary is not None:
             hello["tensors"] = {key: self._described(blob) for key, blob in boundary.state["tensors"].items()}
@@ -143,7 +179,10 @@ class JobLink:
             settings=message["settings"],
         )
         try:
+            self._hub.wires.prepare(self._job, call)
             self._hub.board.open(call, self, self._hub.jobs.out(self._job.id))
+        except FlError as error:
+            self._hub.jobs.end(self._job.id, "FAILED", str(error))
         except NotDeterministicError as error:
             self._hub.jobs.end(self._job.id, "FAILED", f"the workflow is not deterministic: {error}")
 
@@ -151,23 +190,72 @@ class JobLink:
         self._hub.board.judge(message["task"], bool(message["ok"]), str(message.get("why", "")))
 
     def _do_sites(self, message: Mapping[str, Any], _: bytes) -> None:
-        """Who takes part, recorded like a call: a replay sees the same."""
-        store, key = self._hub.store, (self._job.id, int(message["round"]), int(message["index"]))
-        recorded = store.call(*key)
-        sites = recorded.targets if recorded else tuple(self._hub.jobs.taking_part_list(self._job.id))
-        if recorded is None:
-            call = Call(*key, name="(sites)", targets=sites, digest="", meta={}, payload=None, settings={})
-            with store.tx():
-                store.open_call(call, [])
-                store.close_call(call, {})
-        self._send({"sites": list(sites)})
+        """Who takes part, recorded like a call when it is another answer than before: a replay sees the same."""
+        key = (self._job.id, int(message["round"]), int(message["index"]))
+        now = self._hub.jobs.taking_part_list(self._job.id)
+        self._send(replay.sites(self._hub.store, key, list(message["known"]), now))
+
+    def _do_cancel(self, message: Mapping[str, Any], _: bytes) -> None:
+        self._hub.board.cancel((self._job.id, int(message["round"]), int(message["index"])), str(message["why"]))
+
+    def _do_taken(self, message: Mapping[str, Any], _: bytes) -> None:
+        place = (int(message["round"]), int(message["index"]), int(message["place"]))
+        replay.taken(self._hub.store, self._job.id, *place)
+
+    def _do_record(self, message: Mapping[str, Any], _: bytes) -> None:
+        key = (int(message["round"]), int(message["index"]), str(message["name"]))
+        self._send({"value": replay.record(self._hub.store, self._job.id, *key, message["value"])})
+
+    def _do_outgrown(self, message: Mapping[str, Any], _: bytes) -> None:
+        """The job is not to be replayed any more: what its closed calls hold is released."""
+        job, store, blobs = self._job.id, self._hub.store, self._hub.blobs
+        with store.tx():
+            replay.set_outgrown(store, job)
+            for index in message["closed"]:
+                blobs.drop_refs(f"job:{job}:call:{message['round']}:{index}")
+                for task in store.tasks(job, int(message["round"]), int(index)):
+                    blobs.drop_refs(f"job:{job}:task:{task.id}")
+            blobs.drop_refs(f"job:{job}:new")
+        blobs.collect(0.0)  # the process that was told the paths is the one that commits
+
+    def _do_checkpoint(self, message: Mapping[str, Any], _: bytes) -> None:
+        """The model so far, of a workflow without rounds: kept whatever becomes of the job."""
+        job, store, blobs = self._job.id, self._hub.store, self._hub.blobs
+        model = bytes.fromhex(message["model"])
+        best = message.get("best")
+        with store.tx():
+            for name, blob in (("model", model), ("best", bytes.fromhex(best) if best else None)):
+                blobs.drop_refs(f"job:{job}:checkpoint:{name}")
+                if blob is not None:
+                    blobs.add_ref(blob, f"job:{job}:checkpoint:{name}")
+            state = {"state": message.get("state") or {}, "tensors": {"best": best} if best else {}}
+            boundary = Boundary(job, -1, state, model, message["metrics"], time.time())
+            store.commit(boundary)
+            store.add_event(job, {"event": "model", **message["metrics"]})
+        self._hub.wires.forget_calls(job)
+        self._write_checkpoints(boundary)
+        self._send({"ok": True})
+        self._hub.changed()
+
+    def _write_checkpoints(self, boundary: Boundary) -> None:
+        folder = self._running.folder / "checkpoints"
+        about = {"job": self._job.id, "round": boundary.round, **boundary.metrics}
+        best, known = boundary.state["tensors"].get("best"), boundary.state["state"].get("best")
+        try:
+            if boundary.model is not None:
+                checkpoints.write(folder, "last", self._hub.blobs, boundary.model, about, boundary.at)
+            if best is not None:
+                said = {"job": self._job.id, **(known if isinstance(known, dict) else {})}
+                checkpoints.write(folder, "best", self._hub.blobs, bytes.fromhex(best), said, boundary.at)
+        except OSError as error:
+            log.warning("%s: its checkpoint can't be written: %s", self._job.id, error)
 
     def _do_commit(self, message: Mapping[str, Any], _: bytes) -> None:
         """A finished round: state, model, metrics in one transaction; what it consumed is released."""
         job, store, blobs = self._job.id, self._hub.store, self._hub.blobs
         round_ = int(message["round"])
         model = bytes.fromhex(message["model"]) if message.get("model") else None
-        metrics = message["metrics"]
+        metrics = {**message["metrics"], **self._hub.wires.figures(job)}
         with store.tx():
             if model is not None:
                 blobs.add_ref(model, f"job:{job}:model:{round_}")
@@ -175,16 +263,18 @@ class JobLink:
             for key, blob in message["tensors"].items():
                 blobs.add_ref(bytes.fromhex(blob), f"job:{job}:state:{key}")
             state = {"state": message["state"], "tensors": message["tensors"]}
-            store.commit(Boundary(job, round_, state, model, metrics, time.time()))
+            boundary = Boundary(job, round_, state, model, metrics, time.time())
+            store.commit(boundary)
             blobs.drop_refs(f"job:{job}:new")
             blobs.drop_refs(f"job:{job}:task:")
             blobs.drop_refs(f"job:{job}:call:")
             for old in range(max(0, round_ - 3), round_):
                 blobs.drop_refs(f"job:{job}:model:{old}")
             store.add_event(job, {"event": "round", "round": round_, **metrics})
+        self._write_checkpoints(boundary)
         self._send({"ok": True})
         self._running.progressed()
-        blobs.collect()
+        blobs.collect(0.0)  # the process that was told the paths is the one that commits
         self._hub.changed()
 
     def _do_finish(self, message: Mapping[str, Any], _: bytes) -> None:

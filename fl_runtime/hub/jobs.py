@@ -6,14 +6,16 @@ import logging
 import shutil
 import threading
 import time
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from fl_runtime import processes
 from fl_runtime.errors import FlError
+from fl_runtime.hub import disk
 from fl_runtime.hub.board import payload
 from fl_runtime.hub.job_process import JobProcesses, Running
-from fl_runtime.hub.state import FAILED, FINAL, QUEUED, RUNNING, Job
+from fl_runtime.hub.job_views import IN, JobViews
+from fl_runtime.hub.starter import Starter
+from fl_runtime.hub.state import FAILED, FINAL, RUNNING, Job
 from fl_runtime.job.bundle import unpack
 from fl_runtime.proto import fedspan_pb2 as pb
 
@@ -23,53 +25,24 @@ if TYPE_CHECKING:
 log = logging.getLogger("fedspan.hub")
 
 START_GRACE_S = 2.0  # for stragglers to accept, once the minimum has
-_IN = ("accepted", "running")
 
 
-class Jobs:
+class Jobs(JobViews):
     """Scheduler, invitations, processes. The lock guards the table of running jobs only."""
 
     def __init__(self, hub: Hub) -> None:
-        self._hub = hub
+        super().__init__(hub)
         self._running: dict[str, Running] = {}
         self._lock = threading.RLock()
         self._closing = False
         self._processes = JobProcesses(hub)
+        self.starter = Starter(hub, self)
 
     # --- views
 
     def running(self, job: str) -> Running | None:
         with self._lock:
             return self._running.get(job)
-
-    def taking_part(self, job: str) -> Mapping[str, str]:
-        return {site: state for site, (state, _) in self._hub.store.sites(job).items()}
-
-    def taking_part_list(self, job: str) -> list[str]:
-        return [site for site, state in self.taking_part(job).items() if state in _IN]
-
-    def out(self, job: str) -> dict[str, str]:
-        """Sites that took part and will not any more, with the reason."""
-        return {site: why for site, (state, why) in self._hub.store.sites(job).items() if state in ("left", "failed")}
-
-    def minimum(self, job: Job) -> int:
-        """Sites that must take part: the job's min_sites, else all that it names, else one."""
-        least = job.spec["workflow"].get("min_sites")
-        if least is not None:
-            return max(1, int(least))
-        return 1 if job.spec["sites"] == "all" else len(job.spec["sites"])
-
-    def detail(self, job: Job) -> str:
-        """What a job that is not finished waits for."""
-        if job.state == QUEUED:
-            here = len(self._wanted(job))
-            return f"waiting for sites: {here} of {self.minimum(job)} connected"
-        return "; ".join(self._hub.board.waiting(job.id)) if job.state == RUNNING else ""
-
-    def _wanted(self, job: Job) -> list[str]:
-        """The connected sites that the job wants."""
-        sites = job.spec["sites"]
-        return [name for name in self._hub.connected_sites() if sites == "all" or name in sites]
 
     # --- starting
 
@@ -87,28 +60,37 @@ class Jobs:
                 self._hub.store.set_job(job.id, FAILED, f"it can't be started again: {error}")
         self.schedule()
 
-    def schedule(self) -> None:
-        """Start each queued job for which enough sites are connected."""
-        for job in self._hub.store.jobs([QUEUED]):
-            with self._lock:
-                if self._closing or job.id in self._running:
-                    continue
-                wanted = self._wanted(job)
-                if len(wanted) < self.minimum(job):
-                    continue
-                try:
-                    with self._hub.store.tx():
-                        self._hub.store.set_job(job.id, RUNNING)
-                        for site in wanted:
-                            self._hub.store.set_site(job.id, site, "invited")
-                    self._launch(job, fresh=True)
-                except (OSError, FlError) as error:
-                    self.end(job.id, FAILED, f"it can't be started: {error}")
-                    continue
-            log.info("%s: starts with %s", job.id, ", ".join(wanted))
-            for site in wanted:
-                self.invite(job, site)
-            self._hub.changed()
+    def schedule(self, hurry: bool = False) -> None:
+        """Start what can start; `hurry`: something became free, so those that pause are asked for again too."""
+        if not self._closing:
+            self.starter.schedule(hurry)
+
+    def begin(self, job: Job, sites: list[str]) -> None:
+        """These sites have set aside what the job needs: start it."""
+        with self._lock:
+            if self._closing or job.id in self._running:
+                return
+            try:
+                blobs = self._hub.blobs
+                disk.check(job.spec["workflow"], len(sites), lambda: blobs.read(job.bundle), blobs.space)
+                with self._hub.store.tx():
+                    self._hub.store.set_job(job.id, RUNNING)
+                    for site in sites:
+                        self._hub.store.set_site(job.id, site, "invited")
+                self._launch(job, fresh=True)
+            except (OSError, FlError) as error:
+                self.end(job.id, FAILED, f"it can't be started: {error}")
+                return
+        log.info("%s: starts with %s", job.id, ", ".join(sites))
+        for site in sites:
+            self.invite(job, site)
+        self._hub.changed()
+
+    def join(self, job: Job, site: str) -> None:
+        """A site that came later has room for it."""
+        if self.running(job.id) is not None and site not in self._hub.store.sites(job.id):
+            self._hub.store.set_site(job.id, site, "invited")
+            self.invite(job, site)
 
     def _launch(self, job: Job, fresh: bool) -> None:
         folder = self._hub.state / "jobs" / job.id
@@ -141,7 +123,8 @@ class Jobs:
                 job=job.id,
                 envelope=pb.Envelope(document=job.envelope, signature=job.signature, certificate=job.certificate),
                 bundle=payload(self._hub.blobs, job.bundle),
-                log_have=self._hub.logs.size(job.id, site),
+                log_have=self._hub.logs.have(job.id, site),
+                metric_have=self._hub.reported.metrics_at(job.id, site),
             ),
         )
 
@@ -155,11 +138,12 @@ class Jobs:
             if state in ("refused", "left", "failed"):
                 continue
             if state is None:
-                self._hub.store.set_site(job.id, site, "invited")
+                self.starter.invite_late(job, site)
+                continue
             self.invite(job, site)
-            if state in _IN:
+            if state in IN:
                 self._hub.board.push_open(job.id, site)
-        self.schedule()
+        self.schedule(hurry=True)
 
     def answer(self, site: str, answer: pb.JobAnswer) -> None:
         """A site accepts a job, or refuses it with a reason."""
@@ -172,6 +156,10 @@ class Jobs:
             )
             return
         if known[site] in ("left", "failed"):
+            return
+        if answer.busy:  # its lease was over; it is asked again
+            log.info("%s: %s has no room now: %s", job.id, site, answer.why)
+            self.starter.again(job.id, site)
             return
         state = "accepted" if answer.accepted else "refused"
         if known[site] != state:
@@ -188,9 +176,9 @@ class Jobs:
         if running.ready.is_set() or running.is_over():
             return
         states = self._hub.store.sites(job.id)
-        accepted = [site for site, (state, _) in states.items() if state in _IN]
+        accepted = [site for site, (state, _) in states.items() if state in IN]
         pending = [site for site, (state, _) in states.items() if state == "invited"]
-        refused = {site: why for site, (state, why) in states.items() if state not in (*_IN, "invited")}
+        refused = {site: why for site, (state, why) in states.items() if state not in (*IN, "invited")}
         named = job.spec["workflow"].get("min_sites")
         least = self.minimum(job) if named is not None or job.spec["sites"] != "all" else len(states)
         stragglers_late = time.monotonic() - running.begun > START_GRACE_S
@@ -217,6 +205,7 @@ class Jobs:
                 self._hub.store.add_event(message.job, {"event": message.state, "site": site, "why": message.why})
             log.warning("%s: %s %s: %s", message.job, site, message.state, message.why)
             self._hub.board.site_out(message.job, site, message.why or message.state)
+            self.schedule(hurry=True)
         elif message.state == "running" and known == "accepted":
             self._hub.store.set_site(message.job, site, "running")
         self._hub.changed()
@@ -225,24 +214,20 @@ class Jobs:
         job = self._hub.store.job(message.job)
         if job is None or job.state not in FINAL:
             return
-        if message.state == "ended" and known in (*_IN, "invited"):
+        if message.state == "ended" and known in (*IN, "invited"):
             self._hub.store.set_site(job.id, site, "ended")
+            self.schedule(hurry=True)
             self._hub.changed()
         elif message.state == "running":  # it was away when the job ended
             self._hub.sessions.send(site, job_stop=pb.JobStop(job=job.id, state=job.state, why=job.cause))
-
-    def settled(self, job: Job) -> bool:
-        """The job is over, and every connected site has ended its part and sent the rest of its log."""
-        if job.state not in FINAL:
-            return False
-        here = set(self._hub.connected_sites())
-        return not any(state in _IN and site in here for site, state in self.taking_part(job.id).items())
 
     def tick(self) -> None:
         with self._lock:
             waiting = [running for running in self._running.values() if not running.ready.is_set()]
         for running in waiting:
             self._check_ready(running)
+        if not self._closing:
+            self.starter.tick()
 
     # --- ending
 
@@ -262,10 +247,11 @@ class Jobs:
                     running.ready.set()
         log.info("%s: %s%s", job_id, state, f": {cause}" if cause else "")
         self._hub.board.forget(job_id)
+        self._hub.wires.end(job_id)
         for site in self.taking_part(job_id):
             self._hub.sessions.send(site, job_stop=pb.JobStop(job=job_id, state=state, why=cause))
         with self._hub.store.tx():
-            for prefix in ("task:", "call:"):
+            for prefix in ("task:", "call:", "late:"):
                 self._hub.blobs.drop_refs(f"job:{job_id}:{prefix}")
             self._hub.blobs.drop_refs(f"job:{job_id}:new")
         self._hub.blobs.abandon(f"job:{job_id}:")
@@ -276,8 +262,9 @@ class Jobs:
 
     def _clear(self, running: Running, state: str) -> None:
         self._processes.end(running, patience=2.0 if state == "FINISHED" else 0.0)
+        self._hub.server_logs.ended(running.job.id)
         self._hub.blobs.collect()
-        self.schedule()
+        self.schedule(hurry=True)
 
     def close(self) -> None:
         """The hub stops: job processes end with it and are started again with it."""

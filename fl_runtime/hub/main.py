@@ -2,63 +2,78 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import secrets
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from fl_runtime import localsock, version
 from fl_runtime.blobs import BlobStore
-from fl_runtime.errors import FlError
+from fl_runtime.blobs.space import disk_quota
+from fl_runtime.errors import FlError, KitError
 from fl_runtime.hub.board import Board
 from fl_runtime.hub.bulk import BulkService
 from fl_runtime.hub.desk import Desk
 from fl_runtime.hub.joblink import serve_local
 from fl_runtime.hub.jobs import Jobs
-from fl_runtime.hub.logs import LogBook
-from fl_runtime.hub.service import HubService
+from fl_runtime.hub.logs import LogBook, ServerLogs
+from fl_runtime.hub.orders import HubOrders
+from fl_runtime.hub.reports import Reported
+from fl_runtime.hub.service import Alive, HubService
 from fl_runtime.hub.sessions import Session, Sessions
-from fl_runtime.hub.sqlite import SqliteState
 from fl_runtime.hub.state import QUEUED, RECEIVING
+from fl_runtime.hub.store import open_store
+from fl_runtime.hub.turnstile import Turnstile
+from fl_runtime.hub.wires import Wires
 from fl_runtime.kit import Kit
-from fl_runtime.names import iso, now_ms
+from fl_runtime.names import BULK_STREAMS, iso, now_ms
 from fl_runtime.proto import fedspan_pb2 as pb
 from fl_runtime.wire import rpc, tls
 from fl_runtime.wire.identity import Gate
+from fl_runtime.wire.revocations import RevocationBook, RevocationList
 
 log = logging.getLogger("fedspan.hub")
 
-THREADS = 256  # 2 for each site, the bulk streams, and 32; made when needed
 _TICK_S = 0.5
 
 
 class Hub:
     """Start with `start()`, end with `stop()`; everything durable lies in `state`."""
 
-    def __init__(self, kit: Kit, state: Path) -> None:
+    def __init__(self, kit: Kit, state: Path, store: str | None = None) -> None:
+        """`store`: URL of a PostgreSQL database; None = a SQLite file in `state`."""
         self.kit = kit
         self.state = state
         self.incarnation = secrets.token_hex(8)
         self.started = time.time()
         self.socket_path = state / "local.sock"
-        self.store = SqliteState(state / "hub.db")
-        self.blobs = BlobStore(state, self.store.db)
+        self.store = open_store(state, store)
+        self.blobs = BlobStore(state, self.store.db, lambda: disk_quota(kit))
         self.logs = LogBook(state / "logs")
-        self.gate = Gate(kit.federation, self.store.revoked)
+        self.server_logs = ServerLogs(self.logs)
+        self.reported = Reported(self)
+        self.turnstile = Turnstile(bulk_streams(kit))
+        self.revocations = RevocationBook(state, kit.path, kit.ca, kit.federation, self._revoked)
+        sites = [row["name"] for row in self.store.participants() if row["role"] == "site"]
+        self.gate = Gate(kit.federation, self.revocations.is_revoked, sites, self.turnstile.places)
         self.sessions = Sessions(self._connected, self._lost)
         self.jobs = Jobs(self)
-        self.board = Board(self.store, self.blobs, self.sessions, self.jobs.taking_part)
+        self.board = Board(self.store, self.blobs, self.sessions, self.jobs.taking_part, self.turnstile.queued)
+        self.wires = Wires(self)
+        self.board.payload_for, self.board.noted = self.wires.payload, self.wires.noted
         self.desk = Desk(self)
+        self.orders = HubOrders(self)
+        self.ordered: Callable[[int], None] = lambda code: None  # ends the process with this code
         self._change = threading.Condition()
         self._changes = 0
         self._stopping = threading.Event()
-        self._server = tls.server(kit, THREADS)
+        self._server = tls.server(kit)
         self._server.add_generic_rpc_handlers(
-            (rpc.hub_handlers(HubService(self)), rpc.blob_handlers(BulkService(self)))
+            (rpc.hub_handlers(HubService(self)), rpc.blob_handlers(Alive(BulkService(self), self)))
         )
         self._local: localsock.Server | None = None
 
@@ -87,6 +102,7 @@ class Hub:
             )
         self._local = serve_local(self, self.socket_path)
         self._server.start()
+        tls.check_shut_out(self.kit, "127.0.0.1" if bind == "[::]" else bind.strip("[]"), port)
         self.jobs.recover()
         threading.Thread(target=self._ticker, name="ticker", daemon=True).start()
         log.info("the server of %s listens on port %s", self.kit.federation, port)
@@ -100,11 +116,14 @@ class Hub:
         if self._local is not None:
             self._local.close()
         self.changed()
+        self.server_logs.close()
         self.store.close()
 
     def _ticker(self) -> None:
         while not self._stopping.wait(_TICK_S):
             try:
+                self.revocations.look()
+                self.gate.sweep()
                 self.sessions.end_silent()
                 self.board.tick()
                 self.jobs.tick()
@@ -128,6 +147,11 @@ class Hub:
             self._change.wait_for(lambda: self._changes != seen, timeout)
 
     # --- participants
+
+    def _revoked(self, found: RevocationList) -> None:
+        """A newer list holds: what its serials have open ends now, and every site learns of it."""
+        self.gate.cancel(found.serials)
+        self.sessions.tell_all(revocations=pb.Revocations(document=found.document, signature=found.signature))
 
     def connected_sites(self) -> list[str]:
         return self.sessions.connected()
@@ -153,18 +177,22 @@ class Hub:
             self.jobs.answer(name, message.job_answer)
             if message.job_answer.accepted and self.jobs.running(message.job_answer.job):
                 self.board.push_open(message.job_answer.job, name)
+        elif kind == "need_full":
+            self.wires.in_full(message.need_full.job, name)
+            self.board.push_open(message.need_full.job, name)
+        elif kind == "reserved":
+            self.jobs.starter.answered(name, message.reserved)
         elif kind == "task_result":
             self.board.answer(name, message.task_result)
             self.changed()
         elif kind == "log":
-            if name in self.store.sites(message.log.job):
-                self.logs.append(message.log.job, name, message.log.offset, message.log.data)
+            self.reported.log(session, message.log)
         elif kind == "metric":
-            if name in self.store.sites(message.metric.job):
-                self.store.add_metrics(message.metric.job, name, json.loads(message.metric.document))
-                self.changed()
+            self.reported.metric(session, message.metric)
         elif kind == "site_state":
             self.jobs.site_state(name, message.site_state)
+        elif kind == "order_answer":
+            self.orders.answered(name, message.order_answer)
 
     def bundle_arrived(self, job: str) -> None:
         """A submitted job is complete: queue it."""
@@ -205,3 +233,20 @@ class Hub:
             "sites": self.site_table(),
             "jobs": [self.desk.brief(job) for job in self.store.jobs()],
         }
+
+
+def bulk_streams(kit: Kit) -> int:
+    """How many transfers of bulk may run at once: `bulk_streams` of the server's local/resources.yml, else 4.
+
+    Raises:
+        KitError: it is not a number from 1 to 64.
+    """
+    given = kit.resources().get("bulk_streams", BULK_STREAMS)
+    if isinstance(given, bool) or not isinstance(given, int) or not 1 <= given <= 64:
+        raise KitError(
+            "The server's number of bulk streams makes no sense",
+            participant=kit.name,
+            why=f"local/resources.yml has `bulk_streams: {given}`",
+            next_step="write a number from 1 to 64 there, or leave it out",
+        )
+    return given

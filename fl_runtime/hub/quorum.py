@@ -12,49 +12,76 @@ DEFAULT_GRACE_S = 10.0
 
 @dataclass(frozen=True)
 class Part:
-    """One site's part in a call: the state of its task, and how long the site has been lost (None = connected)."""
+    """One site's part in a call: the state of its task, and how long the site has been lost (None = connected).
+
+    `queued`: seconds in which its transfers waited in the server's queue: its deadline did not run then.
+    `late`: an older result of the site, come after its round, may stand in for it.
+    """
 
     site: str
     state: str
     lost_for: float | None = None
     why: str = ""
+    queued: float = 0.0
+    late: bool = False
 
 
 @dataclass(frozen=True)
 class Decision:
-    """`open`: wait (why says for whom). `close`: go on with the accepted results. `fail`: the quorum can't be met."""
+    """`open`: wait (why says for whom). `close`: go on with the accepted results. `fail`: the quorum can't be met.
+
+    `use-late`: late results stand in for the sites that have one; when they are judged, decide again.
+    """
 
     verdict: str
     why: str = ""
 
 
-def decide(parts: Sequence[Part], minimum: int, waited: float, deadline: float | None, grace: float) -> Decision:
+def decide(
+    parts: Sequence[Part],
+    minimum: int,
+    waited: float,
+    deadline: float | None,
+    grace: float,
+    below: str | None = None,
+) -> Decision:
     """Close when all answered; or, with the minimum met, when every missing site is lost for `grace` or time is up.
 
     Args:
         minimum: accepted results that are needed.
         waited: seconds since the call was opened, while the server was up.
+        below: below the minimum, `wait` for lost sites also beyond the deadline; `fail` when too many are lost for
+            `grace`, and at the deadline. None: wait for lost sites, fail at the deadline.
     """
     accepted = [part for part in parts if part.state == ACCEPTED]
     judged = [part for part in parts if part.state == ANSWERED]
     waiting = [part for part in parts if part.state == OPEN]
-    met = len(accepted) >= minimum
+    standing = [part for part in waiting if part.late]
+    possible = len(accepted) + len(judged) + len(waiting)
+    met = len(accepted) + len(standing) >= minimum
     if not judged and not waiting:
         return Decision("close") if met else Decision("fail", _short(parts, len(accepted), minimum))
-    if len(accepted) + len(judged) + len(waiting) < minimum:
+    if possible < minimum:
         return Decision("fail", _short(parts, len(accepted), minimum))
-    if deadline is not None and waited >= deadline:
-        if met:
-            return Decision("close")
+    if judged:
+        return Decision("open", "waiting for " + ", ".join(part.site for part in [*judged, *waiting]))
+    overdue = deadline is not None and waited >= deadline + max(part.queued for part in waiting)
+    gone = [part for part in waiting if part.lost_for is not None and part.lost_for >= grace and not part.late]
+    if met and (overdue or all(part.lost_for is not None and part.lost_for >= grace for part in waiting)):
+        return Decision("use-late") if standing else Decision("close")
+    if not met and overdue and below != "wait":
         return Decision("fail", f"the deadline of {deadline:g} s passed; " + _short(parts, len(accepted), minimum))
-    if met and not judged and all(part.lost_for is not None and part.lost_for >= grace for part in waiting):
-        return Decision("close")
+    if not met and below == "fail" and possible - len(gone) < minimum:
+        names = ", ".join(part.site for part in gone)
+        return Decision(
+            "fail", f"{names} lost for {grace:g} s (below_quorum: fail); " + _short(parts, len(accepted), minimum)
+        )
     lost = [part.site for part in waiting if part.lost_for is not None]
-    if lost and len(accepted) + len(judged) + len(waiting) - len(lost) < minimum:
+    if lost and possible - len(lost) < minimum:
         return Decision(
             "open", f"waiting for {', '.join(lost)} to return: {len(accepted)} of {minimum} needed results are here"
         )
-    return Decision("open", "waiting for " + ", ".join(part.site for part in [*judged, *waiting]))
+    return Decision("open", "waiting for " + ", ".join(part.site for part in waiting))
 
 
 def _short(parts: Sequence[Part], have: int, minimum: int) -> str:

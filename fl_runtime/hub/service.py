@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import threading
@@ -12,9 +13,12 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from fl_runtime import version
+from fl_runtime.errors import FlError
 from fl_runtime.hub.sessions import Session
+from fl_runtime.hub.turnstile import HungUpError
 from fl_runtime.names import FEATURES, PROTOCOL_MAJOR, PROTOCOL_MINOR, now_ms
 from fl_runtime.proto import fedspan_pb2 as pb
+from fl_runtime.wire import versions
 
 if TYPE_CHECKING:
     from fl_runtime.hub.main import Hub
@@ -24,7 +28,7 @@ SETTLE_S = 3.0  # after a job's end, for the sites to send the rest of their log
 
 
 class HubService:
-    """Connect, Submit, Ask, Watch."""
+    """Connect, Submit, Ask, Watch, Command, Revoke."""
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
@@ -36,14 +40,9 @@ class HubService:
             context.abort(grpc.StatusCode.FAILED_PRECONDITION, "the first message must be a Hello")
             raise AssertionError
         hello = first.hello
-        if not PROTOCOL_MAJOR - 1 <= hello.major <= PROTOCOL_MAJOR:
-            yield pb.ToParticipant(
-                refusal=pb.Refusal(
-                    what=f"The server speaks protocol {PROTOCOL_MAJOR}, this site {hello.major}.{hello.minor}",
-                    why=f"the server runs fedspan {version()}, the site {hello.version}",
-                    next=f"pip install 'fedspan=={version()}' on the older side, then start it again",
-                )
-            )
+        refusal = versions.refusal(hello)
+        if refusal is not None:
+            yield pb.ToParticipant(refusal=refusal)
             return
         skew = abs(now_ms() - hello.clock_ms) / 1000
         if skew > 60:
@@ -55,6 +54,8 @@ class HubService:
             labels=dict(hello.labels),
             address=context.peer(),
             context=context,
+            major=hello.major,
+            features=frozenset(hello.features),
         )
         context.add_callback(lambda: self._hub.sessions.leave(session))
         self._hub.store.saw(
@@ -63,8 +64,8 @@ class HubService:
         threading.Thread(target=self._read, args=(session, messages), name=f"in-{identity.name}", daemon=True).start()
         yield pb.ToParticipant(
             welcome=pb.Welcome(
-                major=PROTOCOL_MAJOR,
-                minor=PROTOCOL_MINOR,
+                major=session.major,
+                minor=PROTOCOL_MINOR if session.major == PROTOCOL_MAJOR else hello.minor,
                 features=FEATURES,
                 incarnation=self._hub.incarnation,
                 clock_ms=now_ms(),
@@ -72,6 +73,9 @@ class HubService:
                 federation=self._hub.kit.federation,
             )
         )
+        current = self._hub.revocations.current
+        if current is not None:
+            session.send(revocations=pb.Revocations(document=current.document, signature=current.signature))
         self._hub.sessions.enter(session)
         try:
             while (message := session.out.get()) is not None:
@@ -103,11 +107,28 @@ class HubService:
         identity = self._hub.gate.admit(context, ("admin",))
         return self._hub.desk.ask(identity, question, context)
 
+    def command(self, order: pb.Order, context: grpc.ServicerContext) -> pb.Answer:
+        """An order to sites or to this server, signed by the admin who calls."""
+        identity = self._hub.gate.admit(context, ("admin",))
+        return self._hub.desk.command(identity, order, context)
+
+    def revoke(self, request: pb.Revocations, context: grpc.ServicerContext) -> pb.RevokeReply:
+        """Take a list of revoked certificates. Any admin may bring it: what counts is the CA's signature."""
+        identity = self._hub.gate.admit(context, ("admin",))
+        try:
+            if self._hub.revocations.offer(request.document, request.signature):
+                log.info("%s brought the list of revoked certificates", identity.name)
+        except FlError as error:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        current = self._hub.revocations.current
+        return pb.RevokeReply(number=current.number if current is not None else 0)
+
     def watch(self, request: pb.WatchRequest, context: grpc.ServicerContext) -> Iterator[pb.WatchEvent]:
         """Events (and logs) of a job as they come, until it has ended."""
-        self._hub.gate.admit(context, ("admin",))
+        identity = self._hub.gate.admit(context, ("admin",))
+        self._hub.desk.check(identity, "watch", context)
         hub, after = self._hub, request.after
-        offsets: dict[str, int] = {}
+        offsets: dict[str, int] = dict(request.offsets)
         while context.is_active():
             seen = hub.change_number()
             job = hub.store.job(request.job)
@@ -126,7 +147,8 @@ class HubService:
                         offsets[who] = offsets.get(who, 0) + len(data)
                         logs = True
                         text = data.decode(errors="replace")
-                        yield pb.WatchEvent(number=after, document=_json({"event": "log", "site": who, "text": text}))
+                        piece = {"event": "log", "site": who, "text": text, "offset": offsets[who]}
+                        yield pb.WatchEvent(number=after, document=_json(piece))
             over = job.ended is not None and (hub.jobs.settled(job) or time.time() - job.ended > SETTLE_S)
             if over and not logs:
                 yield pb.WatchEvent(
@@ -138,3 +160,37 @@ class HubService:
 
 def _json(value: Any) -> bytes:
     return json.dumps(value).encode()
+
+
+class Alive:
+    """The service Blobs, with an ear on it: each chunk that comes or is taken is a sign of life of the participant.
+
+    A link that a model fills may hold up the heartbeats on the connection beside it; such a site is busy, not lost.
+    """
+
+    def __init__(self, bulk: Any, hub: Hub) -> None:
+        self._bulk = bulk
+        self._hub = hub
+        self.describe, self.offer = bulk.describe, bulk.offer
+
+    def pull(self, request: pb.PullRequest, context: grpc.ServicerContext) -> Iterator[bytes]:
+        with contextlib.suppress(HungUpError):
+            for chunk in self._bulk.pull(request, context):
+                self._heard(context)
+                yield chunk
+
+    def push(self, frames: Iterator[bytes], context: grpc.ServicerContext) -> pb.PushReply:
+        def heard() -> Iterator[bytes]:
+            for frame in frames:
+                self._heard(context)
+                yield frame
+
+        with contextlib.suppress(HungUpError):
+            reply: pb.PushReply = self._bulk.push(heard(), context)
+            return reply
+        return pb.PushReply()  # to nobody
+
+    def _heard(self, context: grpc.ServicerContext) -> None:
+        identity = self._hub.gate.who(context)
+        if identity is not None:
+            self._hub.sessions.heard(identity.name)

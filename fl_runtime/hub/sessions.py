@@ -11,14 +11,18 @@ from typing import Any
 
 import grpc
 
-from fl_runtime.names import LOST_AFTER_S
+from fl_runtime.names import LOST_AFTER_S, PROTOCOL_MAJOR
 from fl_runtime.proto import fedspan_pb2 as pb
+from fl_runtime.wire import versions
 from fl_runtime.wire.identity import Identity
 
 
 @dataclass(eq=False)
 class Session:
-    """A participant's open stream. `out` is what the stream's thread sends; None ends it."""
+    """A participant's open stream. `out` is what the stream's thread sends; None ends it.
+
+    `major` is the protocol that both sides speak: messages that it does not know are not sent.
+    """
 
     identity: Identity
     incarnation: str
@@ -26,13 +30,15 @@ class Session:
     labels: dict[str, str]
     address: str
     context: grpc.ServicerContext
+    major: int = PROTOCOL_MAJOR
+    features: frozenset[str] = frozenset()
     out: queue.SimpleQueue[pb.ToParticipant | None] = field(default_factory=queue.SimpleQueue)
     since: float = field(default_factory=time.time)
     heard: float = field(default_factory=time.monotonic)
     ended: bool = False
 
     def send(self, **body: Any) -> None:
-        if not self.ended:
+        if not self.ended and all(versions.knows(self.major, kind) for kind in body):
             self.out.put(pb.ToParticipant(**body))
 
     def end(self, cancel: bool = False) -> None:
@@ -114,13 +120,18 @@ class Sessions:
             session.end(cancel=True)
             self.leave(session)
 
-    def end_revoked(self, serials: frozenset[str]) -> None:
-        """End the sessions of revoked certificates."""
+    def heard(self, name: str) -> None:
+        """Bytes of the participant came on another connection of its: it is not lost."""
+        session = self.get(name)
+        if session is not None:
+            session.heard = time.monotonic()
+
+    def tell_all(self, **body: Any) -> None:
+        """Push a message to everybody who is connected and understands it."""
         with self._lock:
-            hit = [session for session in self._sessions.values() if session.identity.serial in serials]
-        for session in hit:
-            session.end(cancel=True)
-            self.leave(session)
+            sessions = list(self._sessions.values())
+        for session in sessions:
+            session.send(**body)
 
     def close(self) -> None:
         with self._lock:

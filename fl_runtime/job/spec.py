@@ -8,12 +8,23 @@ workflow:
   deadline: 600           # seconds a round may take, default none
   grace: 10               # a missing site must have been lost so long before a round closes without it
   model: model.safetensors   # or {tensors: {w: [64, 10]}, init: zeros}; default: the sites begin with their own
-script: train.py          # what each site runs
+  aggregate_at: server    # or a site's name, or rotate (another site each round)
+                          # own code: {type: controller, path: mine.MyController, args: {}, components: {}}
+script: train.py          # what each site runs; or one of the next two
+executor: {path: mine.MyExecutor, args: {}, tasks: [train], components: {}}   # code of the folder: module.Class
+attach: true              # nothing is started: a process that somebody else starts (a notebook) attaches itself
 args: [--epochs, "1"]
 data: [digits]            # names; each site maps them to paths of its own
 sites: all                # or a list
 config: {lr: 0.1}         # given to the script by get_config()
 framework: numpy          # or torch: as what the script gets its parameters
+priority: 0               # higher goes first when sites are busy
+requirements: [numpy>=1.26]   # checked on each site, never installed (unless the site has a folder of wheels)
+resources: {gpus: 1, gpu_memory: 16GB, memory: 8GB, slots: 1}   # on each site, reserved before the job starts
+network: none             # the script gets no network; the site must be able to keep it away
+filters: {results: [{type: clip_norm, max_norm: 1.0}], tasks: []}   # change values; the site's own come last
+codecs: [{type: quantize8, on: results}, {type: zstd}]   # change what travels only
+tracking: {csv: true}     # what `job download` makes of the metrics beside metrics.json: csv, plot (both by default)
 """
 
 from __future__ import annotations
@@ -26,10 +37,17 @@ from typing import Any
 
 import yaml
 
+from fl_runtime.codecs.spec import parse_codecs
 from fl_runtime.errors import JobSpecError
+from fl_runtime.filters.registry import parse_filters
+from fl_runtime.job.requirements import parse_requirement
+from fl_runtime.job.resources import Need, parse_need
 from fl_runtime.names import is_participant_name
 
-_KEYS = ("name", "workflow", "script", "args", "data", "sites", "config", "framework", "resources", "description")
+_KEYS = (
+    *("name", "workflow", "controller", "script", "executor", "attach", "args", "data", "sites", "config", "framework"),
+    *("resources", "tracking", "description", "priority", "requirements", "network", "filters", "codecs"),
+)
 
 
 @dataclass(frozen=True)
@@ -46,6 +64,24 @@ class JobSpec:
     framework: str | None = None
     resources: dict[str, Any] = field(default_factory=dict)
     description: str = ""
+    executor: dict[str, Any] | None = None  # path, args, tasks, components
+    attach: bool = False
+    tracking: dict[str, Any] = field(default_factory=dict)
+    priority: int = 0
+    requirements: tuple[str, ...] = ()
+    network: str | None = None
+    filters: dict[str, Any] = field(default_factory=dict)  # results, tasks, server: see fl_runtime/filters
+    codecs: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def need(self) -> Need:
+        """What it takes on each site."""
+        return parse_need(self.resources)
+
+    @property
+    def entry(self) -> str:
+        """What runs on a site, as a site's list of allowed scripts names it: the script, or the executor's path."""
+        return self.executor["path"] if self.executor else self.script
 
     @property
     def min_sites(self) -> int | None:
@@ -65,6 +101,14 @@ class JobSpec:
             "framework": self.framework,
             "resources": self.resources,
             "description": self.description,
+            "executor": self.executor,
+            "attach": self.attach,
+            "tracking": self.tracking,
+            "priority": self.priority,
+            "requirements": list(self.requirements),
+            "network": self.network,
+            "filters": self.filters,
+            "codecs": self.codecs,
         }
 
 
@@ -85,7 +129,7 @@ def read_spec(folder: Path) -> JobSpec:
     except (ValueError, yaml.YAMLError) as error:
         raise JobSpecError(f"{path} can't be read", why=str(error)) from None
     spec = parse_spec(document, str(path))
-    if not (folder / spec.script).is_file():
+    if spec.script and not (folder / spec.script).is_file():
         raise JobSpecError(f"{path}: script", why=f"there is no {spec.script} in {folder}")
     return spec
 
@@ -119,14 +163,26 @@ def parse_spec(document: Any, where: str = "job.yml") -> JobSpec:
 
     name = get("name", str, None, "a word")
     script = get("script", str, None, "a file of the job")
-    if not name or not script:
+    executor = _component(document.get("executor"), f"{where}: executor")
+    attach = document.get("attach") or False
+    if not isinstance(attach, bool):
+        raise JobSpecError(f"{where}: attach must be true or false", why=f"it is {attach!r}")
+    if not name or not (script or executor or attach):
         raise JobSpecError(f"{where}: {'name' if not name else 'script'} is missing")
+    if sum(map(bool, (script, executor, attach))) > 1:
+        raise JobSpecError(f"{where}: a site runs one of script, executor and attach", why="several are given")
+    script = script or ""
     inside = PurePosixPath(script)
     if inside.is_absolute() or ".." in inside.parts:
         raise JobSpecError(f"{where}: script must lie inside the job's folder", why=f"it is {script!r}")
     workflow = get("workflow", (dict, str), "fedavg", "a mapping with `type`")
     workflow = {"type": workflow} if isinstance(workflow, str) else dict(workflow)
+    controller = _component(document.get("controller"), f"{where}: controller")
+    if controller is not None:
+        workflow = {**workflow, **controller, "type": "controller"}
     workflow.setdefault("type", "fedavg")
+    if workflow["type"] == "controller":
+        _component(workflow, f"{where}: workflow")
     sites = document.get("sites")
     chosen = None if sites in (None, "all") else texts("sites")
     if chosen is not None and (not chosen or not all(is_participant_name(site) for site in chosen)):
@@ -135,9 +191,27 @@ def parse_spec(document: Any, where: str = "job.yml") -> JobSpec:
         value = workflow.get(key)
         if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0):
             raise JobSpecError(f"{where}: workflow.{key} must be a number", why=f"it is {value!r}")
+    for key, known in (("late", ("drop", "use")), ("below_quorum", ("wait", "fail"))):
+        if workflow.get(key) not in (None, *known):
+            why = f"it is {workflow[key]!r}"
+            raise JobSpecError(f"{where}: workflow.{key} must be {' or '.join(known)}", why=why)
     framework = document.get("framework")
     if framework not in (None, "numpy", "torch"):
         raise JobSpecError(f"{where}: framework must be numpy or torch", why=f"it is {framework!r}")
+    resources = get("resources", dict, {}, "a mapping")
+    requirements = texts("requirements")
+    try:
+        parse_need(resources)
+    except ValueError as error:
+        raise JobSpecError(f"{where}: resources", why=str(error)) from None
+    try:
+        for requirement in requirements:
+            parse_requirement(requirement)
+    except ValueError as error:
+        raise JobSpecError(f"{where}: requirements", why=str(error)) from None
+    network = document.get("network")
+    if network not in (None, "none", "any"):
+        raise JobSpecError(f"{where}: network must be none or any", why=f"it is {network!r}")
     return JobSpec(
         name=name,
         script=script,
@@ -147,6 +221,26 @@ def parse_spec(document: Any, where: str = "job.yml") -> JobSpec:
         sites=tuple(dict.fromkeys(chosen)) if chosen is not None else None,
         config=get("config", dict, {}, "a mapping"),
         framework=framework,
-        resources=get("resources", dict, {}, "a mapping"),
+        resources=resources,
         description=get("description", str, "", "text"),
+        executor=executor,
+        attach=attach,
+        tracking=get("tracking", dict, {}, "a mapping"),
+        priority=get("priority", int, 0, "a whole number"),
+        requirements=requirements,
+        network=None if network == "any" else network,
+        filters=parse_filters(document.get("filters"), where),
+        codecs=parse_codecs(document.get("codecs"), where),
     )
+
+
+def _component(value: Any, where: str) -> dict[str, Any] | None:
+    """Own code of the job's folder: {path: module.Class, args: {...}}."""
+    if value is None:
+        return None
+    path = value.get("path") if isinstance(value, dict) else None
+    if not isinstance(path, str) or not all(part.isidentifier() for part in path.split(".")) or "." not in path:
+        raise JobSpecError(f"{where} must be {{path: module.Class, args: {{...}}}}", why=f"its path is {path!r}")
+    if not isinstance(value.get("args") or {}, dict):
+        raise JobSpecError(f"{where}: args must be a mapping", why=f"it is {value['args']!r}")
+    return dict(value)

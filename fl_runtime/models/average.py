@@ -6,6 +6,7 @@ w = sum(n_k * w_k) / sum(n_k). Sums are in float64; one block of accumulator is 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -28,16 +29,21 @@ class Mean:
         if not self._shares or not total > 0:
             raise ValueError("nothing to average: no result with a positive weight")
         self._factors = [share.weight / total for share in self._shares]
-        self._sum = np.empty(BLOCK, np.float64)
-        self._term = np.empty(BLOCK, np.float64)
+        self._scratch = threading.local()
 
     def block(self, name: str, first: int, count: int) -> Array:
-        """The mean of a block, float64; valid until the next call."""
-        acc, term = self._sum[:count], self._term[:count]
-        acc.fill(0.0)
-        for factor, share in zip(self._factors, self._shares, strict=True):
-            np.multiply(share.model.flat(name, first, count), factor, out=term, dtype=np.float64)
-            acc += term
+        """The mean of a block, float64; valid until this thread's next call."""
+        if not hasattr(self._scratch, "buffers"):
+            self._scratch.buffers = np.empty(BLOCK, np.float64), np.empty(BLOCK, np.float64)
+        acc: Array
+        term: Array
+        acc, term = (buffer[:count] for buffer in self._scratch.buffers)
+        for index, (factor, share) in enumerate(zip(self._factors, self._shares, strict=True)):
+            into = term if index else acc
+            np.copyto(into, share.model.flat(name, first, count))  # widened first: twice as fast as a mixed product
+            into *= factor
+            if index:
+                acc += term
         base = self._shares[0].base
         if base is not None:
             acc += base.flat(name, first, count)
@@ -53,5 +59,4 @@ def average(shares: Sequence[Share], target: Path, metadata: Mapping[str, str] |
     mean = Mean(shares)
     template = shares[0].base or shares[0].model
     with BlockWriter(target, model_entries(template), metadata) as out:
-        for tensor, first, count in out.blocks():
-            out.put(tensor.name, first, mean.block(tensor.name, first, count))
+        out.fill(lambda tensor, first, count: mean.block(tensor.name, first, count))

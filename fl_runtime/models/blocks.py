@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from fl_runtime.flush import STRETCH, start_writing_back
 from fl_runtime.models.check import OPTIMIZER_PREFIX
 from fl_runtime.models.tensors import Array, Tensor, TensorFile, layout, narrow_bf16, open_over
 
 BLOCK = 1 << 19  # elements: 4 MiB of float64
+THREADS = min(4, os.cpu_count() or 1)
 FLOATS = ("F16", "BF16", "F32", "F64")
 Entries = Mapping[str, tuple[str, tuple[int, ...]]]
 
@@ -57,6 +61,7 @@ class BlockWriter:
         self._file = open_over(target)
         self._file.write(self._plan.header)
         self._file.truncate(self._plan.size)
+        self._dirty = 0  # bytes since the last flush, about: threads may miscount a block
 
     def __enter__(self) -> BlockWriter:
         return self
@@ -70,15 +75,39 @@ class BlockWriter:
             for first in range(0, tensor.count, BLOCK):
                 yield tensor, first, min(BLOCK, tensor.count - first)
 
+    def fill(self, make: Callable[[Tensor, int, int], Array], threads: int = THREADS) -> None:
+        """Write `make(tensor, first, count)` for every block.
+
+        Blocks do not depend on each other: a few threads share them, and the bits are the same. Memory is that of one
+        block for each thread.
+        """
+        blocks, lock = self.blocks(), threading.Lock()
+
+        def work() -> None:
+            while True:
+                with lock:
+                    block = next(blocks, None)
+                if block is None:
+                    return
+                self.put(block[0].name, block[1], make(*block))
+
+        with ThreadPoolExecutor(max(1, threads), "blocks") as pool:
+            for done in [pool.submit(work) for _ in range(max(1, threads))]:
+                done.result()
+
     def put(self, name: str, first: int, values: Array) -> None:
         tensor = self.tensors[name]
         size = tensor.length // max(tensor.count, 1)
         view = _as(values, tensor.dtype).view(np.uint8).data
-        offset = tensor.start + first * size
+        offset, length = tensor.start + first * size, len(view)
         while view:
             done = os.pwrite(self._file.fileno(), view, offset)
             view = view[done:]
             offset += done
+        self._dirty += length
+        if self._dirty >= STRETCH:
+            self._dirty = 0
+            start_writing_back(self._file.fileno(), 0, 0)
 
 
 def _as(values: Array, dtype: str) -> Array:

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fl_runtime.errors import ProtocolError
+from fl_runtime.flush import STRETCH, start_writing_back
 
 Array = NDArray[Any]
 _MAX_HEADER = 256 * 1024 * 1024
@@ -140,10 +141,16 @@ class TensorFile:
         return np.frombuffer(self._buffer, np.uint8, tensor.length, tensor.start)
 
     def array(self, name: str) -> Array:
-        """The tensor as numpy; writable, changes stay private. bfloat16, which numpy lacks, is widened to float32."""
+        """The tensor as numpy; writable, changes stay private.
+
+        bfloat16, which numpy lacks, comes as ml_dtypes' type where that is installed, else widened to float32.
+        """
         tensor = self.tensors[name]
         if tensor.dtype == "BF16":
-            return self.flat(name).reshape(tensor.shape)
+            kind = _bfloat16()
+            if kind is None:
+                return self.flat(name).reshape(tensor.shape)
+            return np.frombuffer(self._buffer, kind, tensor.count, tensor.start).reshape(tensor.shape)
         return np.frombuffer(self._buffer, _NUMPY[tensor.dtype], tensor.count, tensor.start).reshape(tensor.shape)
 
     def flat(self, name: str, first: int = 0, count: int | None = None) -> Array:
@@ -182,6 +189,9 @@ class TensorFile:
             "F32": torch.float32,
             "F64": torch.float64,
             "I64": torch.int64,
+            "U16": torch.uint16,
+            "U32": torch.uint32,
+            "U64": torch.uint64,
         }
         kind = kinds.get(tensor.dtype)
         if kind is None:
@@ -189,6 +199,15 @@ class TensorFile:
         if tensor.count == 0:
             return torch.empty(tensor.shape, dtype=kind)
         return torch.frombuffer(self._buffer, dtype=kind, count=tensor.count, offset=tensor.start).reshape(tensor.shape)
+
+
+def _bfloat16() -> Any:
+    """numpy's type for bfloat16, if the package ml_dtypes is installed."""
+    try:
+        import ml_dtypes
+    except ImportError:
+        return None
+    return np.dtype(ml_dtypes.bfloat16)
 
 
 def widen_bf16(halves: Array) -> Array:
@@ -262,6 +281,8 @@ def as_buffer(name: str, value: Any) -> tuple[str, tuple[int, ...], Array]:
     array = np.asarray(value)
     if array.dtype.byteorder == ">":
         array = array.astype(array.dtype.newbyteorder("<"))
+    if array.dtype.name == "bfloat16":  # ml_dtypes
+        return "BF16", array.shape, np.ascontiguousarray(array).reshape(-1).view(np.uint8)
     if array.dtype not in _NAMES:
         raise TypeError(
             f"parameter {name!r} is {type(value).__name__} of {array.dtype}: give arrays or tensors of numbers"
@@ -305,4 +326,6 @@ def open_over(path: Path) -> io.FileIO:
 
 def _write_all(file: Any, view: memoryview) -> None:
     while view:
-        view = view[file.write(view[: 1 << 30]) :]
+        view = view[file.write(view[:STRETCH]) :]
+        if view:
+            start_writing_back(file.fileno(), 0, 0)

@@ -58,6 +58,20 @@ def probe(kit: Kit, endpoint: Endpoint, timeout: float = 5.0) -> Diagnosis | Non
         return _handshake(kit, connection, dial)
 
 
+def answers(endpoint: Endpoint, timeout: float) -> bool:
+    """Whether a TCP connection towards the server (to the proxy, where there is one) can be made in time."""
+    proxy = proxy_for(endpoint)
+    host, port = endpoint.host, endpoint.port
+    if proxy:
+        parts = urlsplit(proxy if "//" in proxy else f"//{proxy}")
+        host, port = parts.hostname or "", parts.port or 3128
+    try:
+        socket.create_connection((host, port), timeout).close()
+    except OSError:
+        return False
+    return True
+
+
 class _Problem(Exception):
     def __init__(self, kind: str, what: str, why: str, next_step: str) -> None:
         super().__init__(what)
@@ -175,14 +189,20 @@ def _handshake(kit: Kit, connection: socket.socket, dial: str) -> Diagnosis | No
         text = str(error)
         if "UNKNOWN_CA" in text or "CERTIFICATE" in text or "certificate" in text:
             return _unwanted(dial)
-        return Diagnosis("tls", f"{dial} does not speak our TLS", text, "check the port in local/endpoint.yml")
+        if not isinstance(error, ssl.SSLEOFError):
+            return Diagnosis("tls", f"{dial} does not speak our TLS", text, "check the port in local/endpoint.yml")
+        return _closed(dial, text)
     except OSError as error:
-        return Diagnosis(
-            "closed",
-            f"{dial} closed the connection during the handshake",
-            str(error) or type(error).__name__,
-            "check the port in local/endpoint.yml, and firewalls on the way",
-        )
+        return _closed(dial, str(error) or type(error).__name__)
+
+
+def _closed(dial: str, why: str) -> Diagnosis:
+    return Diagnosis(
+        "closed",
+        f"{dial} closed the connection during the handshake",
+        why,
+        "check the port in local/endpoint.yml, and firewalls on the way",
+    )
 
 
 def _unwanted(dial: str) -> Diagnosis:

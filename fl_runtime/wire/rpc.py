@@ -30,7 +30,9 @@ class HubStub:
         self.connect = _method(channel, "stream_stream", f"/{HUB}/Connect", pb.ToHub, pb.ToParticipant)
         self.submit = _method(channel, "unary_unary", f"/{HUB}/Submit", pb.SubmitRequest, pb.SubmitReply)
         self.ask = _method(channel, "unary_unary", f"/{HUB}/Ask", pb.Question, pb.Answer)
+        self.command = _method(channel, "unary_unary", f"/{HUB}/Command", pb.Order, pb.Answer)
         self.watch = _method(channel, "unary_stream", f"/{HUB}/Watch", pb.WatchRequest, pb.WatchEvent)
+        self.revoke = _method(channel, "unary_unary", f"/{HUB}/Revoke", pb.Revocations, pb.RevokeReply)
 
 
 class BlobsStub:
@@ -44,7 +46,7 @@ class BlobsStub:
 
 
 def hub_handlers(servicer: Any) -> grpc.GenericRpcHandler[Any, Any]:
-    """Server side of Hub: `servicer` has connect, submit, ask, watch."""
+    """Server side of Hub: `servicer` has connect, submit, ask, watch, revoke."""
     return grpc.method_handlers_generic_handler(
         HUB,
         {
@@ -57,8 +59,14 @@ def hub_handlers(servicer: Any) -> grpc.GenericRpcHandler[Any, Any]:
             "Ask": grpc.unary_unary_rpc_method_handler(
                 servicer.ask, pb.Question.FromString, pb.Answer.SerializeToString
             ),
+            "Command": grpc.unary_unary_rpc_method_handler(
+                servicer.command, pb.Order.FromString, pb.Answer.SerializeToString
+            ),
             "Watch": grpc.unary_stream_rpc_method_handler(
                 servicer.watch, pb.WatchRequest.FromString, pb.WatchEvent.SerializeToString
+            ),
+            "Revoke": grpc.unary_unary_rpc_method_handler(
+                servicer.revoke, pb.Revocations.FromString, pb.RevokeReply.SerializeToString
             ),
         },
     )

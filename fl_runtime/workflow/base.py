@@ -4,79 +4,28 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import logging
-import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fl_runtime.errors import FlError, JobSpecError
+from fl_runtime.errors import FlError
 from fl_runtime.models.check import fault, shapes
 from fl_runtime.models.tensors import TensorFile
+from fl_runtime.names import prelude
+from fl_runtime.workflow.calls import Calls
 from fl_runtime.workflow.link import Link
+from fl_runtime.workflow.records import Model, QuorumError, Result
+from fl_runtime.workflow.store import ModelStore
 
-log = logging.getLogger("fedspan.workflow")
-WEIGHT_KEY = "NUM_STEPS_CURRENT_ROUND"
-
-
-class QuorumError(FlError):
-    """A round can't be closed: too few results."""
-
-    exit_code = 12
-
-
-@dataclass(frozen=True)
-class Model:
-    """A model in the hub's blob store. `source` is its file, or its bytes when it is small."""
-
-    blob: str
-    source: Path | bytes
-
-    def open(self) -> TensorFile:
-        return TensorFile(self.source)
-
-
-@dataclass(frozen=True)
-class Result:
-    """One site's accepted answer."""
-
-    site: str
-    meta: dict[str, Any]
-    source: Path | bytes | None
-
-    @property
-    def weight(self) -> float:
-        """Steps (or samples) of this round; 1 when the site did not say."""
-        value = (self.meta.get("meta") or {}).get(WEIGHT_KEY, 1)
-        return float(value) if value is not None else 1.0
-
-    @property
-    def metrics(self) -> dict[str, float]:
-        return dict(self.meta.get("metrics") or {})
-
-    @property
-    def size(self) -> int:
-        """Bytes of its model."""
-        if isinstance(self.source, Path):
-            return self.source.stat().st_size
-        return len(self.source or b"")
-
-    @property
-    def is_diff(self) -> bool:
-        return self.meta.get("params_type") == "DIFF"
-
-    def open(self) -> TensorFile:
-        if self.source is None:
-            raise FlError("A result holds no model", participant=self.site)
-        return TensorFile(self.source)
+__all__ = ["Model", "QuorumError", "Result", "Workflow"]
 
 
 class Workflow:
-    """Subclasses implement `run()`. After a crash it starts afresh: `rounds()` goes on where the last one ended.
+    """Subclasses implement `run()`. After a crash it starts afresh: `rounds()` goes on where the last one ended, and
+    inside of a round each call gets its recorded answers.
 
     Attributes:
         settings: `workflow` of job.yml.
@@ -104,12 +53,17 @@ class Workflow:
             self.model = Model(hello["blob"], Path(hello["file"]) if hello.get("file") else link.model)
         self._done: int = -1 if hello["round"] is None else int(hello["round"])
         self._round = self._done
-        self._index = 0
         self._metrics: dict[str, Any] = {}
+        self.store = ModelStore(link, self.bundle)
+        self.calls = Calls(link, hello["orders"])
+        self.calls.begin(prelude(self._done))  # what is asked for before `rounds()`
         self.rng = self._seeded()
 
     def run(self) -> None:
         raise NotImplementedError
+
+    def finish(self) -> None:
+        self._link.ask({"op": "finish"})
 
     # --- rounds
 
@@ -117,14 +71,18 @@ class Workflow:
         """The rounds that are still to be done, from 0 to count - 1; each is committed when its body is through."""
         self._stop = False
         for number in range(self._done + 1, count):
-            self._round, self._index, self._metrics = number, 0, {}
-            self.rng = self._seeded()
+            self.begin(number)
             begun = time.monotonic()
             yield number
             self._metrics["seconds"] = round(time.monotonic() - begun, 4)
-            self._commit()
+            self.commit()
             if self._stop:
                 return
+
+    def begin(self, number: int) -> None:
+        self._round, self._metrics = number, {}
+        self.calls.begin(number)
+        self.rng = self._seeded()
 
     def stop(self) -> None:
         """This round is the last one of `rounds()`."""
@@ -144,7 +102,8 @@ class Workflow:
         """Plain data that goes with this round into the job's history."""
         self._metrics.update(metrics)
 
-    def _commit(self) -> None:
+    def commit(self) -> None:
+        """The boundary: round, state, model and metrics are durable, and what the round consumed is released."""
         self._link.ask(
             {
                 "op": "commit",
@@ -161,13 +120,15 @@ class Workflow:
         seed = hashlib.sha256(f"{self.job_id}/{self._round}".encode()).digest()
         return np.random.default_rng(int.from_bytes(seed[:8], "little"))
 
+    def now(self) -> float:
+        """Unix seconds; in a replay what it was then."""
+        return float(self.calls.recorded("now", time.time()))
+
     # --- calls
 
     def sites(self) -> list[str]:
         """Who takes part now (in a replay: who did then)."""
-        index = self._index
-        self._index += 1
-        return list(self._link.ask({"op": "sites", "round": self._round, "index": index})[0]["sites"])
+        return self.calls.sites()
 
     def broadcast_and_wait(
         self,
@@ -178,11 +139,13 @@ class Workflow:
         min_sites: int | None = None,
         meta: Mapping[str, Any] | None = None,
         tensors: bool = True,
+        blobs: Mapping[str, Model] | None = None,
     ) -> list[Result]:
         """Push a task to sites (all that take part by default) and wait until the quorum closes it.
 
         Args:
             tensors: the answers must hold a model that fits the one that was sent.
+            blobs: more models that go with the task.
 
         Returns:
             Accepted results in site-name order.
@@ -190,71 +153,56 @@ class Workflow:
         Raises:
             QuorumError: too few sites gave a result that counts.
         """
-        index = self._index
-        self._index += 1
-        body = {
+        body: dict[str, Any] = {
             "params_type": "FULL" if model else None,
             "start_round": 0,
             "current_round": self._round,
             "total_rounds": self.settings.get("rounds"),
             "meta": dict(meta or {}),
         }
+        if blobs:
+            body["blobs"] = {key: extra.blob for key, extra in blobs.items()}
         least = min_sites if min_sites is not None else self.settings.get("min_sites")
         if least is not None and targets is not None:
             least = min(int(least), len(targets))
-        settings = {
-            "min": least,
-            "deadline": self.settings.get("deadline"),
-        }
-        if self.settings.get("grace") is not None:
-            settings["grace"] = self.settings["grace"]
-        self._link.post(
-            {
-                "op": "call",
-                "round": self._round,
-                "index": index,
-                "name": name,
-                "targets": list(targets) if targets is not None else None,
-                "blob": model.blob if model else None,
-                "meta": body,
-                "settings": settings,
-            }
-        )
-        return self._collect(index, model, tensors)
-
-    def _collect(self, index: int, model: Model | None, tensors: bool) -> list[Result]:
+        settings = {"min": least, **{key: self.settings.get(key) for key in ("deadline", "grace", "late")}}
         expected = None
         if model is not None and tensors:
             with model.open() as sent:
                 expected = shapes(sent)
-        results: dict[str, Result] = {}
-        while True:
-            event, binary = self._link.event()
-            if (event.get("round"), event.get("index")) != (self._round, index):
-                continue  # of a call that is over
-            if event["event"] == "result":
-                if event["site"] in results:
-                    continue
-                source = Path(event["file"]) if event.get("file") else (binary or None)
-                result = Result(event["site"], event["meta"], source)
-                if not event["judged"]:
-                    why = self._fault(result, expected, tensors)
-                    self._link.post({"op": "judge", "task": event["task"], "ok": why is None, "why": why or ""})
-                    if why is not None:
-                        log.warning("the result of %s is refused: %s", result.site, why)
-                        continue
-                if tensors and expected is None and source is not None:
-                    with result.open() as first:
-                        expected = shapes(first)
-                results[result.site] = result
-            elif event["event"] == "closed":
-                if event["verdict"] == "fail":
-                    raise QuorumError(f"Round {self._round} has too few results", why=event["why"])
-                if event["missing"]:
-                    self.record(missing=event["missing"])
-                return [results[site] for site in sorted(event["used"])]
+
+        def judge(result: Result) -> str | None:
+            return self._fault(result, expected, tensors)
+
+        def took(result: Result) -> None:  # without a model before, the first result says what a model is
+            nonlocal expected
+            if tensors and expected is None and result.source is not None:
+                with result.open() as first:
+                    expected = shapes(first)
+
+        call = self.calls.open(
+            name,
+            model.blob if model else None,
+            body,
+            targets=targets,
+            settings={key: value for key, value in settings.items() if value is not None or key == "min"},
+            judge=judge,
+            on_result=took,
+        )
+        self.calls.wait(call)
+        assert call.outcome is not None
+        if call.outcome["missing"] and call.outcome["verdict"] != "fail":
+            self.record(missing=call.outcome["missing"])
+        return call.used()
+
+    def send_and_wait(self, name: str, model: Model | None, site: str, **options: Any) -> Result | None:
+        """The task for one site; None when it stayed lost for `grace`."""
+        results = self.broadcast_and_wait(name, model, targets=[site], min_sites=0, **options)
+        return results[0] if results else None
 
     def _fault(self, result: Result, expected: Any, tensors: bool) -> str | None:
+        if result.meta.get("return_code"):
+            return f"its executor answered {result.meta['return_code']}"
         weight = result.weight
         if not (weight >= 0 and weight < float("inf")):
             return f"its weight is {weight}"
@@ -276,31 +224,12 @@ class Workflow:
 
     def new_file(self, size: int = 0) -> Path:
         """A file for a new model of about `size` bytes; it may be a recycled one, so cut it. Then `keep` it."""
-        return Path(self._link.ask({"op": "spool", "size": size})[0]["file"])
+        return self.store.new_file(size)
 
     def keep(self, path: Path) -> Model:
         """Make a finished file a blob."""
-        small = path.read_bytes() if path.stat().st_size <= 64 * 1024 else None
-        reply, _ = self._link.ask({"op": "blob", "file": str(path)})
-        return Model(reply["blob"], small if small is not None else Path(reply["file"]))
+        return self.store.keep(path)
 
     def initial_model(self) -> Model | None:
         """`workflow.model`: a safetensors file of the bundle, or a description; None: the sites begin with theirs."""
-        wanted = self.settings.get("model")
-        if wanted is None:
-            return None
-        path = self.new_file()
-        if isinstance(wanted, str):
-            source = (self.bundle / wanted).resolve()
-            if not source.is_relative_to(self.bundle.resolve()) or not source.is_file():
-                raise JobSpecError("workflow.model names no file of the job", why=wanted)
-            TensorFile(source)
-            shutil.copyfile(source, path)  # cuts, too
-        else:
-            from fl_runtime.workflow.initial import make
-
-            make(wanted, path)
-        return self.keep(path)
-
-    def finish(self) -> None:
-        self._link.ask({"op": "finish"})
+        return self.store.initial(self.settings.get("model"))

@@ -5,6 +5,7 @@ Settings of all of them: rounds, model, min_sites, deadline, grace;
 `sample: 0.5` or `sample: 10` (how many of the sites train in a round, drawn anew each time);
 `best: accuracy` or `best: {metric: loss, mode: min}` (the model with the best validation metric is kept as well);
 `early_stop: {metric: accuracy, patience: 5, mode: max, min_delta: 0}`;
+`aggregate_at: server | SITE | rotate` (which node computes the next model; the bits are the same);
 `aggregator: mean | median | {type: trimmed_mean, trim: 0.2} | {type: krum, byzantine: 1, keep: 1}`.
 """
 
@@ -14,12 +15,9 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fl_runtime.errors import FlError, JobSpecError
-from fl_runtime.models import robust
-from fl_runtime.models.average import average
-from fl_runtime.models.blocks import Share
-from fl_runtime.models.optimizers import OPTIMIZERS, apply
+from fl_runtime.workflow.aggregation import states_of
 from fl_runtime.workflow.base import Model, Result, Workflow
+from fl_runtime.workflow.nodes import aggregated
 from fl_runtime.workflow.selection import is_better, metric_and_mode
 
 log = logging.getLogger("fedspan.workflow")
@@ -65,41 +63,18 @@ class FedAvg(Workflow):
 
     # --- the next model
 
-    def shares(self, results: Sequence[Result]) -> list[Share]:
-        """The results with their weights; differences know their base."""
-        kinds = {result.is_diff for result in results}
-        if len(kinds) != 1:
-            raise FlError("Some sites sent weights and others differences: they can't be combined")
-        base = None
-        if kinds == {True}:
-            if self.model is None:
-                raise FlError("The sites sent differences, but there was no model that they could differ from")
-            base = self.model.open()
-        return [Share(result.site, result.weight, result.open(), base) for result in results]
+    def plan(self) -> dict[str, Any]:
+        """How results become the next model; see workflow/aggregation.py."""
+        wanted = self.settings.get("aggregator", "mean")
+        return {"type": wanted} if isinstance(wanted, str) else {"type": "mean", **wanted}
 
     def aggregate(self, results: Sequence[Result]) -> Model:
         """The next global model."""
-        shares = self.shares(results)
-        path = self.new_file(results[0].size)
-        wanted = self.settings.get("aggregator", "mean")
-        options = {"type": wanted} if isinstance(wanted, str) else dict(wanted)
-        kind = str(options.pop("type", "mean"))
-        try:
-            if kind == "mean":
-                average(shares, path)
-            elif kind == "median":
-                robust.median(shares, path)
-            elif kind == "trimmed_mean":
-                robust.trimmed_mean(shares, path, float(options.get("trim", 0.1)))
-            elif kind == "krum":
-                chosen = robust.krum_choice(shares, int(options.get("byzantine", 1)), int(options.get("keep", 1)))
-                self.record(chosen=[share.site for share in chosen])
-                average([Share(share.site, 1.0, share.model, share.base) for share in chosen], path)
-            else:
-                raise JobSpecError(f"There is no aggregator {kind!r}", why="mean, median, trimmed_mean, krum")
-        except ValueError as error:
-            raise FlError("The results can't be combined", why=str(error)) from None
-        return self.keep(path)
+        plan = self.plan()
+        states = {key: self.tensors[key] for key in states_of(plan) if key in self.tensors}
+        made = aggregated(self, plan, results, states)
+        self.tensors.update({key: model for key, model in made.items() if key != "model"})
+        return made["model"]
 
     # --- metrics
 
@@ -160,24 +135,9 @@ class FedOpt(FedAvg):
 
     default = "adam"
 
-    def aggregate(self, results: Sequence[Result]) -> Model:
+    def plan(self) -> dict[str, Any]:
         options = dict(self.settings.get("optimizer") or {})
-        kind = str(options.pop("type", self.default))
-        if kind not in OPTIMIZERS:
-            raise JobSpecError(f"There is no server optimizer {kind!r}", why=f"there are: {', '.join(OPTIMIZERS)}")
-        try:
-            optimizer = OPTIMIZERS[kind](**{key: float(value) for key, value in options.items()})
-        except (TypeError, ValueError) as error:
-            raise JobSpecError(f"workflow.optimizer: {error}") from None
-        if self.model is None:
-            return super().aggregate(results)  # the first mean is the first model
-        size = results[0].size
-        path, states = self.new_file(size), {key: self.new_file(size) for key in optimizer.states}
-        known = {key: self.tensors[key].open() for key in optimizer.states if key in self.tensors}
-        apply(optimizer, self.shares(results), self.model.open(), known, path, states)
-        for key, state in states.items():
-            self.tensors[key] = self.keep(state)
-        return self.keep(path)
+        return {"type": "optimizer", "optimizer": str(options.pop("type", self.default)), "options": options}
 
 
 class FedAvgM(FedOpt):

@@ -7,6 +7,7 @@ import sys
 import traceback
 
 from fl_runtime.errors import FlError, JobSpecError
+from fl_runtime.job.code import load_class
 from fl_runtime.workflow.base import Workflow
 from fl_runtime.workflow.fedavg import FedAvg, FedAvgM, FedOpt, FedProx
 from fl_runtime.workflow.link import HubGoneError, Link
@@ -31,17 +32,37 @@ def choose(kind: str) -> type[Workflow]:
     Raises:
         JobSpecError: there is none of that name.
     """
+    if kind.lower() == "controller":
+        from fl_runtime.apis.impl.hosting import ControllerWorkflow
+
+        return ControllerWorkflow
     try:
         return WORKFLOWS[kind.lower()]
     except KeyError:
         raise JobSpecError(f"There is no workflow {kind!r}", why=f"there are: {', '.join(sorted(WORKFLOWS))}") from None
 
 
+def make(link: Link) -> Workflow:
+    """The job's workflow: a built-in one, or own code: `{type: controller, path: mine.MyWorkflow}`.
+
+    Raises:
+        JobSpecError: there is none of that name.
+    """
+    settings = link.hello["spec"]["workflow"]
+    kind = choose(str(settings.get("type", "fedavg")))
+    if settings.get("path"):
+        sys.path.insert(0, link.hello["bundle"])
+        own = load_class(str(settings["path"]), "workflow.path")
+        if issubclass(own, Workflow):
+            kind = own
+    return kind(link)
+
+
 def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stdout)
     link = Link()
     try:
-        workflow = choose(str(link.hello["spec"]["workflow"].get("type", "fedavg")))(link)
+        workflow = make(link)
         workflow.run()
         workflow.finish()
     except HubGoneError:

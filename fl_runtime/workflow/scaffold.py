@@ -10,23 +10,22 @@ trains with gradient - c_i + c, and sends its weights with its control's change 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from fl_runtime.errors import FlError
-from fl_runtime.models.average import Mean
-from fl_runtime.models.blocks import FLOATS, BlockWriter, Share, model_entries
+from fl_runtime.models.blocks import FLOATS, BlockWriter, model_entries
 from fl_runtime.models.check import OPTIMIZER_PREFIX
+from fl_runtime.models.scaffold import CONTROL, DELTA
 from fl_runtime.models.tensors import TensorFile
 from fl_runtime.workflow.base import Model, Result
 from fl_runtime.workflow.fedavg import FedAvg
 
-CONTROL = OPTIMIZER_PREFIX + "c."
-DELTA = OPTIMIZER_PREFIX + "c_delta."
-
 
 class Scaffold(FedAvg):
     """Setting: `lr` (1.0), the server's step. All sites weigh the same."""
+
+    _taking_part = 0
 
     def train(self) -> list[Result]:
         sent = self.model
@@ -58,28 +57,10 @@ class Scaffold(FedAvg):
                 out.put(tensor.name, first, source.flat(tensor.name.removeprefix(CONTROL), first, count))
         return self.keep(path)
 
+    def plan(self) -> dict[str, Any]:
+        part = self._taking_part / max(len(self.sites()), self._taking_part)
+        return {"type": "scaffold", "lr": float(self.settings.get("lr", 1.0)), "part": part}
+
     def aggregate(self, results: Sequence[Result]) -> Model:
-        if self.model is None:
-            raise FlError("SCAFFOLD needs a first model", next_step="set workflow.model in job.yml")
-        current = self.model.open()
-        shares = [Share(share.site, 1.0, share.model, share.base) for share in self.shares(results)]
-        mean, part = Mean(shares), len(results) / max(len(self.sites()), len(results))
-        rate = float(self.settings.get("lr", 1.0))
-        before = self.tensors["c"].open() if "c" in self.tensors else None
-        path, control = self.new_file(results[0].size), self.new_file(results[0].size)
-        delta_mean = Mean([Share(share.site, 1.0, share.model) for share in shares])
-        with (
-            BlockWriter(path, model_entries(current)) as out,
-            BlockWriter(control, model_entries(current, "F32")) as kept,
-        ):
-            for tensor, first, count in out.blocks():
-                old = current.flat(tensor.name, first, count).astype(np.float64)
-                new = mean.block(tensor.name, first, count)
-                out.put(tensor.name, first, old + rate * (new - old) if tensor.dtype in FLOATS else new)
-                if tensor.dtype in FLOATS:
-                    change = part * delta_mean.block(DELTA + tensor.name, first, count)
-                    if before is not None:
-                        change = change + before.flat(tensor.name, first, count)
-                    kept.put(tensor.name, first, change)
-        self.tensors["c"] = self.keep(control)
-        return self.keep(path)
+        self._taking_part = len(results)
+        return super().aggregate(results)

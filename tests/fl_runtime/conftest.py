@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,23 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from federation import Federation, federation
+from postgres_server import Server, binaries, postgres
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[Server]:
+    """A real PostgreSQL, for all tests that want one."""
+    pytest.importorskip("psycopg", reason="the extra `postgres` is not installed")
+    if binaries() is None:
+        pytest.skip("PostgreSQL's server is not installed (Debian: postgresql)")
+    with postgres() as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_url(postgres_server: Server) -> str:
+    """An empty database."""
+    return postgres_server.new_database(f"test-{secrets.token_hex(4)}")
 
 
 @pytest.fixture(scope="module")

@@ -158,6 +158,7 @@ class Federation:
 
     def __init__(self, root: Path, sites: int = 3, name: str = "digits") -> None:
         self.root = root
+        self.marks = root / "marks"
         self.port = free_port()
         self.ca = TestCA(name)
         self.env = {"FEDSPAN_BIND": "127.0.0.1", "no_proxy": "127.0.0.1,localhost", "OMP_NUM_THREADS": "1"}
@@ -169,6 +170,11 @@ class Federation:
 
     def participant(self, name: str, role: str, ca: TestCA | None = None) -> Process:
         kit = (ca or self.ca).kit(self.root / "kits" / name, name, role, port=self.port)
+        # Where scripts of tests leave marks: the only folder besides their own that they may write to.
+        self.marks.mkdir(exist_ok=True)
+        self.marks.chmod(0o777)
+        folders = {"folders": {"write": [str(self.marks)]}}
+        (kit / "local/resources.yml").write_text(yaml.safe_dump({"slots": 4, **folders}))
         return Process(kit, self.root / "state" / name, self.env, (f"deployed-by={name}",))
 
     def data(self, site: str, **paths: Path) -> None:

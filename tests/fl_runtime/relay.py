@@ -9,7 +9,11 @@ import time
 
 
 class Relay:
-    """A TCP relay in threads; without a target an HTTP CONNECT proxy. `cut()` breaks what is open and refuses more."""
+    """A TCP relay in threads; without a target an HTTP CONNECT proxy.
+
+    `cut()` breaks what is open and refuses more. `freeze()` is a black hole: nothing is broken, nothing is refused, and
+    no packet gets an answer, not even a new connection's first; `thaw()` ends it. `hold(n)` freezes the nth connection.
+    """
 
     def __init__(self, target: tuple[str, int] | None = None, *, status: str = "200 OK") -> None:
         self._target = target
@@ -20,7 +24,12 @@ class Relay:
         self.up_bytes = self.down_bytes = 0
         self.pause = 0.0  # seconds after each piece of at most 64 KiB
         self.seen: list[str] = []
-        self._server = socket.create_server(("127.0.0.1", 0))
+        self._flows = threading.Event()
+        self._flows.set()
+        self._held: set[int] = set()
+        self._count = 0
+        self._fillers: list[socket.socket] = []
+        self._server = socket.create_server(("127.0.0.1", 0), backlog=0)
         self.port = int(self._server.getsockname()[1])
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -33,6 +42,7 @@ class Relay:
             if self.down:
                 client.close()
                 continue
+            self._flows.wait()
             threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
     def _serve(self, client: socket.socket) -> None:
@@ -60,12 +70,17 @@ class Relay:
         upstream.settimeout(None)
         with self._lock:
             self._open += [client, upstream]
+            number = self._count
+            self._count += 1
         for one, other, up in ((client, upstream, True), (upstream, client, False)):
-            threading.Thread(target=self._pump, args=(one, other, up), daemon=True).start()
+            threading.Thread(target=self._pump, args=(one, other, up, number), daemon=True).start()
 
-    def _pump(self, source: socket.socket, sink: socket.socket, up: bool) -> None:
+    def _pump(self, source: socket.socket, sink: socket.socket, up: bool, number: int = 0) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
+                self._flows.wait()
+                while number in self._held:
+                    time.sleep(0.05)
                 sink.sendall(data)
                 if up:
                     self.up_bytes += len(data)
@@ -76,6 +91,24 @@ class Relay:
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
 
+    def freeze(self) -> None:
+        self._flows.clear()
+        for _ in range(3):  # one is taken by the thread that accepts, and one fills the queue: the next gets no answer
+            filler = socket.socket()
+            filler.setblocking(False)
+            filler.connect_ex(("127.0.0.1", self.port))
+            self._fillers.append(filler)
+            time.sleep(0.05)
+
+    def thaw(self) -> None:
+        for filler in self._fillers:
+            filler.close()
+        self._fillers.clear()
+        self._flows.set()
+
+    def hold(self, *numbers: int) -> None:
+        self._held = set(numbers)
+
     def cut(self) -> None:
         self.down = True
         with self._lock:
@@ -85,5 +118,7 @@ class Relay:
             self._open.clear()
 
     def close(self) -> None:
+        self.thaw()
+        self.hold()
         self.cut()
         self._server.close()

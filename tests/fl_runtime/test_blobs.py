@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from fl_runtime.blobs import BLOB_SCHEMA, BlobStore, Manifest, of_bytes, of_file
-from fl_runtime.db import Database
-from fl_runtime.errors import ProtocolError
+from fl_runtime.blobs.pool import Pool
+from fl_runtime.db import Sqlite
+from fl_runtime.errors import DiskFullError, ProtocolError, QuotaError
 from fl_runtime.names import CHUNK, LEAF
 
 
 def store(folder: Path) -> BlobStore:
-    return BlobStore(folder, Database(folder / "test.db", [BLOB_SCHEMA]))
+    return BlobStore(folder, Sqlite(folder / "test.db", [BLOB_SCHEMA]))
 
 
 def content(size: int, seed: int = 0) -> bytes:
@@ -71,9 +76,9 @@ def test_a_received_blob_is_one_and_is_not_received_twice(tmp_path: Path) -> Non
     assert blobs.read(manifest.id) == data
     assert blobs.receive(manifest, "b") is None
     blobs.drop_refs("a")
-    assert blobs.collect() == 0
+    assert blobs.collect(0) == 0
     blobs.drop_refs("b")
-    assert blobs.collect() == 1
+    assert blobs.collect(0) == 1
     assert not blobs.path(manifest.id).exists()
 
 
@@ -128,9 +133,9 @@ def test_references_of_a_job_go_together(tmp_path: Path) -> None:
     one, two = blobs.put(b"one", "job:a:task:1"), blobs.put(b"two", "job:ab:task:1")
     blobs.add_ref(one, "job:a:model:3")
     blobs.drop_refs("job:a:task:")
-    assert blobs.collect() == 0
+    assert blobs.collect(0) == 0
     blobs.drop_refs("job:a:")
-    assert blobs.collect() == 1
+    assert blobs.collect(0) == 1
     assert not blobs.has(one)
     assert blobs.has(two)
 
@@ -141,7 +146,7 @@ def test_what_is_being_stored_is_not_collected(tmp_path: Path) -> None:
     blobs.put(data, "old")
     staged = blobs.stage_bytes(data)
     blobs.drop_refs("old")
-    assert blobs.collect() == 0
+    assert blobs.collect(0) == 0
     blob = blobs.register(*staged, "new")
     assert blobs.read(blob) == data
 
@@ -155,7 +160,7 @@ def test_a_freed_file_is_written_over_but_never_while_somebody_has_it_mapped(tmp
     with open(blobs.path(blob), "rb") as file:
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)  # a script's parameters
     blobs.drop_refs("a")
-    blobs.collect()
+    blobs.collect(0)
     second = blobs.put(content(300_000, 1), "b")
     assert blobs.path(second).stat().st_ino != inode
     assert mapped[:] == first
@@ -170,9 +175,9 @@ def test_what_was_not_synced_is_forgotten_after_a_reboot(tmp_path: Path) -> None
 
     blobs, data = store(tmp_path), content(LEAF)
     manifest = of_bytes(data)
-    incoming = blobs.receive(manifest, "a")
+    incoming = blobs.receive(manifest, "a", durable=False)
     feed(incoming, data, 0, 1)
-    blobs.finish(incoming, durable=False)
+    blobs.finish(incoming)
     assert store(tmp_path).read(manifest.id) == data
     with sqlite3.connect(tmp_path / "test.db") as database:
         database.execute("UPDATE blobs SET boot = 'another'")
@@ -188,3 +193,141 @@ def test_what_nobody_wants_any_more_is_abandoned(tmp_path: Path) -> None:
     assert len(list((tmp_path / "incoming").iterdir())) == 1
     again.abandon("job:a:")
     assert list((tmp_path / "incoming").iterdir()) == []
+
+
+def test_half_of_what_was_not_synced_is_forgotten_after_a_reboot_and_resumed_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = content(3 * LEAF)
+    incoming = store(tmp_path).receive(of_bytes(data), "a", durable=False)
+    feed(incoming, data, 0, 2)
+    incoming.journal()
+    assert store(tmp_path).receive(of_bytes(data), "a", durable=False).missing() == [(2, 1)]
+    monkeypatch.setattr("fl_runtime.blobs.shelf.boot_id", lambda: "another")
+    assert store(tmp_path).receive(of_bytes(data), "a", durable=False).missing() == [(0, 3)]
+
+
+def test_a_file_stays_where_it_was_told_to_be_for_a_while_after_nobody_needs_it(tmp_path: Path) -> None:
+    import time
+
+    blobs, data = store(tmp_path), content(100_000)
+    blob = blobs.put(data, "a")
+    blobs.drop_refs("a")
+    assert blobs.collect(0.3) == 1
+    assert blobs.path(blob).read_bytes() == data  # somebody opens it just now
+    end = time.monotonic() + 5
+    while blobs.path(blob).exists() and time.monotonic() < end:
+        time.sleep(0.02)
+    assert not blobs.path(blob).exists()
+
+
+def test_content_that_comes_back_before_its_file_has_gone_keeps_its_file(tmp_path: Path) -> None:
+    blobs, data = store(tmp_path), content(100_000)
+    blob = blobs.put(data, "a")
+    blobs.drop_refs("a")
+    blobs.collect(0.2)
+    staged = blobs.stage_bytes(data)
+    threading.Event().wait(0.5)
+    assert blobs.register(*staged, "b") == blob
+    assert blobs.read(blob) == data
+
+
+def test_who_sends_the_same_goes_on_with_its_own_leaves_only_and_is_not_told_what_is_here(tmp_path: Path) -> None:
+    """Knowing a manifest grants nothing: not the leaves of somebody else, nor that the content is known."""
+    data = content(3 * LEAF)
+    blobs, manifest = store(tmp_path), of_bytes(data)
+    feed(blobs.receive(manifest, "a", sender="site-1", known=False), data, 0, 2)
+    other = blobs.receive(manifest, "b", sender="site-2", known=False)
+    assert other.missing() == [(0, 3)]
+    mine = blobs.incoming(manifest.id, "site-1")
+    assert mine.missing() == [(2, 1)]
+    feed(mine, data, 2, 1)
+    blobs.finish(mine)
+    assert blobs.receive(manifest, "b", sender="site-2", known=False) is other
+    feed(other, data, 0, 3)
+    blobs.finish(other)
+    blobs.drop_refs("a")
+    assert blobs.collect(0) == 0
+    assert blobs.read(manifest.id) == data
+
+
+def test_ranges_that_come_at_once_make_one_blob(tmp_path: Path) -> None:
+    data = content(8 * LEAF + 11)
+    blobs, manifest = store(tmp_path), of_bytes(data)
+    incoming = blobs.receive(manifest, "a")
+
+    def part(first: int, count: int) -> None:
+        feed(incoming, data, first, count)
+        incoming.journal()
+        if incoming.complete:
+            blobs.finish(incoming)
+            assert blobs.has(manifest.id)  # for each of them: what is acknowledged is there
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(part, (0, 2, 4, 6), (2, 2, 2, 3)))
+    assert blobs.read(manifest.id) == data
+
+
+def test_a_quota_is_kept_and_says_so_before_anything_is_written(tmp_path: Path) -> None:
+    limit = 10 * LEAF
+    blobs = BlobStore(tmp_path, Sqlite(tmp_path / "test.db", [BLOB_SCHEMA]), lambda: limit)
+    blob = blobs.put(content(6 * LEAF), "a")
+    with pytest.raises(QuotaError, match="disk quota is exceeded") as told:
+        blobs.new_spool_file(5 * LEAF)
+    assert "disk_quota" in (told.value.next_step or "")
+    assert "46.1 MB" in (told.value.why or "")
+    assert "41.9 MB are allowed" in (told.value.why or "")
+    with pytest.raises(QuotaError):
+        blobs.receive(of_bytes(content(5 * LEAF, 1)), "b")
+    assert list(blobs.spool.iterdir()) == list(blobs.incoming_folder.iterdir()) == []
+    limit = 12 * LEAF
+    incoming = blobs.receive(of_bytes(content(5 * LEAF, 1)), "b")  # it is read anew each time
+    with pytest.raises(QuotaError):
+        blobs.new_spool_file(2 * LEAF)  # what is on its way counts as a whole
+    incoming.close()
+    blobs.abandon("b")
+    blobs.drop_refs("a")
+    blobs.collect(0)
+    assert not blobs.has(blob)
+    blobs.new_spool_file(12 * LEAF)  # files that wait to be used again give way
+    assert sum(path.stat().st_size for path in tmp_path.rglob("*") if path.parent.name == "pool") == 0
+
+
+def test_a_full_disk_is_told_before_anything_is_written(tmp_path: Path) -> None:
+    blobs = store(tmp_path)
+    free = os.statvfs(tmp_path).f_bavail * os.statvfs(tmp_path).f_frsize
+    with pytest.raises(DiskFullError, match="disk is full") as told:
+        blobs.new_spool_file(free + 1)
+    assert "df -h" in (told.value.next_step or "")
+    assert list(blobs.spool.iterdir()) == []
+
+
+def test_files_that_wait_to_be_used_again_stay_under_their_limit(tmp_path: Path) -> None:
+    pool = Pool(tmp_path / "pool", limit=250)
+    for size in (100, 120, 110):
+        (tmp_path / "file").write_bytes(b"x" * size)
+        pool.give(tmp_path / "file")
+    assert pool.size() == 210  # the largest went
+    pool.shrink(0)
+    assert list((tmp_path / "pool").iterdir()) == []
+
+
+def test_a_file_that_is_cut_while_it_is_hashed_is_an_error_and_no_signal(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(content(9 * LEAF))
+    stop = threading.Event()
+
+    def cut() -> None:
+        while not stop.is_set():
+            os.truncate(path, 0)
+            os.truncate(path, 9 * LEAF)
+
+    thread = threading.Thread(target=cut)
+    thread.start()
+    try:
+        for _ in range(20):
+            with contextlib.suppress(ProtocolError):
+                of_file(path)
+    finally:
+        stop.set()
+        thread.join()

@@ -52,8 +52,8 @@ def job_processes(job: str) -> dict[str, psutil.Process]:
     for process in psutil.process_iter(["environ", "cmdline"]):
         if (process.info["environ"] or {}).get("FEDSPAN_JOB") == job:
             command = " ".join(process.info["cmdline"] or [])
-            state = process.info["environ"]["FEDSPAN_CLIENT_SOCKET"]
-            found["server" if "workflow.process" in command else Path(state).parent.name] = process
+            socket = Path(process.info["environ"]["FEDSPAN_CLIENT_SOCKET"])  # STATE/jobs/JOB/agent.sock
+            found["server" if "workflow.process" in command else socket.parents[2].name] = process
     return found
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import socket
-import ssl
 import time
 from pathlib import Path
 
@@ -117,41 +115,6 @@ def test_knowing_a_blobs_id_grants_nothing(running: Federation) -> None:
         push = pb.PushHeader(query=pb.BlobQuery(blob=data.id, job=job), range=pb.LeafRange(first=0, count=1))
         frames = [push.SerializeToString(), b"x" * 100_000]
         assert code_of(lambda: stub.push(iter(frames))) is grpc.StatusCode.PERMISSION_DENIED
-
-
-def test_a_revoked_certificate_is_refused_on_every_call(fresh: Federation) -> None:
-    import sqlite3
-
-    from cryptography import x509
-
-    pem = (fresh.admin_kit / "startup/participant.crt").read_bytes()
-    serial = f"{x509.load_pem_x509_certificate(pem).serial_number:x}"
-    with fresh.session() as session:
-        assert len(session.sites()) == 3
-        fresh.server.stop()
-        with sqlite3.connect(fresh.server.state / "hub.db") as database:
-            database.execute("INSERT INTO revoked VALUES (?, 0)", (serial,))
-        fresh.server.start()
-        until(lambda: fresh.server.status().get("running"))
-        with pytest.raises(RefusedError, match="is revoked"):
-            session.sites()
-
-
-def test_tls_below_1_3_is_shut_out(running: Federation) -> None:
-    kit = running.sites["site-1"].kit
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.load_verify_locations(kit / "startup/ca.crt")
-    context.load_cert_chain(kit / "startup/participant.crt", kit / "startup/participant.key")
-    context.maximum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["h2"])
-    with socket.create_connection(("127.0.0.1", running.port), 5) as plain, pytest.raises((ssl.SSLError, OSError)):
-        context.wrap_socket(plain, server_hostname="server.digits.fedspan")
-    context.maximum_version = ssl.TLSVersion.TLSv1_3
-    with (
-        socket.create_connection(("127.0.0.1", running.port), 5) as plain,
-        context.wrap_socket(plain, server_hostname="server.digits.fedspan") as wrapped,
-    ):
-        assert wrapped.version() == "TLSv1.3"
 
 
 def test_a_client_without_a_certificate_does_not_get_in(running: Federation) -> None:

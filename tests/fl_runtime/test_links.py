@@ -176,16 +176,3 @@ def test_two_processes_with_one_state_folder_are_refused(fresh: Federation) -> N
     assert again.process is not None
     assert again.process.wait(20) == 15
     assert "This participant runs already" in again.text()
-
-
-def test_a_hub_of_another_protocol_is_refused_with_the_upgrade_command(running: Federation) -> None:
-    from fl_runtime.proto import fedspan_pb2 as pb
-    from fl_runtime.wire import rpc, tls
-
-    kit = read_kit(running.sites["site-1"].kit)
-    with tls.channel(kit, kit.endpoint()) as channel:
-        hello = pb.ToHub(hello=pb.Hello(major=9, minor=0, version="9.9"))
-        (answer,) = rpc.HubStub(channel).connect(iter([hello]), timeout=5)
-    assert answer.WhichOneof("body") == "refusal"
-    assert "the site 9.9" in answer.refusal.why
-    assert answer.refusal.next.startswith("pip install 'fedspan==")

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save, save_file
 
 from fl_runtime.errors import JobSpecError, ProtocolError
 from fl_runtime.models.average import average
-from fl_runtime.models.blocks import Share
+from fl_runtime.models.blocks import BLOCK, Share
 from fl_runtime.models.check import fault, shapes
 from fl_runtime.models.tensors import TensorFile, dump, encode, narrow_bf16, widen_bf16, write
 from fl_runtime.workflow.initial import make
@@ -81,8 +81,8 @@ def test_torch_shares_the_map_also_in_bfloat16(tmp_path: Path) -> None:
         assert got.dtype is value.dtype
         assert torch.equal(got, value)
     model.torch("w").add_(1)
-    assert model.array("b").dtype == np.float32
-    assert np.array_equal(model.array("b"), values["b"].float().numpy())
+    assert np.array_equal(model.flat("b"), values["b"].float().numpy())
+    assert np.array_equal(model.array("b").astype(np.float32), values["b"].float().numpy())
 
 
 @pytest.mark.slow
@@ -283,3 +283,29 @@ def test_krum_takes_the_one_amid_the_others_and_not_the_outlier() -> None:
     assert "s6" not in [share.site for share in krum_choice(parts, 1, keep=5)]
     with pytest.raises(ValueError, match="at least 4"):
         krum_choice(parts[:3], 1)
+
+
+def test_bfloat16_parameters_come_back_as_they_were_and_may_be_changed_in_place(tmp_path: Path) -> None:
+    kind = np.dtype(pytest.importorskip("ml_dtypes").bfloat16)
+    given = {"w": np.arange(6).reshape(2, 3).astype(kind), "scalar": np.array(1.5).astype(kind)}
+    write(tmp_path / "model", *encode(given))
+    found = TensorFile(tmp_path / "model")
+    for name, value in given.items():
+        back = found.array(name)
+        assert (back.dtype, back.shape) == (kind, value.shape)
+        assert np.array_equal(back, value)
+        back[...] = 0  # a private map
+    assert np.array_equal(TensorFile(tmp_path / "model").array("w"), given["w"])
+
+
+def test_sums_shared_by_threads_have_the_bits_of_one_thread(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    shares = []
+    for site in range(3):
+        path = tmp_path / f"{site}"
+        write(path, *encode({"a": rng.normal(size=3 * BLOCK + 5).astype(np.float32), "b": rng.normal(size=7)}))
+        shares.append(Share(f"site-{site}", site + 0.3, TensorFile(path)))
+    average(shares, tmp_path / "many")
+    total = sum(share.weight for share in shares)
+    expected = sum(share.model.array("a").astype(np.float64) * (share.weight / total) for share in shares)
+    assert np.array_equal(TensorFile(tmp_path / "many").array("a"), expected.astype(np.float32))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,9 +14,16 @@ from scripts import SLOW
 from fl_runtime.errors import JobError
 
 
+def marks_of(fed: Federation, name: str) -> Path:
+    """A folder that the scripts of one job may write into: each job runs as a user of its own."""
+    marks = fed.root / "marks" / name
+    marks.mkdir(parents=True, exist_ok=True)
+    marks.chmod(0o777)
+    return marks
+
+
 def slow_job(fed: Federation, name: str, rounds: int, **workflow: object) -> str:
-    marks = fed.root / "marks"
-    marks.mkdir(exist_ok=True)
+    marks = marks_of(fed, name)
     settings = {"type": "fedavg", "rounds": rounds, "model": {"tensors": {"w": [4]}}, "grace": 0.5, **workflow}
     folder = fed.job(name, SLOW, config={"marks": str(marks), "seconds": 0.25}, workflow=settings)
     with fed.session() as session:
@@ -54,20 +62,53 @@ def test_below_the_quorum_a_job_waits_and_says_for_whom(fresh: Federation) -> No
 
 
 def test_a_deadline_closes_a_round_without_the_slow_one_or_fails_the_job(running: Federation) -> None:
-    marks = running.root / "marks-deadline"
-    marks.mkdir()
-    config = {"marks": str(marks), "seconds": 5, "slow": ["site-3"]}
-    settings = {"type": "fedavg", "rounds": 1, "model": {"tensors": {"w": [4]}}, "deadline": 1}
+    def config(name: str) -> dict[str, object]:
+        return {"marks": str(marks_of(running, name)), "seconds": 12, "slow": ["site-3"]}
+
+    settings = {"type": "fedavg", "rounds": 1, "model": {"tensors": {"w": [4]}}, "deadline": 4}
     with running.session() as session:
-        folder = running.job("deadline", SLOW, config=config, workflow={**settings, "min_sites": 2})
+        folder = running.job("deadline", SLOW, config=config("deadline"), workflow={**settings, "min_sites": 2})
         job = session.submit(folder)
         view = session.wait(job, 30)
         assert set(view["history"][0]["sites"]) == {"site-1", "site-2"}
         model = load_file(session.download(job, running.root / "results") / "model.safetensors")
         assert np.allclose(model["w"], 1.5)
-        folder = running.job("deadline", SLOW, config=config, workflow=settings)
-        with pytest.raises(JobError, match=r"the deadline of 1 s passed; 2 of 3 needed results"):
+        folder = running.job("deadline-2", SLOW, config=config("deadline-2"), workflow=settings)
+        with pytest.raises(JobError, match=r"the deadline of 4 s passed; 2 of 3 needed results"):
             session.wait(session.submit(folder), 30)
+
+
+@pytest.mark.parametrize("late", ["use", pytest.param("drop", marks=pytest.mark.slow)])
+def test_a_late_result_is_used_in_a_later_round_or_dropped_as_the_job_says(running: Federation, late: str) -> None:
+    config = {"marks": str(marks_of(running, f"late-{late}")), "seconds": 5.5, "slow": ["site-3"]}
+    settings = {"type": "fedavg", "rounds": 2, "model": {"tensors": {"w": [4]}}, "deadline": 4, "min_sites": 2}
+    events: list[dict] = []
+    with running.session() as session:
+        folder = running.job(f"late-{late}", SLOW, config=config, workflow={**settings, "late": late})
+        job = session.submit(folder)
+        view = session.monitor(job, lambda event: events.append(event) and None)
+        model = load_file(session.download(job, running.root / f"results-{late}") / "model.safetensors")
+    assert view["state"] == "FINISHED"
+    who = [set(entry["sites"]) for entry in view["history"]]
+    both = {"site-1", "site-2"}
+    assert who[0] == both
+    if late == "drop":
+        assert who == [both] * 2
+        assert np.allclose(model["w"], 2 * 1.5)
+    else:  # what it trained from the first model counts in the second round
+        assert who[1] == both | {"site-3"}
+        used = [event for event in events if event.get("event") == "late-used"]
+        assert next((event["site"], event["from_round"]) for event in used) == ("site-3", 0)
+        assert np.allclose(model["w"], 3.0)  # 1.5 + 1 and 1.5 + 2, and 0 + 3
+
+
+def test_below_its_quorum_a_job_that_says_so_fails_and_names_who_was_lost(fresh: Federation) -> None:
+    job = slow_job(fresh, "fails", 40, below_quorum="fail")
+    with fresh.session() as session:
+        until(lambda: session.show(job)["round"] >= 1)
+        fresh.sites["site-2"].kill()
+        with pytest.raises(JobError, match=r"site-2 lost for 0\.5 s \(below_quorum: fail\)"):
+            session.wait(job, 30)
 
 
 def test_a_late_joiner_takes_part_from_the_next_round(stopped: Federation) -> None:
@@ -92,8 +133,7 @@ def test_a_lost_site_is_noticed_at_once_when_its_process_dies(fresh: Federation)
 
 def test_a_site_that_leaves_for_good_fails_a_job_that_needs_it(running: Federation) -> None:
     script = SLOW.replace("while flare", "if site == 'site-2':\n    raise SystemExit(0)\nwhile flare")
-    marks = running.root / "marks-left"
-    marks.mkdir()
+    marks = marks_of(running, "left")
     settings = {"type": "fedavg", "rounds": 2, "model": {"tensors": {"w": [4]}}}
     folder = running.job("left", script, config={"marks": str(marks), "seconds": 0.1}, workflow=settings)
     with running.session() as session, pytest.raises(JobError, match="site-2: its script ended before the job did"):

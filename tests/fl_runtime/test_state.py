@@ -2,23 +2,41 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from postgres_server import Server
 
-from fl_runtime.errors import FlError
+from fl_runtime.blobs import BlobStore, of_bytes
+from fl_runtime.db import Sqlite
+from fl_runtime.errors import BusyError, FlError, StorageError
 from fl_runtime.hub.quorum import Part, decide
-from fl_runtime.hub.sqlite import SqliteState
-from fl_runtime.hub.state import Boundary, Call, Job, StateStore, Task
+from fl_runtime.hub.schema import MIGRATIONS
+from fl_runtime.hub.sqlstate import SqlState
+from fl_runtime.hub.state import Boundary, Call, Job, Late, Task
+from fl_runtime.hub.store import open_store
+from fl_runtime.postgres import Postgres
 
-Opener = Callable[[], StateStore]
+Opener = Callable[[], SqlState]
 
 
-@pytest.fixture(params=["sqlite"])
-def opener(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
-    return lambda: SqliteState(tmp_path / "hub.db")
+@pytest.fixture(params=["sqlite", "postgres"])
+def opener(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Opener]:
+    url = None if request.param == "sqlite" else request.getfixturevalue("postgres_url")
+    opened: list[SqlState] = []
+
+    def make() -> SqlState:
+        opened.append(open_store(tmp_path, url))
+        return opened[-1]
+
+    yield make
+    for store in opened:
+        store.close()
 
 
 def job(name: str = "job-1", state: str = "QUEUED") -> Job:
@@ -116,7 +134,9 @@ def test_the_deadline_counts_only_time_that_the_server_was_up(opener: Opener) ->
 
 def test_events_have_rising_numbers_and_are_read_after_one(opener: Opener) -> None:
     store = opener()
-    numbers = [store.add_event("job-1", {"event": str(n)}) for n in range(3)]
+    for number in range(3):
+        store.add_event("job-1", {"event": str(number)})
+    numbers = [number for number, _ in store.events("job-1", 0)]
     assert numbers == sorted(set(numbers))
     assert [document["event"] for _, document in store.events("job-1", numbers[0])] == ["1", "2"]
 
@@ -140,12 +160,236 @@ def test_metrics_are_kept_in_order(opener: Opener) -> None:
     ]
 
 
-def test_a_file_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
-    SqliteState(tmp_path / "hub.db").close()
-    with sqlite3.connect(tmp_path / "hub.db") as database:
-        database.execute("PRAGMA user_version=99")
-    with pytest.raises(FlError, match="newer version"):
-        SqliteState(tmp_path / "hub.db")
+def test_a_metric_that_is_no_number_is_kept_as_none_and_spoils_nothing(opener: Opener) -> None:
+    store = opener()
+    items = [
+        {"key": "a", "value": math.nan, "step": 2**80},
+        {"key": "b", "value": math.inf, "step": 1.0},
+        {"key": "c\0\ud800", "value": 1},
+    ]
+    store.add_metrics("job-1", "a", items)
+    first, second, third = store.metrics("job-1")
+    assert (first["value"], first["step"]) == (None, None)
+    assert (second["value"], second["step"]) == (math.inf, 1)
+    assert third["value"] == 1
+
+
+def test_metrics_and_where_a_site_is_with_them_are_one_commit(opener: Opener) -> None:
+    store = opener()
+    assert store.metrics_at("job-1", "a") == 0
+    store.add_metrics("job-1", "a", [{"key": "loss", "value": 1}], at=120)
+    store.close()
+    again = opener()
+    assert again.metrics_at("job-1", "a") == 120
+    number = again.metrics("job-1")[0]["number"]
+    again.add_metrics("job-1", "a", [{"key": "loss", "value": 2}], at=240)
+    assert [row["value"] for row in again.metrics("job-1", after=number)] == [2.0]
+
+
+def test_a_group_is_committed_by_itself_and_within_a_transaction_it_is_part_of_that(opener: Opener) -> None:
+    store = opener()
+    store.add_event("job-1", {"event": "first"})
+
+    def fails() -> None:
+        with store.tx():
+            store.add_event("job-1", {"event": "never"})
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fails()
+    with store.tx():
+        store.add_event("job-1", {"event": "second"})
+    store.add_event("job-1", {"event": "third"})
+    end = time.monotonic() + 5
+    while store.db.one("SELECT count(*) AS n FROM events")["n"] < 3 and time.monotonic() < end:  # type: ignore[index]
+        time.sleep(0.01)
+    rows = store.db.all("SELECT document FROM events ORDER BY number")
+    assert [row["document"] for row in rows] == ['{"event":"first"}', '{"event":"second"}', '{"event":"third"}']
+
+
+def test_many_threads_share_a_store(opener: Opener) -> None:
+    store = opener()
+
+    def work(name: str) -> None:
+        for number in range(20):
+            with store.tx():
+                store.set_site("job-1", name, str(number))
+                store.add_event("job-1", {"event": name})
+
+    threads = [threading.Thread(target=work, args=(f"site-{n}",)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {state for state, _ in store.sites("job-1").values()} == {"19"}
+    assert len(store.events("job-1", 0)) == 80
+
+
+def test_names_are_ordered_by_their_bytes_whatever_the_locale(opener: Opener) -> None:
+    store = opener()
+    for name in ("b", "a-1", "B", "a", "a1"):
+        store.set_site("job-1", name, "accepted")
+    assert list(store.sites("job-1")) == ["B", "a", "a-1", "a1", "b"]
+
+
+def test_a_late_result_is_kept_for_its_site_the_newest_counts(opener: Opener) -> None:
+    store = opener()
+    assert store.late("job-1", "a") is None
+    store.bank(Late("job-1", "a", "t1", 1, 0, "train", {"m": 1}, b"x" * 32))
+    store.bank(Late("job-1", "a", "t2", 2, 0, "train", {"m": 2}, None))
+    assert store.late("job-1", "a") == Late("job-1", "a", "t2", 2, 0, "train", {"m": 2}, None)
+    store.bank(Late("job-1", "a", "t2", 2, 0, "train", {}, None, used=True))
+    found = store.late("job-1", "a")
+    assert found is not None
+    assert found.used
+
+
+def test_a_deleted_job_leaves_nothing_and_others_stay(opener: Opener) -> None:
+    store = opener()
+    for name in ("job-1", "job-2"):
+        store.add_job(job(name))
+        store.set_site(name, "a", "accepted")
+        store.add_metrics(name, "a", [{"key": "k", "value": 1}], at=5)
+        store.add_event(name, {"event": "e"})
+        store.commit(Boundary(name, 0, {}, None, {}, 1.0))
+        store.bank(Late(name, "a", "t", 0, 0, "train", {}, None))
+    store.open_call(*call())
+    assert store.delete_job("job-1")
+    assert not store.delete_job("job-1")
+    assert [entry.id for entry in store.jobs()] == ["job-2"]
+    assert (store.sites("job-1"), store.events("job-1", 0), store.metrics("job-1")) == ({}, [], [])
+    assert (store.tasks("job-1", 0, 0), store.last_boundary("job-1"), store.metrics_at("job-1", "a")) == ([], None, 0)
+    assert store.late("job-1", "a") is None
+    assert len(store.events("job-2", 0)) == len(store.metrics("job-2")) == 1
+
+
+def test_a_row_and_the_blob_it_names_are_one_transaction(opener: Opener, tmp_path: Path) -> None:
+    store = opener()
+    blobs = BlobStore(tmp_path, store.db)
+    staged = blobs.stage_bytes(b"x" * 200_000)
+
+    def fails() -> None:
+        with store.tx():
+            blob = blobs.register(*staged, "job:job-1:task:t")
+            store.answer("t", {}, blob)
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fails()
+    assert not blobs.has(staged[0].id)
+    with store.tx():
+        store.add_job(job())
+        blobs.register(*blobs.stage_bytes(b"y" * 200_000), "job:job-1:task:t")
+    blobs.drop_refs("job:job-1:")
+    assert blobs.collect() == 1
+    incoming = blobs.receive(of_bytes(b"z" * 100_000), "job:job-1:a")
+    assert incoming is not None
+    assert blobs.receive(incoming.manifest, "job:job-1:b") is incoming
+    incoming.writer(0, 1).take(b"z" * 100_000)
+    blobs.finish(incoming)
+    assert blobs.read(incoming.manifest.id) == b"z" * 100_000
+    blobs.drop_refs("job:job-1:a")
+    assert blobs.collect() == 0
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+def test_a_state_of_the_first_schema_is_brought_up_to_date(kind: str, request, tmp_path: Path) -> None:
+    """What the first version wrote is there after the migration, and metrics are still in their order."""
+    url = None if kind == "sqlite" else request.getfixturevalue("postgres_url")
+    old = SqlState(Postgres(url, MIGRATIONS[:1]) if url else Sqlite(tmp_path / "hub.db", MIGRATIONS[:1]))
+    old.add_job(job())
+    for value in (3.0, 1.0, 2.0):
+        old.db.run("INSERT INTO metrics VALUES ('job-1', 'a', 'loss', ?, 1, 0, 5.0)", value)
+    old.close()
+    store = SqlState(Postgres(url, MIGRATIONS) if url else Sqlite(tmp_path / "hub.db", MIGRATIONS))
+    assert store.job("job-1") is not None
+    assert [row["value"] for row in store.metrics("job-1")] == [3.0, 1.0, 2.0]
+    store.add_metrics("job-1", "a", [{"key": "loss", "value": 4}])
+    assert store.metrics("job-1")[-1]["value"] == 4.0
+    store.close()
+
+
+def test_a_state_of_a_newer_version_is_left_alone(opener: Opener, monkeypatch) -> None:
+    monkeypatch.setattr("fl_runtime.hub.store.MIGRATIONS", (*MIGRATIONS, "CREATE TABLE new (a TEXT)"))
+    opener().close()
+    monkeypatch.undo()
+    with pytest.raises(FlError, match="newer version") as caught:
+        opener()
+    assert caught.value.next_step == "pip install --upgrade fedspan"
+
+
+def test_a_migration_that_breaks_off_has_not_happened(tmp_path: Path) -> None:
+    Sqlite(tmp_path / "a.db", ["CREATE TABLE one (a TEXT)"]).close()
+    with pytest.raises(sqlite3.Error):
+        Sqlite(tmp_path / "a.db", ["CREATE TABLE one (a TEXT)", "CREATE TABLE two (a TEXT); CREATE TABLE one (a TEXT)"])
+    again = Sqlite(tmp_path / "a.db", ["CREATE TABLE one (a TEXT)", "CREATE TABLE two (a TEXT)"])
+    assert again.all("SELECT * FROM two") == []
+
+
+# --- PostgreSQL only
+
+
+def test_one_server_at_a_time_works_with_a_database(postgres_url: str, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("fl_runtime.postgres._LOCK_WAIT_S", 0.2)
+    first = open_store(tmp_path, postgres_url)
+    with pytest.raises(BusyError, match="Another server works with this database"):
+        open_store(tmp_path, postgres_url)
+    first.close()
+    open_store(tmp_path, postgres_url).close()
+
+
+def test_a_folder_and_a_database_that_do_not_belong_together_are_refused(postgres_url: str, tmp_path: Path) -> None:
+    """Else start-up would take the folder's blobs for left-overs."""
+    (one := tmp_path / "one").mkdir()
+    (other := tmp_path / "other").mkdir()
+    store = open_store(one, postgres_url)
+    store.add_job(job())
+    store.close()
+    with pytest.raises(FlError, match="do not belong together"):
+        open_store(other, postgres_url)
+    with pytest.raises(FlError, match="lies in a PostgreSQL database"):
+        open_store(one)
+    open_store(other).close()
+    with pytest.raises(FlError, match="lies in SQLite"):
+        open_store(other, postgres_url)
+    open_store(one, postgres_url).close()
+
+
+def test_a_database_server_that_restarts_costs_the_transaction_it_cut_off(
+    postgres_server: Server, postgres_url: str, tmp_path: Path
+) -> None:
+    store = open_store(tmp_path, postgres_url)
+    store.add_job(job())
+
+    def cut_off() -> None:
+        with store.tx():
+            store.set_job("job-1", "RUNNING")
+            postgres_server.stop("immediate")
+            postgres_server.start()
+
+    with pytest.raises(StorageError):
+        cut_off()
+    found = store.job("job-1")
+    assert found is not None
+    assert found.state == "QUEUED"
+    postgres_server.stop("immediate")
+    store.add_event("job-1", {"event": "kept until the database is back"})
+    with pytest.raises(StorageError, match="can't be used"):
+        store.set_job("job-1", "RUNNING")
+    postgres_server.start()
+    store.set_job("job-1", "RUNNING")
+    assert len(store.events("job-1", 0)) == 1
+    store.close()
+
+
+def test_a_store_that_is_none_is_told_and_passwords_are_not(tmp_path: Path) -> None:
+    pytest.importorskip("psycopg")
+    with pytest.raises(FlError, match="'mysql' is no kind of store"):
+        open_store(tmp_path, "mysql://x")
+    with pytest.raises(StorageError) as caught:
+        open_store(tmp_path, "postgresql://ana:secret@127.0.0.1:1/none")
+    assert "secret" not in str(caught.value)
+    assert "ana@127.0.0.1:1" in str(caught.value)
 
 
 # --- the quorum
@@ -174,6 +418,38 @@ def part(state: str, lost: float | None = None, site: str = "s") -> Part:
 )
 def test_when_a_round_is_over(parts: list[Part], minimum: int, waited: float, verdict: str) -> None:
     assert decide(parts, minimum, waited, 60.0, 5.0).verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("parts", "minimum", "waited", "below", "verdict"),
+    [
+        ([part("accepted"), part("open")], 2, 60, "wait", "open"),  # the deadline is over; it waits on
+        ([part("accepted"), part("open", 99)], 2, 60, "wait", "open"),
+        ([part("accepted"), part("open", 4)], 2, 0, "fail", "open"),  # it may come back within its grace
+        ([part("accepted"), part("open", 5)], 2, 0, "fail", "fail"),
+        ([part("accepted"), part("open", 5)], 1, 0, "fail", "close"),
+        ([part("accepted"), part("open"), part("open", 5)], 2, 0, "fail", "open"),  # the other one may do
+        ([part("accepted"), part("open")], 2, 60, "fail", "fail"),
+    ],
+)
+def test_below_its_quorum_a_job_waits_or_fails_as_it_says(
+    parts: list[Part], minimum: int, waited: float, below: str, verdict: str
+) -> None:
+    assert decide(parts, minimum, waited, 60.0, 5.0, below).verdict == verdict
+
+
+def test_the_deadline_of_a_queued_site_does_not_run() -> None:
+    queued = Part("a", "open", queued=20.0)
+    assert decide([part("accepted"), queued], 1, 79, 60.0, 5.0).verdict == "open"
+    assert decide([part("accepted"), queued], 1, 80, 60.0, 5.0).verdict == "close"
+
+
+def test_a_late_result_stands_in_only_when_the_round_would_close_without_the_site() -> None:
+    late = Part("a", "open", late=True)
+    assert decide([part("accepted"), late], 2, 0, 60.0, 5.0).verdict == "open"
+    assert decide([part("accepted"), late], 2, 60, 60.0, 5.0).verdict == "use-late"
+    assert decide([part("accepted"), Part("a", "open", 6.0, late=True)], 2, 0, None, 5.0).verdict == "use-late"
+    assert decide([part("accepted"), part("answered")], 2, 60, 60.0, 5.0).verdict == "open"  # it is being judged
 
 
 def test_a_failed_quorum_names_each_site_and_its_reason() -> None:

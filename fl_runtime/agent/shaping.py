@@ -1,0 +1,315 @@
+"""Filters and codecs on a site: between the job's process and the link, in processes of their own.
+
+A result: the job's filters, then the site's own, then the codecs. Filtered content is in the spool and its digest in
+the journal before a byte of it leaves; after a crash the same bytes are sent, so noise is drawn once for what leaves.
+A task: decoded, then the job's filters, then the site's. If a filter fails, the task fails and nothing leaves.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fl_runtime.agent.journal import DONE, Journal, TaskRow
+from fl_runtime.agent.shaped import ARRIVED, ENCODED, FILTERED, Shaped, Step
+from fl_runtime.codecs.spec import chosen
+from fl_runtime.errors import FlError, JobSpecError, KitError
+from fl_runtime.filters.workshop import Workshop, describe
+from fl_runtime.job.spec import JobSpec, parse_spec
+from fl_runtime.kit import Kit
+from fl_runtime.proto import fedspan_pb2 as pb
+
+log = logging.getLogger("fedspan.agent")
+OWN = "fedspan."  # tasks of the runtime itself (a model put together at a site): their bits are not touched
+
+
+@dataclass(frozen=True)
+class Outgoing:
+    """What leaves of a result. `error`: nothing but that."""
+
+    blob: bytes | None
+    answer: Mapping[str, Any]
+    error: str = ""
+    form: str = ""
+    plain: bytes = b""
+    base: bytes = b""
+
+
+class Shaping:
+    """All of it, for all jobs. Methods that take long are called on worker threads."""
+
+    def __init__(self, journal: Journal, kit: Kit, state: Path, features: Callable[[], frozenset[str]]) -> None:
+        self._journal = journal
+        self._blobs = journal.blobs
+        self._kit = kit
+        self._state = state
+        self._features = features  # of the server, as its last Welcome told; empty before
+        self._shaped = Shaped(journal)
+        self._shops: dict[tuple[str, str], Workshop] = {}
+        self._lock = threading.Lock()
+
+    # --- results
+
+    def ready(self, task: TaskRow) -> bool:
+        """Everything that has to be done with a result is done and journalled."""
+        if task.error or task.name.startswith(OWN):
+            return True
+        filtered = self._shaped.get(task.id, FILTERED)
+        if filtered is None and self._filters(task.job, "results"):
+            return False
+        if filtered is not None and (filtered.document.get("error") or filtered.blob is None):
+            return True
+        return not self._codecs(task, filtered) or self._shaped.get(task.id, ENCODED) is not None
+
+    def outgoing(self, task: TaskRow) -> Outgoing:
+        """What leaves; `ready(task)` holds."""
+        filtered = self._shaped.get(task.id, FILTERED)
+        if task.name.startswith(OWN):
+            filtered = None
+        if filtered is not None and filtered.document.get("error"):
+            return Outgoing(None, {}, filtered.document["error"])
+        blob, answer = (filtered.blob, filtered.document["meta"]) if filtered else (task.result, task.answer)
+        encoded = self._shaped.get(task.id, ENCODED)
+        if encoded is None or encoded.blob is None or not self._codecs(task, filtered):
+            return Outgoing(blob, answer, task.error)
+        document = encoded.document
+        return Outgoing(
+            encoded.blob,
+            answer,
+            form=document["form"],
+            plain=bytes.fromhex(document["plain"]),
+            base=bytes.fromhex(document["base"]),
+        )
+
+    def holds(self, job: str) -> bytes:
+        """The plain model that is kept here as a base for the next task."""
+        kept = self._blobs.owned(f"job:{job}:base") if self._keeps(job) else []
+        return kept[0] if kept else b""
+
+    def shape(self, task: TaskRow) -> None:
+        """Filter and encode a result that the job's process has left."""
+        if self._shaped.get(task.id, FILTERED) is None and self._filters(task.job, "results"):
+            self._filter_result(task)
+        filtered = self._shaped.get(task.id, FILTERED)
+        if filtered is not None and (filtered.document.get("error") or filtered.blob is None):
+            return
+        codecs = self._codecs(task, filtered)
+        if codecs and self._shaped.get(task.id, ENCODED) is None:
+            self._encode_result(task, filtered, codecs)
+
+    def _encode_result(self, task: TaskRow, filtered: Step | None, codecs: list[dict[str, Any]]) -> None:
+        """The wire form; a delta refers to the model that this task brought, which both sides keep until it is over."""
+        blob, answer = (filtered.blob, filtered.document["meta"]) if filtered else (task.result, task.answer)
+        assert blob is not None
+        arrived = self._shaped.get(task.id, ARRIVED)
+        base = arrived.blob if arrived is not None else task.payload
+        document, staged = {"form": "", "plain": "", "base": ""}, None
+        target = self._blobs.new_spool_file(0)
+        try:
+            reply = self._shop(task.job, "site").ask(
+                {
+                    "op": "encode",
+                    "input": describe(self._blobs, blob),
+                    "base": describe(self._blobs, base),
+                    "base_id": base.hex() if base else "",
+                    "is_diff": answer.get("params_type") == "DIFF",
+                    "codecs": codecs,
+                    "output": str(target),
+                }
+            )
+            if reply["form"]:
+                plain = blob.hex() if reply["lossless"] else ""
+                document = {"form": reply["form"], "plain": plain, "base": reply["base"]}
+                staged = self._blobs.stage_file(target)
+        except (FlError, OSError) as error:
+            log.warning("%s: the result of %s is sent in full: %s", task.job, task.id, error)
+        if staged is None:
+            self._blobs.recycle(target)
+        with self._journal.db.tx():
+            now = self._journal.task(task.id)
+            if now is None or now.state != DONE:
+                return
+            wire = self._blobs.register(*staged, f"job:{task.job}:task:{task.id}:encoded") if staged else None
+            self._shaped.put(task.job, task.id, ENCODED, wire, document)
+
+    # --- tasks
+
+    def needs(self, task: pb.Task) -> bool:
+        """The payload has to be decoded or filtered before the script gets it."""
+        if task.name.startswith(OWN) or not task.payload.blob:
+            return False
+        return bool(task.payload.form) or bool(self._filters(task.job, "tasks")) or self._keeps(task.job)
+
+    def _keeps(self, job: str) -> bool:
+        """Models are kept as bases for the next task."""
+        spec = self._spec(job)
+        codecs = spec.codecs if spec is not None else []
+        return any(entry["type"] == "delta" and entry["on"] != "results" for entry in codecs)
+
+    def arrive(self, task: TaskRow, payload: pb.Payload) -> TaskRow | None:
+        """Decode and filter what came; None when the base is not here: the server is to send it in full.
+
+        Raises:
+            FlError: a filter failed; the task has failed, and the server may know why.
+        """
+        blobs, owner = self._blobs, f"job:{task.job}:task:{task.id}"
+        blob, staged = payload.blob, []
+        if payload.form:
+            if payload.base and not blobs.has(payload.base):
+                return None
+            target = blobs.new_spool_file(payload.length)
+            try:
+                self._shop(task.job, "site").ask(
+                    {
+                        "op": "decode",
+                        "input": describe(blobs, payload.blob),
+                        "base": describe(blobs, payload.base or None),
+                        "base_id": payload.base.hex(),
+                        "limit": 1 << 62,  # the server may send what it likes: it could send it plain, too
+                        "output": str(target),
+                    }
+                )
+            except FlError as error:
+                blobs.recycle(target)
+                log.warning("%s: %s can't be decoded: %s", task.job, task.id, error)
+                return None
+            staged.append((blobs.stage_file(target), owner + ":plain"))
+            blob = staged[0][0][0].id
+            if payload.plain and payload.plain != blob:
+                log.warning("%s: %s decodes to something else than announced", task.job, task.id)
+        with self._journal.db.tx():
+            for decoded, name in staged:
+                blobs.register(*decoded, name)
+            self._shaped.put(task.job, task.id, ARRIVED, blob, {})
+            if self._keeps(task.job):
+                blobs.drop_refs(f"job:{task.job}:base")
+                blobs.add_ref(blob, f"job:{task.job}:base")
+        meta, final = task.meta, blob
+        if self._filters(task.job, "tasks"):
+            output, content, meta = self._run_chains(task, "tasks", describe(blobs, blob), dict(task.meta), None)
+            if output is not None:
+                made = blobs.stage_file(output)
+                with self._journal.db.tx():
+                    final = blobs.register(*made, owner + ":payload")
+            elif content is None:
+                raise FlError("The filters left no model", participant=self._kit.name)
+        with self._journal.db.tx():
+            blobs.add_ref(final, owner + ":payload")
+            self._journal.ready(task.id, final, meta)
+        return self._journal.task(task.id)
+
+    def _filter_result(self, task: TaskRow) -> None:
+        document: dict[str, Any] = {}
+        staged = None
+        try:
+            content, meta = describe(self._blobs, task.result), dict(task.answer)
+            releases = self._shaped.count(task.job, FILTERED) + 1
+            output, content, meta = self._run_chains(task, "results", content, meta, task.payload, releases)
+            document["meta"] = meta
+            if output is not None:
+                staged = self._blobs.stage_file(output)
+        except (FlError, OSError) as error:
+            log.error("%s: %s is not sent: %s", task.job, task.id, error)
+            document = {"error": str(error) if isinstance(error, FlError) else f"the site can't store it: {error}"}
+            content, staged = None, None
+        with self._journal.db.tx():
+            now = self._journal.task(task.id)
+            if now is None or now.state != DONE:
+                return  # nobody wants it any more
+            blob = None
+            if staged is not None:
+                blob = self._blobs.register(*staged, f"job:{task.job}:task:{task.id}:filtered")
+            elif content is not None:
+                blob = task.result
+            self._shaped.put(task.job, task.id, FILTERED, blob, document)
+
+    # --- chains
+
+    def _filters(self, job: str, way: str) -> list[tuple[list[dict[str, Any]], Path]]:
+        """The job's filters, then the site's, each with the folder of their own code.
+
+        A policy that can't be read counts as one that must be applied.
+        """
+        spec = self._spec(job)
+        mine = spec.filters.get(way, []) if spec is not None else []
+        try:
+            last = self._kit.policy().filters.get(way, [])
+        except (KitError, JobSpecError):
+            last = [{"type": "?"}]
+        chains = [(mine, self._state / "jobs" / job / "bundle"), (last, self._kit.path / "local")]
+        return [(chain, folder) for chain, folder in chains if chain]
+
+    def _run_chains(
+        self,
+        task: TaskRow,
+        way: str,
+        content: dict[str, Any] | None,
+        meta: dict[str, Any],
+        base: bytes | None,
+        releases: int = 1,
+    ) -> tuple[Path | None, dict[str, Any] | None, dict[str, Any]]:
+        """All filters: (the file that holds the outcome or None, a description of it or None, meta).
+
+        Raises:
+            FlError: one failed, or the policy can't be read.
+        """
+        self._kit.policy()
+        output: Path | None = None
+        for filters, folder in self._filters(task.job, way):
+            own = any("path" in entry for entry in filters) and folder.name == "bundle"
+            target = self._blobs.new_spool_file(task.length)
+            reply = self._shop(task.job, "job" if own else "site").ask(
+                {
+                    "op": "filter",
+                    "input": content,
+                    "base": describe(self._blobs, base),
+                    "meta": meta,
+                    "filters": filters,
+                    "code": str(folder) if any("path" in entry for entry in filters) else None,
+                    "output": str(target),
+                    "releases": releases,
+                    "task": task.name,
+                    "site": self._kit.name,
+                }
+            )
+            meta = reply["meta"]
+            if reply["tensors"] != "same":
+                if output is not None:
+                    self._blobs.recycle(output)
+                output = target if reply["tensors"] == "written" else None
+                content = {"file": str(target)} if output else None
+            if output is not target:
+                self._blobs.recycle(target)
+        return output, content, meta
+
+    def _codecs(self, task: TaskRow, filtered: Any) -> list[dict[str, Any]]:
+        spec = self._spec(task.job)
+        if spec is None or (task.result if filtered is None else filtered.blob) is None:
+            return []
+        return chosen(spec.codecs, "results", self._features())
+
+    def _spec(self, job: str) -> JobSpec | None:
+        row = self._journal.job(job)
+        return parse_spec(row.spec) if row is not None and row.spec else None
+
+    def _shop(self, job: str, kind: str) -> Workshop:
+        with self._lock:
+            return self._shops.setdefault((job, kind), Workshop(f"{job}/{kind}"))
+
+    def end(self, job: str) -> None:
+        """The job is over: whatever runs for it ends."""
+        with self._lock:
+            shops = [self._shops.pop(key) for key in list(self._shops) if key[0] == job]
+        for shop in shops:
+            shop.close()
+        self._shaped.forget(job)
+
+    def close(self) -> None:
+        with self._lock:
+            shops, self._shops = list(self._shops.values()), {}
+        for shop in shops:
+            shop.close()

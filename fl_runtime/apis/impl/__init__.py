@@ -1,0 +1,1 @@
+"""What stands behind the interfaces of `fl_runtime.apis`."""

@@ -1,0 +1,1 @@
+"""Common parts for controllers and executors, named as in NVIDIA FLARE."""

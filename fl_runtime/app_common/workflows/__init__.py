@@ -1,0 +1,1 @@
+"""See `fl_runtime.app_common`."""

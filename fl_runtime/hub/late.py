@@ -1,0 +1,97 @@
+"""Results that come after their round has closed, where the job says `late: use`.
+
+The newest one of each site is kept. It stands in for the site in the first later call of the same name that would close
+without a fresh answer from it, so each result counts once at most; a fresh answer makes an older late one void.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from fl_runtime.blobs import BlobStore, Manifest
+from fl_runtime.hub.state import DROPPED, RUNNING, Call, Late, StateStore, Task
+
+_DROPPED_SHOWN = 16  # closed tasks that a returning site is told of: it can't hold more that it has not begun
+
+
+class LateResults:
+    """Every method may be called within a transaction of the board."""
+
+    def __init__(self, store: StateStore, blobs: BlobStore) -> None:
+        self._store = store
+        self._blobs = blobs
+
+    @staticmethod
+    def owner(job: str, site: str) -> str:
+        return f"job:{job}:late:{site}"
+
+    def wanted(self, task: Task) -> bool:
+        """Whether an answer to this task, whose call is closed, would be kept."""
+        call = self._store.call(task.job, task.round, task.index)
+        if call is None or call.state == "open" or call.settings.get("late") != "use":
+            return False
+        if task.state != DROPPED and "late_round" not in task.meta:
+            return False
+        job = self._store.job(task.job)
+        if job is None or job.state != RUNNING:
+            return False
+        known = self._store.late(task.job, task.site)
+        return known is None or (task.round, task.index) > (known.round, known.index)
+
+    def bank(
+        self, task: Task, meta: Mapping[str, Any], staged: tuple[Manifest, bytes | None] | None, blob: bytes | None
+    ) -> None:
+        """Keep a late answer in place of the site's older one."""
+        call = self._store.call(task.job, task.round, task.index)
+        assert call is not None
+        owner = self.owner(task.job, task.site)
+        with self._store.tx():
+            self._blobs.drop_refs(owner)
+            if staged is not None:
+                self._blobs.register(*staged, owner)
+            elif blob is not None:
+                self._blobs.add_ref(blob, owner)
+            self._store.bank(Late(task.job, task.site, task.id, task.round, task.index, call.name, dict(meta), blob))
+            self._store.add_event(task.job, {"event": "late", "site": task.site, "round": task.round})
+
+    def of(self, call: Call, site: str) -> Late | None:
+        """What may stand in for a site in a call."""
+        if call.settings.get("late") != "use":
+            return None
+        late = self._store.late(call.job, site)
+        if late is None or late.used or late.name != call.name or (late.round, late.index) >= (call.round, call.index):
+            return None
+        return late
+
+    def stand_in(self, task: Task, late: Late) -> Task | None:
+        """The late result becomes the answer to an open task; it is still to be judged like any other."""
+        with self._store.tx():
+            if late.result is not None:
+                self._blobs.add_ref(late.result, f"job:{task.job}:task:{task.id}")
+            self._store.answer(task.id, {**late.meta, "late_round": late.round}, late.result)
+            self._void(late)
+            self._store.add_event(
+                task.job, {"event": "late-used", "site": task.site, "round": task.round, "from_round": late.round}
+            )
+            return self._store.task(task.id)
+
+    def superseded(self, task: Task) -> None:
+        """A fresh answer of the site has been accepted."""
+        late = self._store.late(task.job, task.site)
+        if late is not None and not late.used and (late.round, late.index) < (task.round, task.index):
+            with self._store.tx():
+                self._void(late)
+
+    def _void(self, late: Late) -> None:
+        self._blobs.drop_refs(self.owner(late.job, late.site))
+        self._store.bank(replace(late, used=True, meta={}, result=None))
+
+    def closed(self, job: str, site: str) -> list[tuple[str, bool]]:
+        """Tasks that a returning site may still hold: their ids, and whether one that has begun is to be finished."""
+        found = []
+        for task in self._store.dropped_tasks(job, site, _DROPPED_SHOWN):
+            call = self._store.call(task.job, task.round, task.index)
+            found.append((task.id, call is not None and call.settings.get("late") == "use"))
+        return found

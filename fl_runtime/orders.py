@@ -1,0 +1,180 @@
+"""Orders: what an admin tells a site (or the server) to do. The server passes them on and can't make one.
+
+The document is canonical JSON: version, federation, order (`restart` or `shutdown`), targets, id, issued, not_after,
+signer (name, serial); signed like a job's envelope, and never to be taken for one: the keys differ. Whoever is ordered
+checks it against its own CA and policy, and does what it says at most once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from fl_runtime.errors import KitError, RefusedError
+from fl_runtime.kit import Kit
+from fl_runtime.names import is_participant_name
+from fl_runtime.wire.identity import Identity, read_identity
+
+RESTART, SHUTDOWN = "restart", "shutdown"
+ACTIONS = (RESTART, SHUTDOWN)
+VALID_S = 600.0  # between giving an order and its arrival, a wrong clock included
+RESTART_CODE = 86  # a process that ends with it wants to be started again; supervisors do that
+
+
+@dataclass(frozen=True)
+class SignedOrder:
+    """A checked order."""
+
+    id: str
+    action: str
+    targets: tuple[str, ...]
+    not_after: float
+    signer: Identity
+
+
+def seal_order(kit: Kit, action: str, targets: Sequence[str]) -> tuple[bytes, bytes, bytes]:
+    """Sign with an admin's kit: (document, signature, certificate PEM)."""
+    certificate = x509.load_pem_x509_certificate(kit.certificate)
+    signer = read_identity(certificate)
+    now = time.time()
+    document = _canonical(
+        {
+            "version": 1,
+            "federation": kit.federation,
+            "order": action,
+            "targets": sorted(set(targets)),
+            "id": secrets.token_hex(16),
+            "issued": int(now),
+            "not_after": int(now + VALID_S),
+            "signer": {"name": signer.name, "serial": signer.serial},
+        }
+    )
+    key = serialization.load_pem_private_key(kit.key, None)
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise KitError(
+            "The kit's key is not an elliptic-curve key",
+            participant=kit.name,
+            next_step=f"fedspan kit verify {kit.path}",
+        )
+    pem = certificate.public_bytes(serialization.Encoding.PEM)
+    return document, key.sign(document, ec.ECDSA(hashes.SHA256())), pem
+
+
+def open_order(kit: Kit, document: bytes, signature: bytes, certificate_pem: bytes) -> SignedOrder:
+    """Check signature, signer, federation and time against this kit's CA.
+
+    Raises:
+        RefusedError: with the reason.
+    """
+
+    def refuse(why: str) -> RefusedError:
+        return RefusedError("The order is refused", participant=kit.name, why=why, next_step="fedspan site list")
+
+    try:
+        certificate = x509.load_pem_x509_certificate(certificate_pem)
+        authority = x509.load_pem_x509_certificate(kit.ca)
+        signer = read_identity(certificate)
+        certificate.verify_directly_issued_by(authority)
+    except (ValueError, TypeError, InvalidSignature):
+        raise refuse("its signer's certificate is not from this federation's CA") from None
+    now = datetime.now(timezone.utc)
+    if not certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc:
+        raise refuse(f"the certificate of {signer.name} is not valid now")
+    if signer.role != "admin" or signer.federation != kit.federation:
+        raise refuse(f"{signer.name} is a {signer.role} of {signer.federation}; only admins give orders")
+    key = certificate.public_key()
+    try:
+        if not isinstance(key, ec.EllipticCurvePublicKey):
+            raise InvalidSignature
+        key.verify(signature, document, ec.ECDSA(hashes.SHA256()))
+    except InvalidSignature:
+        raise refuse("its signature does not fit its content") from None
+    try:
+        body = json.loads(document)
+        if body["version"] != 1 or _canonical(body) != document:
+            raise ValueError("another version or form")
+        order = SignedOrder(
+            id=str(body["id"]),
+            action=str(body["order"]),
+            targets=tuple(str(target) for target in body["targets"]),
+            not_after=float(body["not_after"]),
+            signer=signer,
+        )
+        federation, serial, issued = str(body["federation"]), str(body["signer"]["serial"]), float(body["issued"])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise refuse(f"its document is not readable: {error}") from None
+    if federation != kit.federation:
+        raise refuse(f"it is for the federation {federation}")
+    if serial != signer.serial:
+        raise refuse("its signer is not who it says")
+    if order.action not in ACTIONS or not all(is_participant_name(target) for target in order.targets):
+        raise refuse(f"{order.action!r} to {', '.join(order.targets)} is no order")
+    if time.time() > order.not_after or order.not_after > issued + VALID_S:
+        raise refuse("it is too old: it was to be carried out within ten minutes")
+    if issued > time.time() + VALID_S:
+        raise refuse("it is from the future: check this machine's clock")
+    return order
+
+
+def check_operator(kit: Kit, order: SignedOrder, revoked: bool) -> None:
+    """Target, revocation, and `operators` of local/policy.yml (admin roles, e-mail addresses, any; default: lead).
+
+    Raises:
+        RefusedError: with the reason.
+    """
+    signer, allowed = order.signer, kit.policy().operators
+    why = None
+    if kit.name not in order.targets:
+        why = "it is not meant for this participant"
+    elif revoked:
+        why = f"the certificate of {signer.name} is revoked"
+    elif not {signer.name, signer.admin_role, "any"} & set(allowed):
+        who = f"{signer.name} ({signer.admin_role or 'admin'})"
+        why = f"{who} may not order this here; local/policy.yml allows: " + (", ".join(allowed) or "nobody")
+    if why is not None:
+        raise RefusedError("The order is refused", participant=kit.name, why=why, next_step="fedspan site list")
+
+
+class UsedOrders:
+    """Ids of orders that were carried out, on disk: none is carried out twice."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+
+    def use(self, order: SignedOrder) -> bool:
+        """Note it, durably; False when it was used before."""
+        with self._lock:
+            try:
+                known = {str(key): float(value) for key, value in json.loads(self._path.read_text()).items()}
+            except (OSError, ValueError, AttributeError, TypeError):
+                known = {}
+            if order.id in known:
+                return False
+            now = time.time()
+            known = {key: until for key, until in known.items() if until > now}
+            known[order.id] = order.not_after
+            fresh = self._path.with_suffix(".new")
+            with open(fresh, "w") as file:
+                file.write(json.dumps(known))
+                file.flush()
+                os.fsync(file.fileno())
+            fresh.rename(self._path)
+            return True
+
+
+def _canonical(document: dict[str, Any]) -> bytes:
+    return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()

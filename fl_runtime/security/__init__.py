@@ -1,0 +1,1 @@
+"""Names of FLARE that user code imports."""

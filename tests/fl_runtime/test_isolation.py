@@ -1,0 +1,467 @@
+"""What a job's program can't do on a site: each refused by the kernel. And that nothing of it is left afterwards."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from federation import TestCA, until
+
+from fl_runtime.agent import isolation, keeper, landlock
+from fl_runtime.agent.isolation import Isolation, Means, choose, means
+from fl_runtime.agent.journal import Journal
+from fl_runtime.agent.place import Place
+from fl_runtime.errors import FlError, RefusedError
+from fl_runtime.job.spec import parse_spec
+from fl_runtime.kit import Kit, read_kit
+
+ROOT = os.geteuid() == 0
+needs_landlock = pytest.mark.skipif(landlock.abi() < 2, reason="this kernel has no Landlock")
+needs_root = pytest.mark.skipif(not ROOT, reason="another user needs root")
+
+
+class Site:
+    """A site's kit and state, and jobs on it without any server."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        (root / "kits").mkdir()
+        self.kit: Kit = read_kit(TestCA().kit(root / "kits/site-1", "site-1", "site", port=1))
+        (self.kit.path / "local/policy.yml").write_text("submitters: [lead]\n")
+        self.state = root / "state"
+        self.state.mkdir(mode=0o700)
+        self.journal = Journal(self.state)
+
+    def resources(self, **document: Any) -> None:
+        (self.kit.path / "local/resources.yml").write_text(yaml.safe_dump(document))
+
+        (self.state / "jobs/job-2").mkdir(parents=True)
+
+    def place(self, script: str, how: Isolation, job: str = "job-1") -> Place:
+        folder = self.state / "jobs" / job
+        (folder / "bundle").mkdir(parents=True)
+        (folder / "bundle/train.py").write_text(script)
+        place = Place(self.kit, self.state, folder, how, self.journal.blobs)
+        place.prepare()
+        return place
+
+    def run(self, script: str, how: Isolation, *args: str, memory: int = 0, data: tuple[str, ...] = ()) -> str:
+        """Run to the end; what it printed."""
+        place = self.place(script, how)
+        child = start(place, *args, memory=memory, data=data)
+        child.wait(30)
+        text = place.log.read_text()
+        place.remove()
+        return text
+
+
+def start(place: Place, *args: str, memory: int = 0, data: tuple[str, ...] = ()) -> subprocess.Popen[bytes]:
+    env = {"PATH": os.environ["PATH"], "PYTHONUNBUFFERED": "1"}
+    return place.launch([sys.executable, str(place.bundle / "train.py"), *args], env, 1, data, memory)
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    made = Site(tmp_path)
+    yield made
+    made.journal.close()
+
+
+def how(site: Site, **document: Any) -> Isolation:
+    spec = parse_spec({"name": "x", "script": "train.py", **document})
+    return choose(site.kit, site.state, "job-1", spec)
+
+
+TRY = """
+import json, os, socket, sys, tempfile
+def tried(action):
+    try:
+        return repr(action())
+    except OSError as error:
+        return type(error).__name__
+"""
+
+TAMPER = (
+    TRY
+    + """
+kit, state, agent = sys.argv[1:4]
+print(json.dumps({
+    "reads the key": tried(lambda: open(kit + "/startup/participant.key").read()),
+    "lists the kit": tried(lambda: os.listdir(kit + "/startup")),
+    "writes the policy": tried(lambda: open(kit + "/local/policy.yml", "a")),
+    "replaces the policy": tried(lambda: os.rename("train.py", kit + "/local/policy.yml")),
+    "reads the journal": tried(lambda: open(state + "/agent.db", "rb")),
+    "writes the journal": tried(lambda: open(state + "/agent.db", "rb+")),
+    "removes the journal": tried(lambda: os.unlink(state + "/agent.db")),
+    "reads other jobs": tried(lambda: os.listdir(state + "/jobs/job-2")),
+    "reads the agent's memory": tried(lambda: open(f"/proc/{agent}/mem", "rb")),
+    "reads the agent's environment": tried(lambda: open(f"/proc/{agent}/environ", "rb").read()),
+    "gets there by the agent's folder": tried(lambda: open(f"/proc/{agent}/root{kit}/startup/participant.key")),
+    "writes to the programs": tried(lambda: open(os.path.join(sys.prefix, "x"), "w")),
+    "writes to /etc": tried(lambda: open("/etc/x", "w")),
+    "kills the agent": tried(lambda: os.kill(int(agent), 0)),
+}))
+"""
+)
+
+
+@contextlib.contextmanager
+def bystander() -> Iterator[int]:
+    """A process of our user, as the agent is one."""
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    try:
+        yield child.pid
+    finally:
+        child.kill()
+        child.wait()
+
+
+def tampered(site: Site, how: Isolation) -> dict[str, str]:
+    with bystander() as agent:
+        return json.loads(site.run(TAMPER, how, str(site.kit.path), str(site.state), str(agent)))
+
+
+def denied(outcome: dict[str, str], but: tuple[str, ...] = ()) -> None:
+    got = {what for what, result in outcome.items() if not result.endswith("Error") and result != "b''"}
+    assert got <= set(but), {what: outcome[what][:80] for what in got}
+
+
+@needs_root
+@pytest.mark.parametrize("with_landlock", [True, False])
+@pytest.mark.parametrize("with_mounts", [True, False])
+def test_as_root_a_job_runs_as_a_user_of_its_own_and_gets_at_nothing(with_landlock: bool, with_mounts: bool) -> None:
+    if (with_landlock and landlock.abi() < 2) or (with_mounts and not means().mounts):
+        pytest.skip("this kernel has it not")
+    with tempfile.TemporaryDirectory() as folder:  # not below pytest's own, which only its user can enter
+        site = Site(Path(folder))
+        Path(folder).chmod(0o711)
+        python = os.path.realpath(sys.executable)
+        if not with_mounts and python.startswith("/root/"):
+            pytest.skip("this Python lies where only root comes, and there is no private view")
+        user = how(site).user
+        assert user is not None
+        for path in (site.state, site.state / "jobs"):
+            path.mkdir(exist_ok=True)
+            path.chmod(0o711)
+        chosen = Isolation(user, True, with_landlock, with_mounts, False)
+        outcome = tampered(site, chosen)
+        denied(outcome)
+        assert f"[{user[0]}, 1]" in site.run(
+            "import os, ctypes; print([os.getuid(), ctypes.CDLL(None).prctl(39, 0, 0, 0, 0)])", chosen
+        )
+        site.journal.close()
+
+
+@needs_landlock
+@pytest.mark.parametrize("with_mounts", [True, False])
+def test_without_another_user_landlock_hides_kit_policy_and_journal(site: Site, with_mounts: bool) -> None:
+    if with_mounts and not means().mounts:
+        pytest.skip("no private view here")
+    outcome = tampered(site, Isolation(None, False, True, with_mounts, False))
+    denied(outcome, () if landlock.abi() >= 6 else ("kills the agent",))
+
+
+@needs_root
+@needs_landlock
+def test_an_agent_that_is_not_root_isolates_too() -> None:
+    """The keeper as an ordinary user, with the system's Python (ours may lie where that user can't go)."""
+    python = shutil.which("python3", path="/usr/bin:/usr/local/bin")
+    if python is None or os.path.realpath(python).startswith("/root/"):
+        pytest.skip("no Python that every user can start")
+    package = Path(keeper.__file__).parent.parent.parent
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        for name in ("kit/startup", "kit/local", "state", "job", "tmp"):
+            (root / name).mkdir(parents=True)
+        for name in ("kit/startup/participant.key", "kit/local/policy.yml", "state/agent.db"):
+            (root / name).write_text("secret")
+        (root / "job/train.py").write_text(TAMPER)
+        for path in (root, *root.rglob("*")):
+            os.chown(path, 12345, 12345)
+        agent = subprocess.Popen([python, "-c", "import time; time.sleep(60)"], user=12345, group=12345)
+        order = {
+            "argv": [python, str(root / "job/train.py"), str(root / "kit"), str(root / "state"), str(agent.pid)],
+            "env": {},
+            "cwd": str(root / "job"),
+            "epoch": 1,
+            "record": str(root / "run.json"),
+            "package": str(package),
+            "user": None,
+            "exclusive": False,
+            "isolated": True,
+            "landlock": True,
+            "mounts": means().mounts,
+            "cut": means().network,
+            "tmp": str(root / "tmp"),
+            "paths": {"run": ["/usr", "/lib", "/lib64"], "read": ["/proc"], "edit": [], "own": [str(root / "job")],
+                      "devices": ["/dev/null"]},
+            "memory": 0,
+            "cgroups": [],
+            "kill": [],
+            "oom": [],
+            "grace": 1.0,
+        }  # fmt: skip
+        try:
+            done = subprocess.run(
+                [python, "-I", "-S", keeper.__file__],
+                input=json.dumps(order).encode(),
+                capture_output=True,
+                timeout=30,
+                check=False,
+                user=12345,
+                group=12345,
+                extra_groups=[],
+            )
+        finally:
+            agent.kill()
+            agent.wait()
+        assert done.returncode == 0, done.stderr
+        denied(json.loads(done.stdout), () if landlock.abi() >= 6 else ("kills the agent",))
+
+
+ORDINARY = (
+    TRY
+    + """
+import multiprocessing, subprocess, threading
+import numpy as np
+
+def work(lock, queue, number):
+    with lock:
+        queue.put(number)
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as folder:
+        open(os.path.join(folder, "x"), "w").write("x")
+    open("notes.txt", "w").write("x")
+    os.makedirs(os.path.expanduser("~/.cache/mine"))
+    context = multiprocessing.get_context("spawn")
+    lock, queue = context.Lock(), context.Queue()
+    children = [context.Process(target=work, args=(lock, queue, number)) for number in range(2)]
+    for child in children:
+        child.start()
+    got = sorted(queue.get(timeout=20) for _ in children)
+    for child in children:
+        child.join()
+    from multiprocessing import shared_memory
+    memory = shared_memory.SharedMemory(create=True, size=4096)
+    memory.close()
+    memory.unlink()
+    manager = context.Manager()  # a Unix socket in the temporary folder
+    manager.shutdown()
+    said = subprocess.run(["/bin/sh", "-c", "echo from a child"], capture_output=True, text=True).stdout.strip()
+    rows = open(sys.argv[1]).read()
+    print(json.dumps([got, said, rows, tried(lambda: open(sys.argv[1], "a"))]))
+"""
+)
+
+
+@pytest.mark.parametrize("private", [True, False])
+def test_what_ordinary_scripts_do_still_works(site: Site, tmp_path: Path, private: bool) -> None:
+    data = tmp_path / "data.csv"
+    data.write_text("1,2,3")
+    chosen = how(site)
+    if not private:
+        chosen = Isolation(None, False, chosen.landlock, False, False)
+    printed = site.run(ORDINARY, chosen, str(data), data=(str(data),))
+    got, said, rows, writing = json.loads(printed.splitlines()[-1])
+    assert (got, said, rows) == ([0, 1], "from a child", "1,2,3")
+    assert writing.endswith("Error")
+
+
+def test_network_none_leaves_only_the_machine_itself(site: Site) -> None:
+    if not means().network:
+        with pytest.raises(RefusedError, match="network"):
+            how(site, network="none")
+        return
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        address = listening.getsockname()
+        script = TRY + (
+            "print(tried(lambda: socket.create_connection(('127.0.0.1', int(sys.argv[1])), 1)))\n"
+            "server = socket.socket(); server.bind(('127.0.0.1', 0)); server.listen()\n"
+            "print(tried(lambda: socket.create_connection(server.getsockname(), 1).fileno() > 0))\n"
+            "print([name for _, name in socket.if_nameindex()])\n"
+        )
+        outside, inside, interfaces = site.run(script, how(site, network="none"), str(address[1])).splitlines()
+        assert (outside, inside, interfaces) == ("ConnectionRefusedError", "True", "['lo']")
+        with_network = site.run(script, how(site), str(address[1])).splitlines()[0]
+        assert not with_network.endswith("Error")
+
+
+def test_policy_and_job_can_ask_for_more_than_the_machine_has(site: Site) -> None:
+    nothing = Means(root=False, landlock=0, mounts=False, network=False)
+    spec = parse_spec({"name": "x", "script": "train.py"})
+    policy = site.kit.path / "local/policy.yml"
+
+    def chosen(document: dict[str, Any], **job: Any) -> Isolation:
+        policy.write_text(yaml.safe_dump(document))
+        return choose(site.kit, site.state, "job-1", parse_spec({**spec.document(), **job}), nothing)
+
+    with pytest.raises(RefusedError, match=r"only listed code runs, and train\.py is not on the list"):
+        chosen({"scripts": ["any"]})
+    assert not chosen({"scripts": ["train.py"]}).any
+    assert not chosen({"scripts": ["any"], "isolation": "best"}).any
+    with pytest.raises(RefusedError, match="wants isolation"):
+        chosen({"scripts": ["train.py"], "isolation": "required"})
+    with pytest.raises(RefusedError, match=r"policy.yml wants `network: none`"):
+        chosen({"isolation": "best", "network": "none"})
+    with pytest.raises(RefusedError, match="the job wants `network: none`"):
+        chosen({"isolation": "best"}, network="none")
+    with pytest.raises(FlError, match="isolation must be one of"):
+        chosen({"isolation": "some"})
+
+
+def test_what_holds_the_kit_is_never_shown(site: Site, tmp_path: Path) -> None:
+    assert not isolation.harmless(str(tmp_path), site.kit, site.state)
+    assert not isolation.harmless("/", site.kit, site.state)
+    assert not isolation.harmless(str(site.state), site.kit, site.state)
+    assert isolation.harmless("/usr", site.kit, site.state)
+
+
+# --- results change hands
+
+
+def test_a_result_must_be_the_file_that_was_given(site: Site, tmp_path: Path) -> None:
+    place = site.place("", Isolation(None, False, False, False, False))
+    fine = place.new_file(10)
+    fine.write_bytes(b"0123456789")
+    taken = place.take_back(fine)
+    assert taken.parent == site.journal.blobs.spool
+    assert taken.read_bytes() == b"0123456789"
+    secret = tmp_path / "secret"
+    secret.write_text("secret")
+    link = place.folder / "spool/link"
+    link.symlink_to(secret)
+    with pytest.raises(FlError):
+        place.take_back(link)
+    os.link(secret, place.folder / "spool/hard")
+    with pytest.raises(FlError):
+        place.take_back(place.folder / "spool/hard")
+    with pytest.raises(FlError):
+        place.take_back(secret)
+    with pytest.raises(FlError):
+        place.take_back(place.folder / "spool/../bundle/train.py")
+    os.mkfifo(place.folder / "spool/pipe")
+    with pytest.raises(FlError):
+        place.take_back(place.folder / "spool/pipe")
+
+
+def test_a_result_that_the_script_keeps_open_is_copied(site: Site) -> None:
+    place = site.place("", Isolation(None, False, False, False, False))
+    given = place.new_file(4)
+    given.write_bytes(b"good")
+    code = "import sys, time; file = open(sys.argv[1], 'rb+'); print('open', flush=True); sys.stdin.read(); "
+    code += "file.write(b'evil'); file.flush()"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code, str(given)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout is not None
+    holder.stdout.readline()
+    taken = place.take_back(given)
+    holder.communicate("")
+    assert taken.read_bytes() == b"good"
+
+
+# --- the end
+
+FAMILY = """
+import os, signal, sys, time
+for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    signal.signal(number, signal.SIG_IGN)
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:  # a daemon, by the book
+        while True:
+            time.sleep(1)
+    os._exit(0)
+if os.fork() == 0:
+    os.setpgid(0, 0)
+    while True:
+        time.sleep(1)
+os.wait()
+print("family", os.getpid(), flush=True)
+"""
+
+
+def processes_named(word: str) -> list[int]:
+    found = []
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            with contextlib.suppress(OSError):
+                argv = Path(f"/proc/{entry}/cmdline").read_bytes().split(b"\0")
+                if any(arg == word.encode() for arg in argv):
+                    found.append(int(entry))
+    return found
+
+
+@pytest.mark.parametrize("left", ["while True:\n    time.sleep(1)\n", "sys.exit(3)\n"])
+def test_whatever_it_has_started_ends_with_it(site: Site, left: str) -> None:
+    place = site.place(FAMILY + left, how(site))
+    word = str(place.bundle / "train.py")
+    child = start(place)
+    until(lambda: place.log.exists() and "family" in place.log.read_text(), 20, "the family is there")
+    if "exit" not in left:
+        assert len(processes_named(word)) == 3
+        began = time.monotonic()
+        child.terminate()  # the keeper: what the agent does on abort
+        assert child.wait(15) == 128 + 9
+        assert time.monotonic() - began < 6
+    else:
+        assert child.wait(15) == 3
+        assert place.recorded(1)["code"] == 3
+    assert processes_named(word) == []
+
+
+def test_a_killed_keeper_takes_the_script_along(site: Site) -> None:
+    place = site.place("import time\nprint('here', flush=True)\ntime.sleep(60)\n", how(site))
+    child = start(place)
+    until(lambda: place.log.exists() and "here" in place.log.read_text(), 20)
+    child.kill()
+    child.wait()
+    until(lambda: not processes_named(str(place.bundle / "train.py")), 5)
+
+
+@needs_root
+def test_a_killed_keepers_daemons_are_ended_by_their_user(site: Site) -> None:
+    chosen = how(site)
+    if not chosen.exclusive:
+        pytest.skip("no user of their own here")
+    place = site.place(FAMILY + "time.sleep(60)\n", chosen)
+    child = start(place)
+    until(lambda: place.log.exists() and "family" in place.log.read_text(), 20)
+    child.kill()
+    child.wait()
+    assert processes_named(str(place.bundle / "train.py"))
+    place.sweep()
+    assert not processes_named(str(place.bundle / "train.py"))
+
+
+GREEDY = "import numpy as np\nkept = []\nfor _ in range(20):\n    kept.append(np.ones(4_000_000))\nprint('fine')\n"
+
+
+def test_a_job_gets_no_more_memory_than_it_asked_for(site: Site) -> None:
+    assert "fine" in site.run(GREEDY, how(site))
+    printed = site.run(GREEDY, how(site), memory=400_000_000)
+    assert "fine" not in printed
+
+
+def test_a_tree_of_processes_shares_its_memory(site: Site) -> None:
+    script = "import os, time\nos.fork()\nos.fork()\nkept = bytearray(200_000_000)\ntime.sleep(20)\n"
+    place = site.place(script, how(site))
+    child = start(place, memory=500_000_000)
+    assert child.wait(20) == 128 + 9
+    assert "memory" in place.recorded(1)["why"]
+    place.remove()

@@ -1,0 +1,221 @@
+"""Links that break, go dark, or are full: how soon each side knows, how soon it is well again, and what it costs."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from federation import Federation, until
+from relay import Relay
+from safetensors.numpy import load_file
+from scripts import ADD, SLOW
+
+from fl_runtime.names import LEAF, LOST_AFTER_S
+
+MIB = 1024 * 1024
+SIZE = 48 * MIB
+
+
+def through(fed: Federation, site: str) -> Relay:
+    """From now on the site reaches the server through a relay."""
+    relay = Relay(("127.0.0.1", fed.port))
+    (fed.sites[site].kit / "local/endpoint.yml").write_text(f"server: 127.0.0.1:{relay.port}\n")
+    return relay
+
+
+def is_registered(fed: Federation, site: str) -> bool:
+    return bool(fed.server.status()["sites"].get(site, {}).get("registered"))
+
+
+@pytest.fixture
+def relayed(stopped: Federation) -> Iterator[tuple[Federation, Relay]]:
+    """A server and site-1 behind a relay."""
+    relay = through(stopped, "site-1")
+    stopped.start("server", "site-1")
+    yield stopped, relay
+    relay.close()
+
+
+def test_a_link_that_goes_dark_is_noticed_after_4_5_seconds_and_taken_up_within_2_of_its_return(
+    relayed: tuple[Federation, Relay],
+) -> None:
+    fed, relay = relayed
+    relay.freeze()
+    began = time.monotonic()
+    until(lambda: not is_registered(fed, "site-1"), 10, "the server notices")
+    noticed = time.monotonic() - began
+    assert LOST_AFTER_S - 1.6 < noticed < LOST_AFTER_S + 1.5  # the last heartbeat was up to 1.5 s old
+    until(lambda: not fed.sites["site-1"].status()["connected"], 3, "the site notices too")
+    time.sleep(max(0.0, 7.0 - (time.monotonic() - began)))
+    relay.thaw()
+    fed.registered("site-1", timeout=2.0)
+
+
+def upload_with_a_cut(fed: Federation, relay: Relay, seconds: float) -> float:
+    """Bytes that went up twice: a job's result of 48 MiB, the link cut in its middle for so long."""
+    model = {"tensors": {"w": [SIZE // 4]}, "init": "normal"}
+    folder = fed.job("cut", ADD, sites=["site-1"], workflow={"type": "fedavg", "rounds": 1, "model": model})
+    relay.pause = 0.001
+
+    def cut() -> None:
+        until(lambda: relay.up_bytes > SIZE // 2, 60, "half of it")
+        relay.cut()
+        time.sleep(seconds)
+        relay.down = False
+
+    cutter = threading.Thread(target=cut)
+    cutter.start()
+    with fed.session() as session:
+        job = session.submit(folder)
+        session.wait(job, 120)
+        got = load_file(session.download(job, fed.root / "results") / "model.safetensors")["w"]
+    cutter.join(70)
+    want = np.random.default_rng(0).normal(0.0, 0.1, SIZE // 4).astype(np.float32) + np.float32(1)
+    assert np.array_equal(got, want)
+    return relay.up_bytes - SIZE
+
+
+@pytest.mark.slow
+def test_a_cut_of_ten_seconds_in_an_upload_costs_at_most_one_leaf(relayed: tuple[Federation, Relay]) -> None:
+    fed, relay = relayed
+    again = upload_with_a_cut(fed, relay, 10.0)
+    # TLS and HTTP/2 around 48 MiB, a handshake, heartbeats and logs: under half a MiB
+    assert again < LEAF + MIB // 2, f"{again / MIB:.1f} MiB went up again"
+
+
+@pytest.mark.slow
+def test_after_75_seconds_without_a_link_every_site_is_back_within_two(stopped: Federation) -> None:
+    """One link refuses, the other is a black hole: neither may make its site wait."""
+    refusing, dark = through(stopped, "site-1"), through(stopped, "site-2")
+    stopped.start("server", "site-1", "site-2")
+    try:
+        refusing.cut()
+        dark.freeze()
+        time.sleep(75)
+        assert not is_registered(stopped, "site-1")
+        assert not is_registered(stopped, "site-2")
+        refusing.down = False
+        dark.thaw()
+        began = time.monotonic()
+        stopped.registered("site-1", "site-2", timeout=5)
+        took = time.monotonic() - began
+    finally:
+        refusing.close()
+        dark.close()
+    assert took < 2.0
+    for site in ("site-1", "site-2"):  # and each said once why it was away
+        assert stopped.sites[site].text().count("next:") == 1, stopped.sites[site].text()
+
+
+def test_a_site_that_returns_takes_part_within_five_seconds(fresh: Federation) -> None:
+    """Its process is killed, and its link too: the job goes on without it, and with it when it is there again."""
+    marks = fresh.root / "marks"
+    marks.mkdir(exist_ok=True)
+    marks.chmod(0o777)
+    workflow = {"type": "fedavg", "rounds": 40, "model": {"tensors": {"w": [5]}}, "min_sites": 2, "grace": 0.5}
+    config = {"marks": str(marks), "seconds": 0.4}
+    folder = fresh.job("returns", SLOW, config=config, workflow=workflow)
+    with fresh.session() as session:
+        job = session.submit(folder)
+
+        def marked() -> int:
+            path = marks / "site-3.txt"
+            return len(path.read_text().split()) if path.exists() else 0
+
+        until(lambda: marked() >= 1, 20)
+        fresh.sites["site-3"].kill()
+        until(lambda: not is_registered(fresh, "site-3"), 10)
+        before = len(session.show(job)["history"])
+        until(lambda: len(session.show(job)["history"]) >= before + 2, 20, "the others go on")
+        seen = marked()
+        began = time.monotonic()
+        fresh.sites["site-3"].start()
+        until(lambda: marked() > seen, 10, "it takes part again")
+        took = time.monotonic() - began
+        session.abort(job)
+    assert took < 5.0
+
+
+@pytest.mark.slow
+def test_a_site_whose_heartbeats_are_held_up_is_not_lost_while_bulk_flows(
+    relayed: tuple[Federation, Relay],
+) -> None:
+    """The first connection is control, the second is bulk: a full link may starve the one for the other."""
+    fed, relay = relayed
+    relay.pause = 0.04
+    model = {"tensors": {"w": [16 * MIB // 4]}, "init": "normal"}
+    folder = fed.job("held", ADD, sites=["site-1"], workflow={"type": "fedavg", "rounds": 1, "model": model})
+    with fed.session() as session:
+        job = session.submit(folder)
+        until(lambda: relay.down_bytes > 3 * MIB, 30, "the model is on its way")
+        control = 0
+        relay.hold(control)
+        end = time.monotonic() + LOST_AFTER_S + 2
+        start = relay.down_bytes
+        while time.monotonic() < end:
+            assert is_registered(fed, "site-1")
+            assert fed.sites["site-1"].status()["connected"]
+            time.sleep(0.2)
+        assert relay.down_bytes > start + MIB
+        relay.hold()
+        relay.pause = 0.0
+        session.wait(job, 60)
+
+
+def test_a_long_way_to_the_server_is_no_reason_not_to_register(stopped: Federation) -> None:
+    """300 ms for each direction: TCP and TLS alone take more than a second."""
+
+    class Far(Relay):
+        def _pump(self, source, sink, up, number=0):  # type: ignore[no-untyped-def]
+            def late(data: bytes) -> None:
+                with contextlib.suppress(OSError):
+                    sink.sendall(data)
+
+            with contextlib.suppress(OSError):
+                while data := source.recv(65536):
+                    timer = threading.Timer(0.3, late, [data])
+                    timer.daemon = True
+                    timer.start()
+
+    relay = Far(("127.0.0.1", stopped.port))
+    (stopped.sites["site-1"].kit / "local/endpoint.yml").write_text(f"server: 127.0.0.1:{relay.port}\n")
+    try:
+        stopped.start("server", "site-1")
+    finally:
+        relay.close()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("unshare") is None, reason="needs root: a private /etc/hosts")
+def test_a_server_that_moves_to_another_address_of_its_name_is_found_within_five_seconds(stopped: Federation) -> None:
+    hosts = stopped.root / "hosts"
+    hosts.write_text("127.0.0.1 localhost\n127.0.0.1 fedspan-server.test\n")
+    (stopped.sites["site-1"].kit / "local/endpoint.yml").write_text(f"server: fedspan-server.test:{stopped.port}\n")
+    site = stopped.sites["site-1"]
+    site.env["no_proxy"] = "*"
+    inside = [sys.executable, "-m", "fl_runtime", "serve", "--kit", str(site.kit), "--state", str(site.state)]
+    (stopped.root / "state").mkdir(exist_ok=True)
+    stopped.server.start()
+    until(lambda: stopped.server.status().get("running"))
+    script = 'mount --bind "$1" /etc/hosts && shift && exec "$@"'
+    with open(site.log, "ab") as log:
+        argv = ["unshare", "-m", "sh", "-c", script, "sh", str(hosts), *inside]
+        site.process = subprocess.Popen(argv, env=site.env, stdout=log, stderr=log, start_new_session=True)
+    stopped.registered("site-1")
+    stopped.server.stop()
+    stopped.server.env["FEDSPAN_BIND"] = "127.0.0.2"
+    stopped.server.start()
+    until(lambda: stopped.server.status().get("running"))
+    time.sleep(1.0)
+    assert not is_registered(stopped, "site-1")
+    Path(hosts).write_text("127.0.0.1 localhost\n127.0.0.2 fedspan-server.test\n")
+    stopped.registered("site-1", timeout=5.0)

@@ -1,0 +1,183 @@
+"""Filters and codecs end to end: a real federation, noise drawn once, deltas with a base, and what it weighs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import time
+
+import numpy as np
+import psutil
+import pytest
+import yaml
+from federation import Federation, until
+from safetensors.numpy import load_file
+from scripts import ADD
+
+from fl_runtime.admin import Session
+
+SIZE = 40_000
+
+
+def workflow(rounds: int = 2, size: int = SIZE, **more: object) -> dict[str, object]:
+    model = {"tensors": {"w": [size]}}
+    return {"workflow": {"type": "fedavg", "rounds": rounds, "model": model, "min_sites": 3, **more}}
+
+
+def policy(fed: Federation, site: str, **document: object) -> None:
+    (fed.sites[site].kit / "local/policy.yml").write_text(yaml.safe_dump(document))
+
+
+def result(fed: Federation, session: Session, job: str) -> np.ndarray:
+    session.wait(job, 60)
+    return load_file(session.download(job, fed.root / "results") / "model.safetensors")["w"]
+
+
+def test_a_jobs_filters_come_first_and_the_sites_last(running: Federation) -> None:
+    """The job clips each value to 1; site-3's owner allows 0.5 at most. The mean is weighted by 1, 2 and 3."""
+    policy(running, "site-3", filters={"results": [{"type": "clip_value", "limit": 0.5}]})
+    filters = {"results": [{"type": "clip_value", "limit": 1.0}]}
+    try:
+        with running.session() as session:
+            job = session.submit(running.job("clipped", ADD, filters=filters, **workflow(1)))
+            assert np.allclose(result(running, session, job), (1 * 1 + 2 * 1 + 3 * 0.5) / 6)
+    finally:
+        policy(running, "site-3")
+
+
+def test_a_failing_filter_fails_the_task_and_nothing_leaves(running: Federation) -> None:
+    policy(running, "site-2", filters={"results": [{"type": "clip_norm", "max_norm": -1}]})
+    try:
+        with running.session() as session:
+            job = session.submit(running.job("failing", ADD, **workflow(1, min_sites=2)))
+            got = result(running, session, job)
+            assert np.allclose(got, (1 * 1 + 3 * 3) / 4)  # without site-2
+            (missing,) = [entry["missing"] for entry in session.show(job)["history"]]
+            assert "clip_norm failed" in missing["site-2"]
+            assert "max_norm must be a positive number" in missing["site-2"]
+    finally:
+        policy(running, "site-2")
+
+
+def test_what_arrives_is_filtered_before_the_script_sees_it(running: Federation) -> None:
+    filters = {"tasks": [{"type": "clip_value", "limit": 0.25}]}
+    with running.session() as session:
+        job = session.submit(running.job("tasks", ADD, filters=filters, **workflow(2)))
+        # weights 1/6, 2/6, 3/6 of 1, 2, 3: 14/6 in round 0; the second round begins at 0.25
+        assert np.allclose(result(running, session, job), 0.25 + 14 / 6)
+
+
+@pytest.mark.parametrize("codecs", [["zstd"], ["delta", "zstd"]])
+def test_codecs_without_loss_change_no_bit_and_are_shorter(running: Federation, codecs: list[str]) -> None:
+    with running.session() as session:
+        name = "-".join(codecs)
+        job = session.submit(running.job(name, ADD, codecs=codecs, **workflow(3)))
+        plain = session.submit(running.job(name + "-plain", ADD, **workflow(3)))
+        assert np.array_equal(result(running, session, job), result(running, session, plain))
+        for entry in session.show(job)["history"]:
+            assert entry["wire"]["results"]["plain"] > 3 * 4 * SIZE
+            assert entry["wire"]["results"]["ratio"] < 0.1
+            assert entry["wire"]["tasks"]["ratio"] < 0.1
+        assert all("wire" not in entry for entry in session.show(plain)["history"])
+
+
+def test_lossy_codecs_in_both_directions_with_bases_on_both_sides(running: Federation) -> None:
+    codecs = ["delta", "quantize8"]
+    with running.session() as session:
+        job = session.submit(running.job("lossy", ADD, codecs=codecs, **workflow(4)))
+        assert np.allclose(result(running, session, job), 4 * 14 / 6, atol=1e-3)
+        history = session.show(job)["history"]
+        assert all(entry["wire"]["results"]["ratio"] < 0.3 for entry in history)
+        assert all(entry["wire"]["tasks"]["ratio"] < 0.3 for entry in history)
+
+
+OWN = """
+from fl_runtime.apis.dxo import DataKind
+from fl_runtime.apis.dxo_filter import DXOFilter
+
+class Half(DXOFilter):
+    def __init__(self, factor):
+        super().__init__([DataKind.WEIGHTS, DataKind.WEIGHT_DIFF], None)
+        self.factor = factor
+
+    def process_dxo(self, dxo, shareable, fl_ctx):
+        for name in dxo.data:
+            dxo.data[name] = dxo.data[name] * self.factor
+        return dxo
+"""
+
+
+def test_a_jobs_own_filter_in_flares_manner_where_every_site_names_it(running: Federation) -> None:
+    filters = {"results": [{"path": "own.Half", "args": {"factor": 0.5}}]}
+    folder = running.job("custom", ADD, filters=filters, **workflow(1))
+    (folder / "own.py").write_text(OWN)
+    for site in running.sites:
+        policy(running, site, scripts=["any", "own.py"])
+    try:
+        with running.session() as session:
+            assert np.allclose(result(running, session, session.submit(folder)), 0.5 * 14 / 6)
+            policy(running, "site-1", scripts=["any"])
+            job = session.submit(folder)
+            until(lambda: session.show(job)["state"] == "FAILED", 20)
+            assert "a job's own filter must be named there" in str(session.show(job))
+    finally:
+        for site in running.sites:
+            policy(running, site)
+
+
+def test_a_filter_on_the_server(running: Federation) -> None:
+    filters = {
+        "server": {"results": [{"type": "clip_value", "limit": 0.5}], "tasks": [{"type": "round", "decimals": 0}]}
+    }
+    with running.session() as session:
+        job = session.submit(running.job("server", ADD, filters=filters, **workflow(2)))
+        # round 0: every result is clipped to 0.5; round 1 starts at round(0.5) = 0 on the sites; the update is of 0.5
+        assert np.allclose(result(running, session, job), 1.0)
+
+
+def rows(fed: Federation, who: str, sql: str) -> list[bytes]:
+    """One column of a participant's database."""
+    state = fed.server.state / "hub.db" if who == "server" else fed.sites[who].state / "agent.db"
+    with sqlite3.connect(f"file:{state}?mode=ro", uri=True) as db:
+        return [row[0] for row in db.execute(sql)]
+
+
+def test_noise_is_drawn_once_for_what_leaves(fresh: Federation) -> None:
+    """The agent is killed after it has filtered and before it can send: what the server gets are the same bytes."""
+    policy(fresh, "site-2", filters={"results": [{"type": "gaussian_noise", "sigma": 1.0}]})
+    slow = ADD.replace("import numpy as np", "import time").replace("flare.send(", "time.sleep(1.5)\n    flare.send(")
+    with fresh.session() as session:
+        job = session.submit(fresh.job("noise", slow, **workflow(1)))
+        until(lambda: rows(fresh, "site-2", "SELECT id FROM tasks WHERE state = 'ready'"), 20)
+        time.sleep(0.3)
+        fresh.server.process.send_signal(signal.SIGSTOP)  # nothing can leave
+        try:
+            sql = "SELECT blob FROM shaped WHERE step = 'filtered' AND blob IS NOT NULL"
+            before = until(lambda: rows(fresh, "site-2", sql), 20)
+            fresh.sites["site-2"].kill()
+        finally:
+            fresh.server.process.send_signal(signal.SIGCONT)
+        fresh.sites["site-2"].start()
+        noise = (result(fresh, session, job) - 14 / 6) * 6 / 2
+        assert noise.std() == pytest.approx(1.0, rel=0.05)
+        assert rows(fresh, "server", "SELECT result FROM tasks WHERE site = 'site-2'") == before
+
+
+def children(process: psutil.Process) -> list[psutil.Process]:
+    return [child for child in process.children() if "fl_runtime.filters.run" in " ".join(child.cmdline())]
+
+
+def test_kills_during_filtering_leave_one_result(fresh: Federation) -> None:
+    """The filters' process is killed, then the agent: the job ends as if nothing had happened."""
+    chain = [{"type": "percentile", "percentile": 0, "gamma": 100}, {"type": "clip_norm", "max_norm": 1e9}]
+    filters = {"results": chain}
+    with fresh.session() as session:
+        job = session.submit(fresh.job("killed", ADD, filters=filters, **workflow(2, 3_000_000)))
+        agent = psutil.Process(fresh.sites["site-1"].process.pid)
+        child = until(lambda: children(agent), 20)[0]
+        os.kill(child.pid, signal.SIGKILL)
+        until(lambda: children(agent), 20)
+        fresh.sites["site-1"].kill()
+        fresh.sites["site-1"].start()
+        assert np.allclose(result(fresh, session, job), 2 * 14 / 6)
