@@ -82,12 +82,12 @@ def about() -> Iterator[None]:
 
 @job_app.command()
 def submit(
-    folder: Annotated[Path, typer.Argument(help="Folder with job.yml and the job's files.")],
+    folder: Annotated[Path, typer.Argument(help="Folder (or zip) with job.yml or job.json and the job's files.")],
     wait: Annotated[bool, typer.Option("--wait", help="Follow it until it has ended.")] = False,
     kit: KitOption = None,
 ) -> None:
     """Submit a job; prints its id. With --wait, follow it to its end."""
-    if not any((folder / name).is_file() for name in ("job.yml", "job.yaml", "job.json")):
+    if not folder.is_file() and not any((folder / name).is_file() for name in ("job.yml", "job.yaml", "job.json")):
         raise UsageError(
             f"{folder} is no job's folder", why="it has no job.yml", next_step="fedspan job submit FOLDER_WITH_JOB_YML"
         )

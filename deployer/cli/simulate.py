@@ -13,7 +13,7 @@ from deployer.errors import UsageError
 
 
 def simulate(
-    job: Annotated[Path, typer.Argument(help="Folder with job.yml and the job's files.")],
+    job: Annotated[Path, typer.Argument(help="Folder (or zip) with job.yml or job.json and the job's files.")],
     sites: Annotated[
         str | None, typer.Option("-n", "--sites", help="How many sites, or their names: 100, or site-1,site-2.")
     ] = None,
@@ -31,7 +31,7 @@ def simulate(
     ] = None,
 ) -> None:
     """Run a job on simulated sites: the same code and the same results as in a real federation."""
-    if not job.is_dir():
+    if not job.exists():
         raise UsageError(f"{job} is no job's folder", next_step="fedspan simulate FOLDER_WITH_JOB_YML -n 2")
     wanted = wanted_sites(sites)
     if workers is not None and workers < 1:

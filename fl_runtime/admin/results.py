@@ -27,7 +27,8 @@ def write_results(view: dict[str, Any], target: Path, fetch: Fetch, log: Fetch) 
     for name in view["logs"]:
         log(name, partial / "logs" / f"{Path(name).name}.log")
     (partial / "metrics.json").write_text(json.dumps(view, indent=2) + "\n")
-    write_history(view, partial / "history.csv")
+    if view["spec"].get("tracking", {}).get("csv", True):
+        write_history(view, partial / "history.csv")
     shutil.rmtree(target, ignore_errors=True)
     partial.rename(target)
     return target

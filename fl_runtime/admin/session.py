@@ -15,7 +15,7 @@ from fl_runtime.admin.connection import TIMEOUT_S, Connection
 from fl_runtime.admin.results import write_results
 from fl_runtime.blobs import Manifest, of_bytes
 from fl_runtime.errors import FlError, JobError, RefusedError
-from fl_runtime.job.bundle import pack, unpack
+from fl_runtime.job.bundle import job_folder, pack, unpack
 from fl_runtime.job.envelope import seal
 from fl_runtime.job.spec import JobSpec, read_spec
 from fl_runtime.names import new_job_id
@@ -118,15 +118,14 @@ class Session:
 
     # --- jobs
 
-    def submit(self, folder: Path | str, job_id: str | None = None) -> str:
-        """Pack, sign and submit a job's folder; its id. Done again with the same id, it changes nothing.
+    def submit(self, job: Path | str, job_id: str | None = None) -> str:
+        """Pack, sign and submit a job, a folder or a zip; its id. Done again with the same id, it changes nothing.
 
         Raises:
-            JobSpecError: job.yml or the folder is not what a job must be.
+            JobSpecError: job.yml, or what it lies in, is not what a job must be.
         """
-        folder = Path(folder)
-        spec = read_spec(folder)
-        return self._submit(spec, pack(folder), job_id)
+        with job_folder(Path(job)) as folder:
+            return self._submit(read_spec(folder), pack(folder), job_id)
 
     def _submit(self, spec: JobSpec, data: bytes, job_id: str | None) -> str:
         manifest = of_bytes(data)

@@ -98,6 +98,7 @@ class Jobs(JobViews):
             shutil.rmtree(folder)
         if not (folder / "bundle").exists():
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            shutil.rmtree(folder / "unpacking", ignore_errors=True)  # of an earlier life, killed meanwhile
             unpack(self._hub.blobs.read(job.bundle), folder / "unpacking")
             (folder / "unpacking").rename(folder / "bundle")
         with self._lock:

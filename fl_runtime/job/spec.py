@@ -30,24 +30,24 @@ tracking: {csv: true}     # what `job download` makes of the metrics beside metr
 from __future__ import annotations
 
 import difflib
-import json
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import yaml
-
 from fl_runtime.codecs.spec import parse_codecs
 from fl_runtime.errors import JobSpecError
 from fl_runtime.filters.registry import parse_filters
+from fl_runtime.job.bundle import JOB_FILES
 from fl_runtime.job.requirements import parse_requirement
 from fl_runtime.job.resources import Need, parse_need
 from fl_runtime.names import is_participant_name
+from fl_runtime.plain import check_plain, read_plain
 
 _KEYS = (
     *("name", "workflow", "controller", "script", "executor", "attach", "args", "data", "sites", "config", "framework"),
     *("resources", "tracking", "description", "priority", "requirements", "network", "filters", "codecs"),
 )
+TRACKING = ("csv", "plot")
 
 
 @dataclass(frozen=True)
@@ -118,15 +118,14 @@ def read_spec(folder: Path) -> JobSpec:
     Raises:
         JobSpecError: it is missing or wrong; names the file and the field.
     """
-    for name in ("job.yml", "job.yaml", "job.json"):
-        path = folder / name
-        if path.is_file():
-            break
-    else:
-        raise JobSpecError(f"{folder} is not a job", why="it has no job.yml")
+    found = [folder / name for name in JOB_FILES if (folder / name).is_file()]
+    if len(found) != 1:
+        why = "it has " + (" and ".join(path.name for path in found) or "no job.yml and no job.json")
+        raise JobSpecError(f"{folder} is not a job", why=why)
+    path = found[0]
     try:
-        document = json.loads(path.read_text()) if path.suffix == ".json" else yaml.safe_load(path.read_text())
-    except (ValueError, yaml.YAMLError) as error:
+        document = read_plain(path)
+    except ValueError as error:
         raise JobSpecError(f"{path} can't be read", why=str(error)) from None
     spec = parse_spec(document, str(path))
     if spec.script and not (folder / spec.script).is_file():
@@ -140,6 +139,10 @@ def parse_spec(document: Any, where: str = "job.yml") -> JobSpec:
     Raises:
         JobSpecError: names `where` and the field.
     """
+    try:
+        check_plain(document)
+    except ValueError as error:
+        raise JobSpecError(f"{where} must hold plain data", why=str(error)) from None
     if not isinstance(document, dict):
         raise JobSpecError(f"{where} must be a mapping")
     for key in document:
@@ -212,6 +215,11 @@ def parse_spec(document: Any, where: str = "job.yml") -> JobSpec:
     network = document.get("network")
     if network not in (None, "none", "any"):
         raise JobSpecError(f"{where}: network must be none or any", why=f"it is {network!r}")
+    tracking = get("tracking", dict, {}, "a mapping")
+    for key, value in tracking.items():
+        if key not in TRACKING or not isinstance(value, bool):
+            why = f"there are {' and '.join(TRACKING)}, true or false; it has {key}: {value!r}"
+            raise JobSpecError(f"{where}: tracking", why=why)
     return JobSpec(
         name=name,
         script=script,
@@ -225,7 +233,7 @@ def parse_spec(document: Any, where: str = "job.yml") -> JobSpec:
         description=get("description", str, "", "text"),
         executor=executor,
         attach=attach,
-        tracking=get("tracking", dict, {}, "a mapping"),
+        tracking=tracking,
         priority=get("priority", int, 0, "a whole number"),
         requirements=requirements,
         network=None if network == "any" else network,

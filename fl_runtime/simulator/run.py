@@ -14,6 +14,7 @@ from typing import Any
 from fl_runtime import processes
 from fl_runtime.errors import FlError, JobError, JobSpecError
 from fl_runtime.hub.state import ABORTED, FAILED, FINAL
+from fl_runtime.job.bundle import job_folder
 from fl_runtime.job.spec import JobSpec, read_spec
 from fl_runtime.names import is_job_id, is_participant_name, new_job_id
 from fl_runtime.simulator.hub import SimHub
@@ -47,7 +48,7 @@ def simulate(
     """Run a job on simulated sites and write its results to `to/JOB`, as `Session.download` does.
 
     Args:
-        folder: with job.yml.
+        folder: with job.yml; or a zip of one.
         sites: how many (site-1, site-2, ...), or names; default: those that the job names, else its min_sites, or 2.
         workers: processes that run sites, one at a time each; default: the number of cores.
         isolate: each site a process of its own; `workers` of them run at once.
@@ -60,6 +61,12 @@ def simulate(
         JobSpecError: the job, or what is given for it, is not right.
         JobError: the job failed; its results so far are written.
     """
+    if Path(folder).is_file():
+        with job_folder(Path(folder)) as unpacked:
+            return simulate(
+                unpacked, sites=sites, workers=workers, isolate=isolate, gpus=gpus, data=data, to=to, job_id=job_id,
+                on_event=on_event,
+            )  # fmt: skip
     folder = Path(folder)
     spec = read_spec(folder)
     shaped = [key for key in ("filters", "codecs") if spec.document().get(key)]

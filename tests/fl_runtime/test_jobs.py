@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import zipfile
 
 import numpy as np
 import pytest
@@ -255,6 +256,23 @@ def test_submitting_the_same_job_twice_changes_nothing(running: Federation) -> N
         time.sleep(1.1)  # the envelope of the second submission bears another time
         assert session.submit(folder, job_id=job) == job
         assert len(session.jobs()) == before
+
+
+def test_a_zip_described_in_json_is_a_job_too(running: Federation, tmp_path: Path) -> None:
+    description = {
+        "name": "zipped",
+        "script": "code/train.py",
+        "workflow": {"type": "fedavg", "rounds": 1, "model": W},
+        "tracking": {"csv": False},
+    }
+    with zipfile.ZipFile(tmp_path / "job.zip", "w") as archive:
+        archive.writestr("zipped/job.json", json.dumps(description))
+        archive.writestr("zipped/code/train.py", ADD)
+    with running.session() as session:
+        view = session.wait(session.submit(tmp_path / "job.zip"), 30)
+        results = session.download(view["id"], tmp_path)
+    assert view["history"][0]["metrics"]["mean"] == 0.0
+    assert sorted(path.name for path in results.iterdir()) == ["logs", "metrics.json", "model.safetensors"]
 
 
 def test_another_job_under_a_taken_id_is_refused(running: Federation) -> None:
