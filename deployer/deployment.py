@@ -99,14 +99,20 @@ class Deployment:
         forgotten = check_realm(self.ledger, self.realm.kind, self.realm.id)
         self.ledger.set_meta("federation", self.federation)
         if forgotten:
-            forget_stacks(self.state_dir)
+            forget_stacks(self.state_dir, self.home)
             self.notes.append(f"the sandbox in which {', '.join(forgotten)} lived is gone, and they with it: forgotten")
 
 
-def forget_stacks(state_dir: Path) -> None:
-    """Throw away stacks whose clouds no longer exist. Only for a sandbox that is gone: real clouds don't die."""
+def forget_stacks(state_dir: Path, home: EngineHome | None = None) -> None:
+    """Throw away stacks whose clouds no longer exist. Only for a sandbox that is gone: real clouds don't die.
+
+    Of a file backend elsewhere (`home`'s) only this project's own stacks are taken.
+    """
     for name in ("state", "work"):
         shutil.rmtree(state_dir / "stacks" / name, ignore_errors=True)
+    if home is not None and home.is_local:
+        for name in ("stacks", "locks/organization", "history", "backups"):
+            shutil.rmtree(home.state_dir / ".pulumi" / name / home.project, ignore_errors=True)
     KeyStore(state_dir / "ssh").destroy()
 
 

@@ -16,12 +16,15 @@ from pulumi.automation import CommandResult, PulumiCommand
 from pulumi.automation.errors import create_command_error
 from semver import VersionInfo
 
+from deployer.engine_find import command_in
 from deployer.errors import MissingToolError
 from deployer.interrupts import Interrupts
 from deployer.realm import Realm
 
 # the oldest `pulumi` with inline programs for destroy, and with project-mode file backends
 MINIMUM_VERSION = VersionInfo(3, 181)
+
+REPLACE = "fedspan engine install, then --pulumi with the path that it prints"
 
 # commands that talk to a cloud; the others only read or write the stack's state
 OPERATIONS = frozenset({"up", "preview", "refresh", "destroy", "import"})
@@ -42,7 +45,7 @@ class EngineCommand(PulumiCommand):
     """
 
     def __init__(self, realm: Realm, interrupts: Interrupts, name: str, log: IO[str]) -> None:
-        self.command = str(realm.engine_root() / "bin" / "pulumi")
+        self.command = str(command_in(realm.engine_root()))
         self.realm = realm
         self.interrupts = interrupts
         self.name = name
@@ -136,14 +139,12 @@ def _version(command: str, environment: dict[str, str]) -> VersionInfo:
                 ).stdout.strip()
                 _versions[command] = VersionInfo.parse(text.removeprefix("v"))
             except (OSError, subprocess.SubprocessError, ValueError) as error:
-                raise MissingToolError(
-                    f"{command} does not work", why=str(error), next_step="curl -fsSL https://get.pulumi.com | sh"
-                ) from error
+                raise MissingToolError(f"{command} does not work", why=str(error), next_step=REPLACE) from error
         version = _versions[command]
     if version < MINIMUM_VERSION:
         raise MissingToolError(
             f"pulumi {version} is too old",
             why=f"at least {MINIMUM_VERSION} is needed ({command})",
-            next_step="curl -fsSL https://get.pulumi.com | sh",
+            next_step=REPLACE,
         )
     return version

@@ -7,6 +7,7 @@ import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
+from deployer.errors import CloudError
 from startup_kits.workspace import write_private
 
 BACKEND_VARIABLE = "FEDSPAN_BACKEND"
@@ -29,17 +30,22 @@ class EngineHome:
     @property
     def backend_url(self) -> str:
         """The backend's URL."""
-        return self.backend or os.environ.get(BACKEND_VARIABLE) or f"file://{self.state_dir}"
+        return self.backend or os.environ.get(BACKEND_VARIABLE) or f"file://{self.folder / 'state'}"
 
     @property
     def state_dir(self) -> Path:
-        """The file backend's folder."""
-        return self.folder / "state"
+        """The file backend's folder (our own even while another kind of backend is used)."""
+        url = self.backend_url
+        return Path(url.removeprefix("file://")).expanduser() if url.startswith("file://") else self.folder / "state"
 
     @property
     def is_local(self) -> bool:
         """Whether the stacks lie in files of this machine."""
         return self.backend_url.startswith("file://")
+
+    def has_stacks(self) -> bool:
+        """Whether stacks were made that are encrypted with the passphrase; each leaves a working folder here."""
+        return any((self.folder / "work").glob("*/Pulumi.*.yaml"))
 
     @property
     def passphrase_path(self) -> Path:
@@ -47,14 +53,30 @@ class EngineHome:
         return self.folder / "passphrase"
 
     def ensure(self) -> bool:
-        """Make the folders and the passphrase; True when the passphrase is new (the user must back it up)."""
+        """Make the folders and the passphrase; True when the passphrase is new (the user must back it up).
+
+        Raises:
+            CloudError: stacks are there, and the passphrase that encrypts their secrets is not.
+        """
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.state_dir.mkdir(mode=0o700, exist_ok=True)
+        self.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         if self.passphrase_path.is_file():
             return False
+        if self.has_stacks():
+            raise lost_passphrase(self.passphrase_path)
         write_private(self.passphrase_path, f"{secrets.token_urlsafe(32)}\n".encode())
         return True
 
     def work_dir(self, stack: str) -> Path:
         """The working folder of one stack."""
         return self.folder / "work" / stack
+
+
+def lost_passphrase(path: Path) -> CloudError:
+    """The error for stacks whose passphrase is gone: what it means, and both ways out."""
+    return CloudError(
+        "the passphrase of the stacks is lost",
+        why=f"{path} is missing, and the stacks' secrets can't be read without it, so no engine can change them",
+        next_step=f"put your backup of it back (0600). Without one: delete what the clouds hold by its tag "
+        f"`fedspan:federation` (Azure: `fedspan-federation`), move {path.parent} away, then fedspan up",
+    )

@@ -14,6 +14,7 @@
     ├── BusyError            15  another command works on the same deployment
     ├── MissingToolError     16  no `pulumi`, or an extra that is not installed
     ├── MachineError         17  a command on a machine failed, or the machine lacks what the runtime needs
+    ├── PreflightError       18  a check before anything is made says that it can't be made
     └── Interrupted         130  Ctrl-C
 
 Exit codes 3 (SpecError) and 4 (KitError) are those of `startup_kits.errors`; 12 (a job failed) comes from the runtime.
@@ -36,6 +37,7 @@ __all__ = [
     "MachineError",
     "MissingToolError",
     "NotRegisteredError",
+    "PreflightError",
     "RealmError",
     "RefusedError",
     "SandboxError",
@@ -144,6 +146,15 @@ class MachineError(FedspanError):
     """A machine was reached but can't run a participant: no Python 3.10, a full disk, a command that failed there."""
 
     exit_code = 17
+
+
+class PreflightError(FedspanError):
+    """A check before anything is made says that it can't be made; nothing was made.
+
+    Where all that stands in the way is of one kind (credentials, quota), the exit code is that kind's own.
+    """
+
+    exit_code = 18
 
 
 class Interrupted(FedspanError):

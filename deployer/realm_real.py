@@ -3,36 +3,19 @@
 from __future__ import annotations
 
 import os
-import shutil
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deployer.credentials import aws_identity, azure_credential, azure_environment, azure_identity, check_account
-from deployer.errors import MissingToolError
+from deployer.engine_find import command_in, find_engine, own_engine_root
 from deployer.my_address import ask_the_world
 
 if TYPE_CHECKING:
     from deployer.realm import World
     from stacks.access import Access
-
-
-def own_engine_root() -> Path:
-    """Where `fedspan` installs a `pulumi` of its own, after asking."""
-    data = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
-    return Path(data) / "fedspan" / "pulumi"
-
-
-def find_engine(environ: dict[str, str]) -> Path | None:
-    """The folder above `bin/pulumi`: asked for by FEDSPAN_PULUMI_ROOT, on PATH, in ~/.pulumi, or our own."""
-    if given := environ.get("FEDSPAN_PULUMI_ROOT"):
-        return Path(given)
-    candidates = [Path.home() / ".pulumi", own_engine_root()]
-    on_path = shutil.which("pulumi", path=environ.get("PATH"))
-    if on_path and Path(on_path).parent.name == "bin":
-        candidates.insert(0, Path(on_path).parent.parent)
-    return next((root for root in candidates if os.access(root / "bin" / "pulumi", os.X_OK)), None)
 
 
 class RealRealm:
@@ -49,13 +32,13 @@ class RealRealm:
         self._subscriptions: dict[str | None, tuple[str, str | None]] = {}
 
     def engine_root(self) -> Path:
-        """Where `pulumi` is; offers to install it when somebody is there to say yes.
+        """Where `pulumi` is; offers to install the pinned one, with `--yes` without asking.
 
         Raises:
             MissingToolError: there is none; the message gives the exact steps.
         """
         root = find_engine(self.environ)
-        return root if root is not None else install_engine()
+        return root if root is not None else offer_engine()
 
     def engine_environment(self) -> dict[str, str]:
         """The operator's environment, with both of Azure's families of names saying the same."""
@@ -106,30 +89,26 @@ class RealRealm:
         os.environ.update(azure_environment(dict(os.environ)))
 
 
-def install_engine() -> Path:
-    """Install `pulumi` into a folder of our own, after asking.
+_installing = threading.Lock()
+
+
+def offer_engine() -> Path:
+    """Install `pulumi` into a folder of our own after asking (`--yes` answers); participants' threads ask once.
 
     Raises:
         MissingToolError: nobody is there to ask, the answer was no, or the installation failed.
     """
     from deployer.cli import context
+    from deployer.engine_install import install, missing, sources
 
-    steps = "curl -fsSL https://get.pulumi.com | sh, then try again (or set FEDSPAN_PULUMI_ROOT)"
-    missing = MissingToolError(
-        "the `pulumi` command is not installed",
-        why="it is what makes resources in real clouds; looked on PATH, in ~/.pulumi and in " + str(own_engine_root()),
-        next_step=steps,
-    )
-    if not context.interactive() or context.options().json or context.options().yes:
-        raise missing
-    question = f"pulumi is not installed. Download it from get.pulumi.com into {own_engine_root()}?"
-    answer = context.ask(f"{question} [y/N] ")
-    if answer.strip().lower() not in {"y", "yes"}:
-        raise missing
-    from pulumi.automation import PulumiCommand
-
-    try:
-        PulumiCommand.install(root=str(own_engine_root()))
-    except Exception as error:
-        raise MissingToolError("pulumi could not be installed", why=str(error), next_step=steps) from error
-    return own_engine_root()
+    options = context.options()
+    with _installing:
+        if os.access(command_in(own_engine_root()), os.X_OK):
+            return own_engine_root()
+        if not options.yes:
+            if options.json or not context.interactive():
+                raise missing()
+            answer = context.ask(f"pulumi is not installed. Fetch {sources()[0]} for fedspan alone? [y/N] ")
+            if answer.strip().lower() not in {"y", "yes"}:
+                raise missing("the answer was no")
+        return install(say=(lambda text: None) if options.json else context.say)

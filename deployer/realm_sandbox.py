@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from deployer.engine_find import ROOT_VARIABLE, root_of
 from deployer.errors import SandboxError
 from deployer.realm import is_cloud_variable, scrubbed
 
@@ -54,8 +55,8 @@ class SandboxRealm:
 
     def engine_root(self) -> Path:
         """The stand-in's folder; FEDSPAN_PULUMI_ROOT asks for another command against the same emulated clouds."""
-        given = os.environ.get("FEDSPAN_PULUMI_ROOT")
-        return Path(given) if given else Path(self.sandbox.engine_root)
+        given = os.environ.get(ROOT_VARIABLE)
+        return root_of(Path(given)) if given else Path(self.sandbox.engine_root)
 
     def engine_environment(self) -> dict[str, str]:
         """An allow list of the operator's variables, the emulated clouds' own, and a HOME with nothing in it."""

@@ -9,6 +9,7 @@ from deployer import realm as realms
 from deployer.cli import context
 from deployer.deployment import Deployment, forget_stacks
 from deployer.down import Down, Taken, deployed, without_spec
+from deployer.engine_home import EngineHome
 from deployer.errors import FedspanError
 from deployer.ledger import NOTHING_THERE, Ledger
 from deployer.live import screen
@@ -77,7 +78,7 @@ def forget_dead_sandbox(state_dir: Path, ledger: Ledger) -> bool:
     if sandbox is not None and sandbox.realm_id == bound[1]:
         return False
     names = ledger.forget_all()
-    forget_stacks(state_dir)
+    forget_stacks(state_dir, EngineHome(state_dir / "stacks", f"fedspan-{ledger.meta('federation')}"))
     if context.options().json:
         context.emit({"event": "result", "deleted": 0, "left": 0, "forgotten": names})
     else:

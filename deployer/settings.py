@@ -27,6 +27,8 @@ DEFAULTS: dict[str, float] = {
     "WATCH_INTERVAL": 2,
     # one question to a service that tells one's own address
     "MY_ADDRESS_TIMEOUT": 5,
+    # how long a download of the engine may say nothing
+    "DOWNLOAD_TIMEOUT": 60,
 }
 
 

@@ -50,12 +50,14 @@ VERBS: dict[str, Verb] = {
     "admin": Verb("deployer.cli.admin:admin", "An interactive console for the federation."),
     "simulate": Verb("deployer.cli.simulate:simulate", "Run a job on simulated sites, on this machine."),
     "poc": Verb("deployer.cli.poc:poc_app", "A whole federation of real processes on this machine."),
+    "engine": Verb("deployer.cli.engine:engine_app", "The `pulumi` command: which, install, steps by hand."),
     "sandbox": Verb("deployer.cli.sandbox:sandbox_app", "The emulated clouds: start, status, stop, engine."),
     "demo": Verb("deployer.cli.demo:demo", "The whole way in the sandbox: deploy, train, compare, take down."),
 }
 
 GLOBAL_HELP = (
-    "Global options, before or after the verb: -f/--file FILE, --sandbox (or FEDSPAN_SANDBOX=1), --json, -y/--yes, -v."
+    "Global options, before or after the verb: -f/--file FILE, --sandbox (or FEDSPAN_SANDBOX=1), --json, -y/--yes, -v, "
+    "--pulumi PATH."
 )
 
 
@@ -100,6 +102,7 @@ def root() -> TyperGroup:
         as_json: Annotated[bool, typer.Option("--json", help="Machine-readable output.")] = False,
         yes: Annotated[bool, typer.Option("-y", "--yes", help="Don't ask.")] = False,
         verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Tell more.")] = False,
+        pulumi: Annotated[Path | None, typer.Option("--pulumi", help="The pulumi command, or its folder.")] = None,
         version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
     ) -> None:
         pass
@@ -119,6 +122,8 @@ def run(argv: Sequence[str] | None = None) -> int:
     except arguments.MissingValue as missing:
         return usage(f"Option {missing} needs a value.")
     context.configure(options)
+    if options.pulumi is not None:
+        os.environ["FEDSPAN_PULUMI_ROOT"] = str(options.pulumi.absolute())
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # gRPC's own log is for its makers; read when it is imported
     if rest[:1] == ["--version"]:
         from importlib.metadata import version

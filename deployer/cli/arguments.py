@@ -26,6 +26,8 @@ FLAGS = {
     "--verbose": "verbose",
 }
 
+PATHS = {"--file": "file", "--pulumi": "pulumi"}
+
 
 @dataclass(frozen=True)
 class GlobalOptions:
@@ -37,6 +39,7 @@ class GlobalOptions:
         json: machine-readable output.
         yes: don't ask.
         verbose: tell more; tracebacks of unexpected errors.
+        pulumi: the `pulumi` command to use, its folder, or for `engine install` its archive.
     """
 
     file: Path | None = None
@@ -44,6 +47,7 @@ class GlobalOptions:
     json: bool = False
     yes: bool = False
     verbose: bool = False
+    pulumi: Path | None = None
 
 
 class MissingValue(Exception):
@@ -59,10 +63,10 @@ def split(argv: Sequence[str], environ: Mapping[str, str]) -> tuple[GlobalOption
     """Global options, and the rest of the command line in its order.
 
     Raises:
-        MissingValue: `-f` or `--file` without a path behind it.
+        MissingValue: `-f`, `--file` or `--pulumi` without a path behind it.
     """
     found: dict[str, bool] = {}
-    file: Path | None = None
+    paths: dict[str, Path] = {}
     rest: list[str] = []
     words: list[str] = []  # words that are not options: verb, sub-verb, positionals
     at = 0
@@ -74,13 +78,14 @@ def split(argv: Sequence[str], environ: Mapping[str, str]) -> tuple[GlobalOption
             break
         if word in FLAGS:
             found[FLAGS[word]] = True
-        elif word == "--file" or (word == "-f" and not OWN_F & set(words[:2])):
+        elif word in PATHS or (word == "-f" and not OWN_F & set(words[:2])):
             if at >= len(argv):
                 raise MissingValue(word)
-            file = Path(argv[at])
+            paths[PATHS.get(word, "file")] = Path(argv[at])
             at += 1
-        elif word.startswith("--file="):
-            file = Path(word.partition("=")[2])
+        elif word.partition("=")[0] in PATHS:
+            name, _, value = word.partition("=")
+            paths[PATHS[name]] = Path(value)
         else:
             rest.append(word)
             if not word.startswith("-"):
@@ -90,7 +95,8 @@ def split(argv: Sequence[str], environ: Mapping[str, str]) -> tuple[GlobalOption
                     break
     return (
         GlobalOptions(
-            file=file,
+            file=paths.get("file"),
+            pulumi=paths.get("pulumi"),
             sandbox=found.get("sandbox", False) or truthy(environ.get("FEDSPAN_SANDBOX")),
             json=found.get("json", False),
             yes=found.get("yes", False),

@@ -312,3 +312,24 @@ def test_the_passphrase_is_made_once_and_private(tmp_path: Path) -> None:
     assert home.passphrase_path.read_text() == text
     assert home.passphrase_path.stat().st_mode & 0o777 == 0o600
     assert EngineHome(tmp_path, "p", "s3://bucket").is_local is False
+
+
+def test_a_lost_passphrase_is_told_and_never_replaced(tmp_path: Path) -> None:
+    home = EngineHome(tmp_path / "stacks", "fedspan-toy")
+    home.ensure()
+    home.work_dir("site-1").mkdir(parents=True)
+    (home.work_dir("site-1") / "Pulumi.site-1.yaml").write_text("encryptionsalt: x\n")
+    home.passphrase_path.unlink()
+    with pytest.raises(CloudError, match="the passphrase of the stacks is lost") as caught:
+        home.ensure()
+    assert "put your backup of it back" in str(caught.value)
+    assert not home.passphrase_path.exists()
+
+
+def test_the_backends_url_decides_where_states_and_locks_lie(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    monkeypatch.setenv("FEDSPAN_BACKEND", f"file://{elsewhere}")
+    home = EngineHome(tmp_path / "stacks", "fedspan-toy")
+    assert (home.is_local, home.state_dir) == (True, elsewhere)
+    monkeypatch.setenv("FEDSPAN_BACKEND", "azblob://states")
+    assert (home.is_local, home.backend_url) == (False, "azblob://states")

@@ -9,9 +9,10 @@ import pytest
 
 from deployer import realm
 from deployer.credentials import azure_credential, azure_environment, check_account
+from deployer.engine_find import find_engine
 from deployer.errors import CredentialsError, MissingToolError, SandboxError
 from deployer.keys import KeyStore
-from deployer.realm_real import RealRealm, find_engine
+from deployer.realm_real import RealRealm
 from deployer.realm_sandbox import check_attached
 
 
