@@ -12,13 +12,13 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deployer.ca_pins import state_home
 from deployer.cli import context, jobs, sites
+from deployer.console_words import ALIASES, Command, Leave
 from deployer.errors import UsageError
 
 if TYPE_CHECKING:
@@ -27,22 +27,6 @@ if TYPE_CHECKING:
 HISTORY_LINES = 1000
 FRESH_S = 3.0  # names for completion are asked for again after this
 PROMPT = "fedspan> "
-
-
-class Leave(Exception):
-    """The console ends."""
-
-
-@dataclass(frozen=True)
-class Command:
-    """`takes`: what each further word is (job, site, path, participant), for completion; the last one repeats."""
-
-    run: Callable[[list[str]], None]
-    usage: str
-    help: str
-    takes: tuple[str, ...] = ()
-    least: int = 0
-    most: int | None = 0
 
 
 class Console:
@@ -274,24 +258,6 @@ class Console:
 
     def _quit(self, words: list[str]) -> None:
         raise Leave
-
-
-# names that users of FLARE's console type
-ALIASES = {
-    "abort_job": "abort",
-    "bye": "quit",
-    "check_status": "sites",
-    "clone_job": "clone",
-    "delete_job": "delete",
-    "download_job": "download",
-    "exit": "quit",
-    "list": "jobs",
-    "list_jobs": "jobs",
-    "ls": "jobs",
-    "report_resources": "resources",
-    "submit_job": "submit",
-    "?": "help",
-}
 
 
 def _tell(document: Any, words: Any) -> None:

@@ -16,12 +16,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from deployer.ca_pins import accept_ca, state_home
 from deployer.cli import context
-from deployer.endpoints import checked_endpoint
-from deployer.errors import KitError, MachineError, NotRegisteredError, RefusedError, UsageError
+from deployer.errors import KitError, MachineError, NotRegisteredError, RefusedError
+from deployer.local_configure import configure
 from deployer.push import local_tree
 from startup_kits.kit import ENDPOINT, Kit
 from startup_kits.workspace import write_private
@@ -37,7 +35,6 @@ SUPERVISOR = "supervisor.json"
 STATUS_TIMEOUT_S = 30.0
 NOT_RUNNING = 3
 _MODULE = "fl_runtime"
-_DATA_HEADER = "# Names that jobs ask for, and where the data lies on this machine. The data itself never moves.\n"
 
 
 def state_folder(kit: Kit, given: Path | None = None) -> Path:
@@ -87,7 +84,7 @@ def start(
     someone = context.interactive() or context.options().yes
     if accept_ca(verified, ca_fingerprint, context.confirm if someone else None):
         context.say(f"{verified.name}: pinned the CA {verified.ca_fingerprint}")
-    _configure(verified, server, proxy, data)
+    configure(verified, server, proxy, data)
     folder = state_folder(verified, state)
     running = runtime_status(folder)
     _check_copy(verified, folder, running is not None)
@@ -149,47 +146,6 @@ def serve_argv(kit: Kit, state: Path) -> list[str]:
     """The runtime in the foreground."""
     argv = [sys.executable, "-m", _MODULE, "serve", "--kit", str(kit.path), "--state", str(state)]
     return [*argv, "--label", "deployed-by=owner", "--label", "target=kit"]
-
-
-def _configure(kit: Kit, server: str | None, proxy: str | None, data: Sequence[str]) -> None:
-    if server is not None or proxy is not None:
-        now = kit.endpoint()
-        kit.set_endpoint(checked_endpoint(server) if server else now.server, proxy)
-    if data:
-        if kit.role != "site":
-            again = f"{kit.path}/start.sh without --data"
-            raise UsageError("--data is for sites", participant=kit.name, next_step=again)
-        set_data(kit, data)
-    if kit.role == "site" and kit.endpoint().server is None:
-        raise UsageError(
-            "the server's address is not known",
-            participant=kit.name,
-            why=f"{kit.path / ENDPOINT} names none",
-            next_step=f"{kit.path}/start.sh --server HOST:PORT, as the federation's lead tells you",
-        )
-
-
-def set_data(kit: Kit, data: Sequence[str]) -> None:
-    """Writes `NAME=PATH` pairs into the kit's `local/data.yml`; other names stay.
-
-    Raises:
-        UsageError: no pair, or nothing lies there.
-    """
-    known = kit.data()
-    for pair in data:
-        name, separator, path = pair.partition("=")
-        if not separator or not name or not path:
-            raise UsageError(f"--data {pair} is not NAME=PATH", next_step="--data digits=/srv/data/digits")
-        if not Path(path).exists():
-            raise UsageError(
-                f"no data lies at {path}",
-                participant=kit.name,
-                why=f"--data {pair}",
-                next_step=f"{kit.path}/start.sh --data {name}=PATH with a path that is there",
-            )
-        known[name] = str(Path(path).absolute())
-    text = _DATA_HEADER + yaml.safe_dump({"data": known}, sort_keys=False, allow_unicode=True)
-    write_private(kit.path / "local/data.yml", text.encode(), 0o644)
 
 
 def _launch(kit: Kit) -> str:

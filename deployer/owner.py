@@ -35,7 +35,8 @@ from deployer.plan import Plan
 from deployer.register import log_end, server_status
 from deployer.session import carry_out, opened
 from deployer.settings import setting
-from deployer.up import Outcome, Up
+from deployer.stack_work import Outcome
+from deployer.up import Up
 from startup_kits.kit import Kit
 from startup_kits.workspace import write_private
 

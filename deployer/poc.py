@@ -117,7 +117,7 @@ class Poc:
         for name in [*self.names, ADMIN]:
             Kit.open(workspace.kits_dir / name).set_endpoint(f"{_HOST}:{self.port}", None)
         if data:
-            from deployer.local_run import set_data
+            from deployer.local_configure import set_data
 
             for number, name in enumerate(names, 1):
                 pairs = [pair.replace("{site}", name).replace("{n}", str(number)) for pair in data]

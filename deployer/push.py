@@ -13,34 +13,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shlex
 import struct
 import tempfile
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
-from typing import Any
 
 from deployer.errors import MachineError, UsageError
+from deployer.push_wire import begin, read_answer
 from deployer.remote import tree
-from deployer.ssh.session import Exchange, Session, remote_command
-
-SILENCE_S = 600.0
-"""A machine that hashes or syncs a large tree may be silent this long."""
-
-OnBytes = Callable[[int, int], None]
-"""Called as bytes move, with (moved so far, of all)."""
-
-# What the machine's Python is given by -c: it reads two modules' texts from standard input. Words 1 and 2: their sizes.
-_LOADER = """\
-import sys, types
-for name in ("deployer", "deployer.remote", "deployer.remote.tree"):
-    sys.modules[name] = types.ModuleType(name)
-for name in ("deployer.remote.tree", "__main__"):
-    text = sys.stdin.buffer.read(int(sys.argv.pop(1)))
-    exec(compile(text, "fedspan:" + name, "exec"), sys.modules[name].__dict__)
-"""
+from deployer.ssh.exchange import Exchange, OnBytes
+from deployer.ssh.session import Session
 
 
 @dataclass(frozen=True)
@@ -99,7 +82,7 @@ def put_tree(
     """
     manifest = _scan(local, keep)
     argv = ["receive", remote, json.dumps(sorted(keep)), owner, "durable" if durable else ""]
-    with _start(session, argv, python, prefix) as exchange:
+    with begin(session, argv, python, prefix) as exchange:
         return _offer(session, exchange, remote, manifest, lambda path: _blocks(local / path), on_bytes)
 
 
@@ -124,7 +107,7 @@ def merge_tree(
     else:
         info = local.stat()
         manifest = {"": [info.st_mode & 0o777, info.st_size, tree.file_hash(str(local))]}
-    with _start(session, ["merge", remote, owner], python, prefix) as exchange:
+    with begin(session, ["merge", remote, owner], python, prefix) as exchange:
         source = lambda path: _blocks(local / path if path else local)  # noqa: E731 - as in put_tree
         return _offer(session, exchange, remote, manifest, source, on_bytes)
 
@@ -145,7 +128,7 @@ def put_file(
         MachineError, UnreachableError: as for `put_tree`.
     """
     manifest: tree.Manifest = {"": [mode, len(data), hashlib.sha256(data).hexdigest()]}
-    with _start(session, ["merge", remote, owner], python, prefix) as exchange:
+    with begin(session, ["merge", remote, owner], python, prefix) as exchange:
         return _offer(session, exchange, remote, manifest, lambda path: iter([data]), None)
 
 
@@ -166,9 +149,9 @@ def get(
         UnreachableError: the connection broke; `local` is as it was.
     """
     local = Path(os.path.abspath(local))
-    with _start(session, ["send", remote], python, prefix) as exchange:
+    with begin(session, ["send", remote], python, prefix) as exchange:
         exchange.close_input()
-        answer = _answer(session, exchange, remote)
+        answer = read_answer(session, exchange, remote)
         manifest: tree.Manifest = answer["manifest"]
         single = "" in manifest
         if local.exists() and local.is_dir() == single:
@@ -220,9 +203,9 @@ def remote_tree(
     keep: Collection[str] = (),
 ) -> str:
     """The content hash of a folder on the machine; empty where there is none."""
-    with _start(session, ["hash", remote, json.dumps(sorted(keep))], python, prefix) as exchange:
+    with begin(session, ["hash", remote, json.dumps(sorted(keep))], python, prefix) as exchange:
         exchange.close_input()
-        return str(_answer(session, exchange, remote)["hash"])
+        return str(read_answer(session, exchange, remote)["hash"])
 
 
 def _offer(
@@ -237,7 +220,7 @@ def _offer(
     head = json.dumps(manifest).encode()
     exchange.write(struct.pack(">Q", len(head)))
     exchange.write(head)
-    answer = _answer(session, exchange, remote)
+    answer = read_answer(session, exchange, remote)
     need = [sorted(manifest)[index] for index in answer.get("need", ())]
     total = sum(manifest[path][1] for path in need)
     sent = 0
@@ -261,7 +244,7 @@ def _offer(
             )
     exchange.close_input()
     if answer["state"] == "send":
-        _answer(session, exchange, remote)
+        read_answer(session, exchange, remote)
     exchange.status()
     return Pushed(tree.tree_hash(manifest), len(need), total, changed=answer["state"] == "send")
 
@@ -298,51 +281,3 @@ def _scan(folder: Path, keep: Collection[str]) -> tree.Manifest:
         raise UsageError(
             f"{folder} cannot be read", why=str(error), next_step="name a file or folder that you may read"
         ) from error
-
-
-def _start(session: Session, argv: list[str], python: str, prefix: tuple[str, ...]) -> Exchange:
-    package = resources.files("deployer.remote")
-    texts = [package.joinpath(name).read_bytes() for name in ("tree.py", "transfer.py")]
-    sizes = [str(len(text)) for text in texts]
-    exchange = session.open(remote_command([*prefix, python, "-I", "-c", _LOADER, *sizes, *argv]))
-    try:
-        for text in texts:
-            exchange.write(text)
-    except BaseException:
-        exchange.channel.close()
-        raise
-    return exchange
-
-
-def _answer(session: Session, exchange: Exchange, remote: str) -> dict[str, Any]:
-    head = exchange.read_exactly(8, SILENCE_S)
-    if len(head) < 8:
-        status = exchange.status()
-        said = _drain_errors(exchange)
-        raise MachineError(
-            f"{remote} was not written: the command on the machine ended with status {status}",
-            participant=session.name,
-            why=said or None,
-            next_step=f"the same command again; fedspan ssh {session.name} shows the machine",
-        )
-    (size,) = struct.unpack(">Q", head)
-    answer: dict[str, Any] = json.loads(exchange.read_exactly(size, SILENCE_S))
-    if answer["state"] == "error":
-        why = str(answer["why"])  # it mostly names the path itself: not twice
-        raise MachineError(
-            why if remote in why else f"{remote}: {why}",
-            participant=session.name,
-            next_step=f"fedspan ssh {session.name} -- ls -ld {shlex.quote(os.path.dirname(remote) or '/')}",
-        )
-    return answer
-
-
-def _drain_errors(exchange: Exchange) -> str:
-    pieces: list[bytes] = list(_pieces(exchange))
-    lines = b"".join(pieces).decode(errors="replace").strip().splitlines()
-    return "\n".join(lines[-5:])
-
-
-def _pieces(exchange: Exchange) -> Iterator[bytes]:
-    while exchange.channel.recv_stderr_ready():
-        yield exchange.channel.recv_stderr(1 << 16)

@@ -19,7 +19,8 @@ from deployer.member import Member
 from deployer.plan import Plan, check_same, read
 from deployer.plan_view import render, summary
 from deployer.runlog import RunLog
-from deployer.up import Outcome, Up, with_server
+from deployer.stack_work import Outcome
+from deployer.up import Up, with_server
 from startup_kits.spec import load_spec
 
 if TYPE_CHECKING:

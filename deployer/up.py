@@ -9,39 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 from deployer.crew import Crew, together
 from deployer.deployment import Deployment
-from deployer.engine import check_agreed, has_machine
-from deployer.errors import Interrupted, RefusedError
+from deployer.errors import RefusedError
 from deployer.ledger import NOTHING_THERE
-from deployer.machine_run import Start, install_and_start, labels, reach_cloud, reach_host
+from deployer.machine_run import Start, install_and_start, labels, reach_host
 from deployer.member import Member
 from deployer.plan import ParticipantPlan, Plan
 from deployer.plan_make import Part, Planner
 from deployer.prepare import complete, load_programs, prepare
 from deployer.reach import Reach, reach_of
-from deployer.recover import settle_stack
 from deployer.register import Awaited, registered, wait_for
 from deployer.server_address import server_endpoint, write_endpoints
+from deployer.stack_work import Outcome, StackWork
 from startup_kits.kit import Kit
-
-
-@dataclass
-class Outcome:
-    """What an `up` did: resources changed, participants whose machine was changed, the server's last word."""
-
-    changed: dict[str, int] = field(default_factory=dict)
-    pushed: dict[str, list[str]] = field(default_factory=dict)
-    registered: list[str] = field(default_factory=list)
-    awaited: list[str] = field(default_factory=list)
-    endpoint: str | None = None
-
-    @property
-    def nothing_changed(self) -> bool:
-        """Whether everything was as it should be."""
-        return not any(self.changed.values()) and not any(self.pushed.values())
 
 
 @dataclass
@@ -58,6 +40,11 @@ class Up:
 
     def __post_init__(self) -> None:
         self.planner = Planner(self.crew.deployment, addresses=self.crew.deployment.addresses())
+
+    @property
+    def stacks(self) -> StackWork:
+        """What works on the stacks."""
+        return StackWork(self.crew, self.planner, self.parts, self.outcome)
 
     @property
     def deployment(self) -> Deployment:
@@ -83,7 +70,7 @@ class Up:
         """
         self.planner.final = True
         load_programs(self.members)
-        self._guard(self._leave_and_allocate, plan)
+        self._guard(self.stacks.leave_and_allocate, plan)
         self._endpoint()
         self._guard(self._machines, plan)
         if self.crew.interrupts.stopping.is_set():
@@ -102,7 +89,7 @@ class Up:
             raise together(self.errors, len(self.members))
 
     def _stack_only(self, part: Part, shown: ParticipantPlan | None) -> None:
-        self._make_machine(part, shown)
+        self.stacks.make_machine(part, shown)
         self.crew.screen.phase(part.member.name, "done", "its rules are up to date")
 
     def _guard(self, work: Callable[[Member, ParticipantPlan | None], None], plan: Plan) -> None:
@@ -118,71 +105,6 @@ class Up:
 
         _, errors = self.crew.each(todo, one)
         self.errors.update(errors)
-
-    def _leave_and_allocate(self, member: Member, shown: ParticipantPlan | None) -> None:
-        """Pass 1: leave another cloud or region; network and static address where there is none."""
-        part = self.parts[member.name]
-        if member.cloud is None:
-            return
-        if part.moved_from:
-            self._leave(part)
-        if part.has_address or has_machine(part.state):
-            return  # never a program smaller than the state: the engine would delete the rest
-        part.args = self.planner.arguments(part)
-        # before the engine is let loose: whatever happens then, `down` knows where to look
-        self._record(part, "allocating", {})
-        outputs = self._engine_up(part, "address", None)
-        part.preview = None
-        self.planner.addresses[member.name] = str(outputs["public_ip"])
-        self._record(part, "address", outputs)
-
-    def _leave(self, part: Part) -> None:
-        """The stack lies elsewhere: take it down there."""
-        engine = self.crew.engine(part.member)
-        assert engine is not None, "only a participant in a cloud can move"
-        name = part.member.name
-        self.crew.screen.phase(name, "leaving", part.moved_from or "")
-        with self.crew.slot():
-            self.deployment.ledger.begin_operation(name)
-            gone = engine.destroy()
-            self.deployment.ledger.end_operation(name)
-        self.outcome.changed[name] = len(gone)
-        self.deployment.keys.forget_host(name)
-        part.state, part.preview, part.refresh = None, None, False
-
-    def _engine_up(self, part: Part, stage: Any, shown: ParticipantPlan | None) -> dict[str, Any]:
-        """One `up` of the engine; what a failed create left is settled at once."""
-        engine = self.crew.engine(part.member)
-        assert engine is not None, "only a participant in a cloud has an engine"
-        name = part.member.name
-        self.crew.interrupts.check()
-        with self.crew.slot():
-            self.crew.screen.phase(name, "allocating" if stage == "address" else "making", "")
-            self.deployment.ledger.begin_operation(name)
-            try:
-                agreed = part.preview if stage == "full" else None
-                outputs, steps = engine.up(part.program(stage), agreed, refresh=part.refresh)
-            except Interrupted:
-                raise
-            except BaseException:
-                self._settle_now(part, engine.failed)
-                raise
-            self.deployment.ledger.end_operation(name)
-        self.outcome.changed[name] = self.outcome.changed.get(name, 0) + len(steps)
-        return outputs
-
-    def _settle_now(self, part: Part, failed: list[str]) -> None:
-        """A create that failed may have made something all the same: look at once, not only at the next `up`."""
-        try:
-            told, _ = settle_stack(
-                self.crew, part.member.name, part.member.cloud or "", part.member, part.access, failed
-            )
-        except Exception as error:
-            # the failure itself is told; that this look failed too is noted, and the next command looks again
-            self.crew.log.file(part.member.name).write(f"settling after the failure failed too: {error}\n")
-            return
-        for text in told:
-            self.crew.screen.line(f"{part.member.name}: {text}")
 
     def _endpoint(self) -> None:
         """The server's address goes into every kit here."""
@@ -203,7 +125,7 @@ class Up:
             self.crew.screen.phase(member.name, "awaited", "its owner starts the kit")
             return
         if member.cloud:
-            reach = self._make_machine(self.parts[member.name], shown)
+            reach = self.stacks.make_machine(self.parts[member.name], shown)
         else:
             reach = reach_host(self.crew, member)
             self._record_host(member, reach)
@@ -218,64 +140,6 @@ class Up:
         if changed or row is None or row.phase not in ("started", "registered"):
             self.deployment.ledger.record(member.name, "started", detail=", ".join(changed))
         self.crew.screen.phase(member.name, "started")
-
-    def _make_machine(self, part: Part, shown: ParticipantPlan | None) -> Reach:
-        name = part.member.name
-        before = part.args
-        if shown is not None and shown.replaces_machine:
-            self.deployment.keys.renew_host(name)
-        part.openings = self.planner.openings(part.member)
-        part.args = self.planner.arguments(part)
-        if part.holds_something and (part.preview is None or part.args != before):
-            engine = self.crew.engine(part.member)
-            assert engine is not None, "a participant in a cloud has an engine"
-            with self.crew.slot():
-                part.preview = engine.preview(part.program(), "agreed.plan")
-        if part.preview is not None:
-            check_agreed(name, part.preview.steps, shown.steps if shown else ())
-        if part.preview is not None and not part.preview.steps and not part.refresh:
-            outputs = self._known_outputs(part)
-        else:
-            outputs = self._engine_up(part, "full", shown)
-            self._record(part, "machine", outputs)
-        self.deployment.keys.settle_host(name)
-        assert part.args is not None, "made above"
-        user = str(outputs.get("ssh_user") or part.args.ssh_user)
-        return reach_cloud(self.crew, part.member, str(outputs["public_ip"]), part.args.ssh_port, user)
-
-    def _known_outputs(self, part: Part) -> dict[str, Any]:
-        engine = self.crew.engine(part.member)
-        assert engine is not None, "a participant in a cloud has an engine"
-        outputs = engine.outputs()
-        if self.deployment.ledger.participant(part.member.name) is None:
-            self._record(part, "machine", outputs)
-        return outputs
-
-    def _record(self, part: Part, phase: str, outputs: dict[str, Any]) -> None:
-        member = part.member
-        assert part.args is not None, "args are made before the engine runs"
-        offer = member.offer()
-        address = outputs.get("public_ip")
-        self.deployment.ledger.record(
-            member.name,
-            phase,
-            role=member.role,
-            target=member.target,
-            region=member.region,
-            zone=member.zone,
-            size=offer.size,
-            address=str(address) if address else None,
-            ssh_port=part.args.ssh_port,
-            ssh_user=str(outputs.get("ssh_user") or part.args.ssh_user),
-            outputs={
-                **{name: value for name, value in outputs.items() if isinstance(value, (str, int, float))},
-                "account": member.account or getattr(part.access, "account_id", None) or "",
-                "profile": member.profile or "",
-                "subscription": getattr(part.access, "subscription_id", None) or "",
-                "tenant": member.tenant or "",
-            },
-            usd_hour=offer.usd_hour,
-        )
 
     def _record_host(self, member: Member, reach: Reach) -> None:
         row = self.deployment.ledger.participant(member.name)

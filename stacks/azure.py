@@ -7,7 +7,6 @@ Property names as in pulumi-azure-native 3.29 (network 2024-05-01, compute 2024-
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,12 +16,11 @@ from pulumi_azure_native import compute, network, resources
 
 from stacks.access import AzureAccess
 from stacks.args import ParticipantArgs, check_for
+from stacks.azure_machine import os_profile, security, storage
 from stacks.azure_zones import has_zones
-from stacks.cloud_init import user_data
-from stacks.images import Image, image_for, os_disk_gib
+from stacks.images import Image, image_for
 from stacks.names import Stage, azure_name, logical_name, resource_tags
 from stacks.rules import ingress_rules
-from stacks.state_volume import AZURE_LUN
 
 NETWORK = "10.42.0.0/16"
 SUBNET = "10.42.0.0/24"
@@ -216,9 +214,9 @@ class AzureParticipant(pulumi.ComponentResource):
             network_profile=compute.NetworkProfileArgs(
                 network_interfaces=[compute.NetworkInterfaceReferenceArgs(id=self._nic.id, primary=True)]
             ),
-            storage_profile=self._storage(),
-            os_profile=self._os_profile(),
-            security_profile=self._security(),
+            storage_profile=storage(args, self._image, self._fixed("os"), self._disk.id),
+            os_profile=os_profile(args),
+            security_profile=security(args, self._image),
             diagnostics_profile=compute.DiagnosticsProfileArgs(
                 boot_diagnostics=compute.BootDiagnosticsArgs(enabled=True)
             ),
@@ -238,61 +236,6 @@ class AzureParticipant(pulumi.ComponentResource):
                     "zones",
                 ],
                 custom_timeouts=_MACHINE_TIMEOUTS,
-            ),
-        )
-
-    def _security(self) -> compute.SecurityProfileArgs | None:
-        at_host = True if self._args.encryption_at_host else None
-        if not self._image.trusted_launch:
-            return compute.SecurityProfileArgs(encryption_at_host=at_host) if at_host else None
-        return compute.SecurityProfileArgs(
-            encryption_at_host=at_host,
-            security_type="TrustedLaunch",
-            uefi_settings=compute.UefiSettingsArgs(secure_boot_enabled=self._image.secure_boot, v_tpm_enabled=True),
-        )
-
-    def _storage(self) -> compute.StorageProfileArgs:
-        image = self._image
-        return compute.StorageProfileArgs(
-            image_reference=compute.ImageReferenceArgs(
-                publisher=image.publisher, offer=image.offer, sku=image.sku, version="latest"
-            ),
-            os_disk=compute.OSDiskArgs(
-                name=self._fixed("os"),
-                create_option="FromImage",
-                delete_option="Delete",
-                caching=compute.CachingTypes.READ_WRITE,
-                disk_size_gb=os_disk_gib("azure", self._args),
-                managed_disk=compute.ManagedDiskParametersArgs(storage_account_type="Premium_LRS"),
-            ),
-            data_disks=[
-                compute.DataDiskArgs(
-                    lun=AZURE_LUN,
-                    create_option="Attach",
-                    caching=compute.CachingTypes.NONE,
-                    managed_disk=compute.ManagedDiskParametersArgs(id=self._disk.id),
-                )
-            ],
-        )
-
-    def _os_profile(self) -> compute.OSProfileArgs:
-        args = self._args
-        return compute.OSProfileArgs(
-            computer_name=args.participant,
-            admin_username=args.ssh_user,
-            custom_data=pulumi.Output.secret(base64.b64encode(user_data(args).encode()).decode()),
-            linux_configuration=compute.LinuxConfigurationArgs(
-                disable_password_authentication=True,
-                provision_vm_agent=True,
-                # The image's own unattended upgrades stay in charge.
-                patch_settings=compute.LinuxPatchSettingsArgs(patch_mode="ImageDefault"),
-                ssh=compute.SshConfigurationArgs(
-                    public_keys=[
-                        compute.SshPublicKeyArgs(
-                            key_data=args.public_key, path=f"/home/{args.ssh_user}/.ssh/authorized_keys"
-                        )
-                    ]
-                ),
             ),
         )
 

@@ -25,7 +25,7 @@ from deployer.demo.training import Progress, watch
 from deployer.errors import FedspanError, JobError
 
 if TYPE_CHECKING:
-    from deployer.up import Outcome
+    from deployer.stack_work import Outcome
     from startup_kits.provision import ProvisionResult
     from startup_kits.spec import FederationSpec
 

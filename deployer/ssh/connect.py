@@ -22,8 +22,9 @@ from pathlib import Path
 import paramiko
 
 from deployer.errors import FedspanError, HostKeyError, UnreachableError
+from deployer.ssh.exchange import PACKET
 from deployer.ssh.pins import HostKeyPin, fingerprint, host_label, read_pins
-from deployer.ssh.session import PACKET, WINDOW
+from deployer.ssh.session import WINDOW
 
 DIAL_TIMEOUT_S = 10.0
 """One attempt: TCP connect, then banner and key exchange, each at most this long."""

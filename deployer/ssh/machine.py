@@ -11,6 +11,7 @@ import paramiko
 from deployer import facts, push
 from deployer.facts import MachineFacts
 from deployer.ssh.connect import AUTH_GRACE_S, OnWait, open_transport
+from deployer.ssh.exchange import OnBytes
 from deployer.ssh.session import COMMAND_TIMEOUT_S, Completed, OnLine, Session
 
 
@@ -62,7 +63,7 @@ class Machine(Session):
         privileged: bool = False,
         owner: str = "",
         durable: bool = True,
-        on_bytes: push.OnBytes | None = None,
+        on_bytes: OnBytes | None = None,
     ) -> push.Pushed:
         """Makes a folder there equal to one here, atomically; see `deployer.push.put_tree`."""
         return push.put_tree(
@@ -85,7 +86,7 @@ class Machine(Session):
         return push.put_file(self, data, remote, mode, python=self.facts().python, prefix=prefix, owner=owner)
 
     def get(
-        self, remote: str, local: Path, *, privileged: bool = False, on_bytes: push.OnBytes | None = None
+        self, remote: str, local: Path, *, privileged: bool = False, on_bytes: OnBytes | None = None
     ) -> push.Pushed:
         """Fetches a file or folder; see `deployer.push.get`."""
         prefix = self.facts().prefix if privileged else ()

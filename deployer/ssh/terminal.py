@@ -14,7 +14,8 @@ from types import FrameType
 
 import paramiko
 
-from deployer.ssh.session import PACKET, WINDOW, Session, remote_command
+from deployer.ssh.exchange import PACKET
+from deployer.ssh.session import WINDOW, Session, remote_command
 
 
 def interact(session: Session, argv: Sequence[str] = ()) -> int:

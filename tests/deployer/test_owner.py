@@ -15,7 +15,8 @@ from deployer.live import Silent
 from deployer.owner import OwnerUp
 from deployer.owner_choice import Choice, check_residency, read_choice, to_close
 from deployer.plan import Plan
-from deployer.up import Outcome, Up
+from deployer.stack_work import Outcome
+from deployer.up import Up
 from startup_kits.kit import Kit
 from startup_kits.passphrase import PassphraseSource
 from startup_kits.provision import provision

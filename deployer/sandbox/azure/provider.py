@@ -2,213 +2,20 @@
 
 from __future__ import annotations
 
-import random
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import requests
 
 from deployer.sandbox.azure.arm_client import ArmClient, ArmRefusal, Identity
-from deployer.sandbox.azure.flat import from_rest, project, to_rest
+from deployer.sandbox.azure.flat import from_rest
+from deployer.sandbox.azure.native_resource import NativeResource, client_of
 from deployer.sandbox.azure.native_types import TYPES, NativeType
 from deployer.sandbox.provider_base import ProviderPlugin
-from deployer.sandbox.provider_resource import Call, InitError, Live, ProviderError, Resource, Values
-from deployer.sandbox.provider_values import UNKNOWN, Change, changes, has_unknown
+from deployer.sandbox.provider_resource import Call, ProviderError, Resource, Values
 
 VERSION = "3.29.0"
-CREATE_FIRST = (
-    "__createBeforeDelete"  # set beside a random name: such a resource is replaced by making the new one first
-)
-_KEPT_IN_PREVIEW = ("name", "location")
-
-
-class NativeResource(Resource):
-    """One type of the package. All the cloud's knowledge is ARM's; this converts, waits, and keeps Pulumi's customs."""
-
-    definition: ClassVar[NativeType]
-
-    # -- before the operation ----------------------------------------------------------------------------------
-    def check(self, call: Call, news: Values, olds: Values) -> tuple[Values, list[tuple[str, str]]]:
-        it = self.definition
-        filled = {key: value for key, value in news.items() if value is not None and not key.startswith("__")}
-        if filled.get(it.name_input) is None:
-            self._name(call, filled, olds)
-        if it.located and filled.get("location") is None and (place := self._location(call, filled, olds)):
-            filled["location"] = place
-        filled.setdefault("azureApiVersion", it.version)
-        failures = [
-            (name, f"missing required property '{name}'")
-            for name in (*it.path[:-1], *it.required)
-            if filled.get(name) is None
-        ]
-        if it.located and filled.get("location") is None:
-            failures.append(
-                (
-                    "location",
-                    "missing required property 'location'. Either set it explicitly or configure it with 'pulumi config"
-                    " set azure-native:location <value>'.",
-                )
-            )
-        failures += [
-            (name, f"the sandbox does not know the property '{name}' of {it.token}")
-            for name in filled
-            if name not in it.inputs and not name.startswith("__")
-        ]
-        return filled, failures
-
-    def _name(self, call: Call, filled: Values, olds: Values) -> None:
-        it = self.definition
-        if olds.get(it.name_input):
-            filled[it.name_input] = olds[it.name_input]
-            if CREATE_FIRST in olds:
-                filled[CREATE_FIRST] = olds[CREATE_FIRST]
-        elif it.nested:
-            filled[it.name_input] = call.name
-        else:
-            filled[it.name_input] = call.name + _random_suffix(call.seed)
-            filled[CREATE_FIRST] = True
-
-    def _location(self, call: Call, filled: Values, olds: Values) -> str | None:
-        """The location that was, that of the provider's configuration, or that of the resource group."""
-        for place in (olds.get("location"), call.session.config.get("location")):
-            if place:
-                return str(place)
-        group = filled.get("resourceGroupName")
-        if group is None or self.definition.model == "ResourceGroup":
-            return None
-        if has_unknown(group):
-            return UNKNOWN
-        client = _client(call)
-        path = f"/subscriptions/{client.identity.subscription_id}/resourceGroups/{group}"
-        found = client.get(path, "2024-03-01", call.wait)
-        return str(found["location"]) if found else None
-
-    def differences(self, call: Call, old_inputs: Values, news: Values, olds: Values) -> list[Change]:
-        if "azureApiVersion" not in old_inputs:
-            old_inputs = {**old_inputs, "azureApiVersion": news.get("azureApiVersion")}
-        known = self.definition.inputs
-        return list(changes({k: v for k, v in old_inputs.items() if k in known}, news))
-
-    def replaces(self, change: Change, old_inputs: Values, news: Values) -> bool:
-        return change.top in self.definition.replacing
-
-    def deletes_first(self, old_inputs: Values, news: Values) -> bool:
-        return not old_inputs.get(CREATE_FIRST)
-
-    def preview(self, call: Call, inputs: Values, olds: Values | None) -> Values:
-        known = dict.fromkeys(self.definition.outputs, UNKNOWN)
-        given = {key: value for key, value in inputs.items() if key in self.definition.outputs}
-        kept = {key: olds[key] for key in _KEPT_IN_PREVIEW if olds and key in olds}
-        return {**known, **given, **kept}
-
-    # -- the operation -----------------------------------------------------------------------------------------
-    def create(self, call: Call, inputs: Values) -> tuple[str, Values]:
-        it, client = self.definition, _client(call)
-        path = it.id(client.identity.subscription_id, inputs)
-        if client.get(path, it.version, call.wait) is not None:
-            raise ProviderError(f"cannot create already existing resource '{path}'")
-        found = self._put(call, client, path, inputs)
-        return str(found["id"]), self._outputs(found)
-
-    def update(self, call: Call, resource_id: str, olds: Values, news: Values, old_inputs: Values) -> Values:
-        client = _client(call)
-        return self._outputs(self._put(call, client, resource_id, news))
-
-    def _put(self, call: Call, client: ArmClient, path: str, inputs: Values) -> Values:
-        """Sends the body and waits. Once ARM has accepted it, every failure is 'made, but not initialised'."""
-        it = self.definition
-        body = to_rest(it.space, it.kind, {k: v for k, v in inputs.items() if k not in (*it.path, "azureApiVersion")})
-        body = {key: value for key, value in body.items() if not key.startswith("__")}
-        unset = [name for name in it.children if inputs.get(name) is None]
-        if unset and (existing := client.get(path, it.version, call.wait)):
-            # A list that other resources fill must survive an update that says nothing of it.
-            kept = {name: existing["properties"][name] for name in unset if existing["properties"].get(name)}
-            body["properties"] = {**kept, **body.get("properties", {})}
-        _, finish = client.put(path, it.version, body, call.wait)
-        try:
-            return finish()
-        except (ProviderError, requests.RequestException) as error:
-            reason = str(error)
-        live = client.get(path, it.version, _at_once)
-        if live is None:
-            raise ProviderError(reason)
-        raise InitError(str(live["id"]), self._outputs(live), reason)
-
-    def read(self, call: Call, resource_id: str, state: Values, inputs: Values) -> Live | None:
-        it, client = self.definition, _client(call)
-        try:
-            named = it.path_inputs(resource_id)
-        except ValueError as error:
-            raise ProviderError(str(error)) from None
-        found = client.get(resource_id, it.version, call.wait)
-        if found is None:
-            return None
-        outputs = self._outputs(found)
-        if not inputs:
-            fresh = _without_empty(from_rest(it.space, it.kind, found, inputs_only=True))
-            fresh.pop("id", None)
-            return Live(outputs, {**fresh, **named, "azureApiVersion": it.version}, str(found["id"]))
-        # What differs between the outputs then and now is what changed in the cloud; only that goes into the inputs.
-        # A list that other resources fill is theirs, unless the inputs speak of it.
-        foreign = {name for name in it.children if name not in inputs}
-        before = {k: v for k, v in project(it.space, it.kind, state).items() if k not in foreign}
-        after = {k: v for k, v in project(it.space, it.kind, outputs).items() if k not in foreign}
-        return Live(outputs, _patched(inputs, before, after), str(found["id"]))
-
-    def delete(self, call: Call, resource_id: str, state: Values) -> None:
-        _client(call).delete(resource_id, self.definition.version, call.wait)
-
-    def _outputs(self, found: Values) -> Values:
-        it = self.definition
-        flat: Values = from_rest(it.space, it.kind, found)
-        flat.pop("id", None)
-        return {**flat, "azureApiVersion": it.version}
-
-
-def _at_once(_seconds: float) -> None:
-    """The wait of a request after the operation's end: none."""
-    raise ProviderError("Azure is busy")
-
-
-def _patched(inputs: Any, before: Any, after: Any) -> Any:
-    """`inputs` with the changes between `before` and `after` made in it, object by object."""
-    if before == after:
-        return inputs
-    if not (isinstance(inputs, Mapping) and isinstance(before, Mapping) and isinstance(after, Mapping)):
-        return after
-    out = dict(inputs)
-    for key in {*before, *after}:
-        if before.get(key) == after.get(key):
-            continue
-        if key not in after:
-            out.pop(key, None)
-        elif key in out and key in before:
-            out[key] = _patched(out[key], before[key], after[key])
-        else:
-            out[key] = after[key]
-    return out
-
-
-def _without_empty(value: Any) -> Any:
-    if isinstance(value, dict):
-        kept = {key: _without_empty(item) for key, item in value.items()}
-        return {key: item for key, item in kept.items() if item not in (None, {}, [])}
-    return [_without_empty(item) for item in value] if isinstance(value, list) else value
-
-
-def _random_suffix(seed: bytes) -> str:
-    """Eight hexadecimal digits; the same for the same seed, so that an update names what its preview named."""
-    if not seed:
-        return secrets.token_hex(4)
-    return f"{random.Random(seed).getrandbits(32):08x}"  # noqa: S311 - a name, not a secret
-
-
-def _client(call: Call) -> ArmClient:
-    if not isinstance(call.state, ArmClient):
-        raise ProviderError("the azure-native provider is not configured: its subscription or tenant is not known yet")
-    return call.state
 
 
 def _resource(definition: NativeType) -> Resource:
@@ -276,8 +83,8 @@ class AzureNativeProvider(ProviderPlugin):
         return None
 
     def _get_client_config(self, call: Call, args: Values) -> Values:
-        one = _client(call).identity
-        _client(call).token()
+        one = client_of(call).identity
+        client_of(call).token()
         return {
             "clientId": one.client_id,
             "objectId": one.client_id,
@@ -286,14 +93,14 @@ class AzureNativeProvider(ProviderPlugin):
         }
 
     def _get_client_token(self, call: Call, args: Values) -> Values:
-        return {"token": _client(call).token()}
+        return {"token": client_of(call).token()}
 
 
 def _getter(definition: NativeType) -> Any:
     """The function `getX`: a resource by the names in its path. What is not there is an error."""
 
     def get(call: Call, args: Values) -> Values:
-        client = _client(call)
+        client = client_of(call)
         if missing := [name for name in definition.path if not args.get(name)]:
             raise ProviderError(f"missing required argument '{missing[0]}'")
         path = definition.id(client.identity.subscription_id, args)

@@ -1,0 +1,168 @@
+"""One participant's stack while `up` works on it: leave where it was, get an address, then rules and machine.
+
+What the engine did is recorded at once, and what a failed create may have made is settled at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from deployer.crew import Crew
+from deployer.engine import check_agreed, has_machine
+from deployer.errors import Interrupted
+from deployer.machine_run import reach_cloud
+from deployer.member import Member
+from deployer.plan import ParticipantPlan
+from deployer.plan_make import Part, Planner
+from deployer.reach import Reach
+from deployer.recover import settle_stack
+
+
+@dataclass
+class Outcome:
+    """What an `up` did: resources changed, participants whose machine was changed, the server's last word."""
+
+    changed: dict[str, int] = field(default_factory=dict)
+    pushed: dict[str, list[str]] = field(default_factory=dict)
+    registered: list[str] = field(default_factory=list)
+    awaited: list[str] = field(default_factory=list)
+    endpoint: str | None = None
+
+    @property
+    def nothing_changed(self) -> bool:
+        """Whether everything was as it should be."""
+        return not any(self.changed.values()) and not any(self.pushed.values())
+
+
+@dataclass
+class StackWork:
+    """Brings the stacks of one `up` to where its plan wants them. Called from a thread for each participant."""
+
+    crew: Crew
+    planner: Planner
+    parts: dict[str, Part]
+    outcome: Outcome
+
+    def leave_and_allocate(self, member: Member, shown: ParticipantPlan | None) -> None:
+        """Pass 1: leave another cloud or region; network and static address where there is none."""
+        part = self.parts[member.name]
+        if member.cloud is None:
+            return
+        if part.moved_from:
+            self._leave(part)
+        if part.has_address or has_machine(part.state):
+            return  # never a program smaller than the state: the engine would delete the rest
+        part.args = self.planner.arguments(part)
+        # before the engine is let loose: whatever happens then, `down` knows where to look
+        self._record(part, "allocating", {})
+        outputs = self._engine_up(part, "address", None)
+        part.preview = None
+        self.planner.addresses[member.name] = str(outputs["public_ip"])
+        self._record(part, "address", outputs)
+
+    def _leave(self, part: Part) -> None:
+        """The stack lies elsewhere: take it down there."""
+        engine = self.crew.engine(part.member)
+        assert engine is not None, "only a participant in a cloud can move"
+        name = part.member.name
+        self.crew.screen.phase(name, "leaving", part.moved_from or "")
+        with self.crew.slot():
+            self.crew.deployment.ledger.begin_operation(name)
+            gone = engine.destroy()
+            self.crew.deployment.ledger.end_operation(name)
+        self.outcome.changed[name] = len(gone)
+        self.crew.deployment.keys.forget_host(name)
+        part.state, part.preview, part.refresh = None, None, False
+
+    def _engine_up(self, part: Part, stage: Any, shown: ParticipantPlan | None) -> dict[str, Any]:
+        """One `up` of the engine; what a failed create left is settled at once."""
+        engine = self.crew.engine(part.member)
+        assert engine is not None, "only a participant in a cloud has an engine"
+        name = part.member.name
+        self.crew.interrupts.check()
+        with self.crew.slot():
+            self.crew.screen.phase(name, "allocating" if stage == "address" else "making", "")
+            self.crew.deployment.ledger.begin_operation(name)
+            try:
+                agreed = part.preview if stage == "full" else None
+                outputs, steps = engine.up(part.program(stage), agreed, refresh=part.refresh)
+            except Interrupted:
+                raise
+            except BaseException:
+                self._settle_now(part, engine.failed)
+                raise
+            self.crew.deployment.ledger.end_operation(name)
+        self.outcome.changed[name] = self.outcome.changed.get(name, 0) + len(steps)
+        return outputs
+
+    def _settle_now(self, part: Part, failed: list[str]) -> None:
+        """A create that failed may have made something all the same: look at once, not only at the next `up`."""
+        try:
+            told, _ = settle_stack(
+                self.crew, part.member.name, part.member.cloud or "", part.member, part.access, failed
+            )
+        except Exception as error:
+            # the failure itself is told; that this look failed too is noted, and the next command looks again
+            self.crew.log.file(part.member.name).write(f"settling after the failure failed too: {error}\n")
+            return
+        for text in told:
+            self.crew.screen.line(f"{part.member.name}: {text}")
+
+    def make_machine(self, part: Part, shown: ParticipantPlan | None) -> Reach:
+        name = part.member.name
+        before = part.args
+        if shown is not None and shown.replaces_machine:
+            self.crew.deployment.keys.renew_host(name)
+        part.openings = self.planner.openings(part.member)
+        part.args = self.planner.arguments(part)
+        if part.holds_something and (part.preview is None or part.args != before):
+            engine = self.crew.engine(part.member)
+            assert engine is not None, "a participant in a cloud has an engine"
+            with self.crew.slot():
+                part.preview = engine.preview(part.program(), "agreed.plan")
+        if part.preview is not None:
+            check_agreed(name, part.preview.steps, shown.steps if shown else ())
+        if part.preview is not None and not part.preview.steps and not part.refresh:
+            outputs = self._known_outputs(part)
+        else:
+            outputs = self._engine_up(part, "full", shown)
+            self._record(part, "machine", outputs)
+        self.crew.deployment.keys.settle_host(name)
+        assert part.args is not None, "made above"
+        user = str(outputs.get("ssh_user") or part.args.ssh_user)
+        return reach_cloud(self.crew, part.member, str(outputs["public_ip"]), part.args.ssh_port, user)
+
+    def _known_outputs(self, part: Part) -> dict[str, Any]:
+        engine = self.crew.engine(part.member)
+        assert engine is not None, "a participant in a cloud has an engine"
+        outputs = engine.outputs()
+        if self.crew.deployment.ledger.participant(part.member.name) is None:
+            self._record(part, "machine", outputs)
+        return outputs
+
+    def _record(self, part: Part, phase: str, outputs: dict[str, Any]) -> None:
+        member = part.member
+        assert part.args is not None, "args are made before the engine runs"
+        offer = member.offer()
+        address = outputs.get("public_ip")
+        self.crew.deployment.ledger.record(
+            member.name,
+            phase,
+            role=member.role,
+            target=member.target,
+            region=member.region,
+            zone=member.zone,
+            size=offer.size,
+            address=str(address) if address else None,
+            ssh_port=part.args.ssh_port,
+            ssh_user=str(outputs.get("ssh_user") or part.args.ssh_user),
+            outputs={
+                **{name: value for name, value in outputs.items() if isinstance(value, (str, int, float))},
+                "account": member.account or getattr(part.access, "account_id", None) or "",
+                "profile": member.profile or "",
+                "subscription": getattr(part.access, "subscription_id", None) or "",
+                "tenant": member.tenant or "",
+            },
+            usd_hour=offer.usd_hour,
+        )

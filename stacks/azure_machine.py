@@ -1,0 +1,74 @@
+"""What an Azure machine is made of: disks and image, login, security. Property names as in pulumi-azure-native 3.29."""
+
+from __future__ import annotations
+
+import base64
+
+import pulumi
+from pulumi_azure_native import compute
+
+from stacks.args import ParticipantArgs
+from stacks.cloud_init import user_data
+from stacks.images import Image, os_disk_gib
+from stacks.state_volume import AZURE_LUN
+
+
+def security(args: ParticipantArgs, image: Image) -> compute.SecurityProfileArgs | None:
+    """Trusted launch where the image knows it; None where there is nothing to say."""
+    at_host = True if args.encryption_at_host else None
+    if not image.trusted_launch:
+        return compute.SecurityProfileArgs(encryption_at_host=at_host) if at_host else None
+    return compute.SecurityProfileArgs(
+        encryption_at_host=at_host,
+        security_type="TrustedLaunch",
+        uefi_settings=compute.UefiSettingsArgs(secure_boot_enabled=image.secure_boot, v_tpm_enabled=True),
+    )
+
+
+def storage(
+    args: ParticipantArgs, image: Image, os_disk: str, state_disk: pulumi.Input[str]
+) -> compute.StorageProfileArgs:
+    """The image, the disk that it boots from (named `os_disk`, gone with the machine), the state disk attached."""
+    return compute.StorageProfileArgs(
+        image_reference=compute.ImageReferenceArgs(
+            publisher=image.publisher, offer=image.offer, sku=image.sku, version="latest"
+        ),
+        os_disk=compute.OSDiskArgs(
+            name=os_disk,
+            create_option="FromImage",
+            delete_option="Delete",
+            caching=compute.CachingTypes.READ_WRITE,
+            disk_size_gb=os_disk_gib("azure", args),
+            managed_disk=compute.ManagedDiskParametersArgs(storage_account_type="Premium_LRS"),
+        ),
+        data_disks=[
+            compute.DataDiskArgs(
+                lun=AZURE_LUN,
+                create_option="Attach",
+                caching=compute.CachingTypes.NONE,
+                managed_disk=compute.ManagedDiskParametersArgs(id=state_disk),
+            )
+        ],
+    )
+
+
+def os_profile(args: ParticipantArgs) -> compute.OSProfileArgs:
+    """Login by key only; user-data is a secret, as it holds the machine's first host key."""
+    return compute.OSProfileArgs(
+        computer_name=args.participant,
+        admin_username=args.ssh_user,
+        custom_data=pulumi.Output.secret(base64.b64encode(user_data(args).encode()).decode()),
+        linux_configuration=compute.LinuxConfigurationArgs(
+            disable_password_authentication=True,
+            provision_vm_agent=True,
+            # The image's own unattended upgrades stay in charge.
+            patch_settings=compute.LinuxPatchSettingsArgs(patch_mode="ImageDefault"),
+            ssh=compute.SshConfigurationArgs(
+                public_keys=[
+                    compute.SshPublicKeyArgs(
+                        key_data=args.public_key, path=f"/home/{args.ssh_user}/.ssh/authorized_keys"
+                    )
+                ]
+            ),
+        ),
+    )
