@@ -70,6 +70,7 @@ class CloudError(FedspanError):
 
     Args:
         resource: the resource at which it failed, `type name`, where one is known.
+        kind: what has to be done about it, a word of `deployer.cloud_errors.Kind`; empty where no cloud spoke.
     """
 
     exit_code = 7
@@ -83,9 +84,11 @@ class CloudError(FedspanError):
         why: str | None = None,
         next_step: str | None = None,
         log: str | None = None,
+        kind: str = "",
     ) -> None:
         super().__init__(what, participant=participant, why=why, next_step=next_step, log=log)
         self.resource = resource
+        self.kind = kind
 
 
 class CapacityError(CloudError):

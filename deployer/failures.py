@@ -5,34 +5,25 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from deployer.cloud_errors import Verdict, classify
 from deployer.engine_events import Diagnostic
 from deployer.errors import BusyError, CapacityError, CloudError, CredentialsError, FedspanError, RefusedError
 
-# what the clouds say when they have no room, or the account no quota
-CAPACITY = re.compile(
-    r"InsufficientInstanceCapacity|InsufficientHostCapacity|InsufficientAddressCapacity|MaxSpotInstanceCountExceeded"
-    r"|SpotMaxPriceTooLow|SkuNotAvailable|(Zonal|Overconstrained)?(Zonal)?AllocationFailed|OverconstrainedAllocationRequest",
-    re.IGNORECASE,
-)
-QUOTA = re.compile(
-    r"VcpuLimitExceeded|InstanceLimitExceeded|AddressLimitExceeded|VpcLimitExceeded|[A-Za-z]+LimitExceeded"
-    r"|QuotaExceeded|exceeding approved .*quota|CoresQuota",
-    re.IGNORECASE,
-)
-CREDENTIALS = re.compile(
-    r"ExpiredToken|InvalidClientTokenId|AuthFailure|SignatureDoesNotMatch|UnrecognizedClient|NoCredentialProviders"
-    r"|no valid credential|InvalidAuthenticationToken|ExpiredAuthenticationToken|AADSTS\d+|az login"
-    r"|failed to refresh cached credentials",
-    re.IGNORECASE,
-)
-PERMISSION = re.compile(
-    r"UnauthorizedOperation|AuthorizationFailed|AccessDenied|LinkedAuthorizationFailed", re.IGNORECASE
-)
-ACCOUNT = re.compile(r"AWS account ID not allowed|account ID .* not allowed|not in the list of allowed", re.IGNORECASE)
 LOCKED = re.compile(r"currently locked by|Another update is currently in progress", re.IGNORECASE)
 PASSPHRASE = re.compile(r"incorrect passphrase", re.IGNORECASE)
 DAMAGED = re.compile(r"failed to load checkpoint", re.IGNORECASE)
 PLAN = re.compile(r"violates plan", re.IGNORECASE)
+
+# codes of `auth` that mean a missing right, not missing credentials
+RIGHTS = frozenset(
+    {
+        "UnauthorizedOperation",
+        "AccessDenied",
+        "AccessDeniedException",
+        "AuthorizationFailed",
+        "LinkedAuthorizationFailed",
+    }
+)
 
 MAX_CAUSE = 600
 
@@ -65,37 +56,6 @@ def from_diagnostics(
     where = f"{resource} failed" if resource else "the engine failed"
     why = cause_of(text) or "it said nothing"
 
-    def cloud(kind: type[CloudError], what: str, next_step: str) -> FedspanError:
-        return kind(what, participant=participant, resource=resource, why=why, next_step=next_step, log=log)
-
-    if QUOTA.search(everything):
-        return cloud(
-            CapacityError,
-            f"{where}: the account's quota is used up",
-            f"ask the cloud for more quota, or set another size: or region: in federation.yml, then {again}",
-        )
-    if CAPACITY.search(everything):
-        return cloud(
-            CapacityError,
-            f"{where}: the cloud has no capacity for it there",
-            f"set another zone:, size: or region: in federation.yml, or wait, then {again}",
-        )
-    if ACCOUNT.search(everything) or CREDENTIALS.search(everything):
-        return CredentialsError(
-            "the cloud refuses the credentials",
-            participant=participant,
-            why=why,
-            next_step=f"log in again, then {again}",
-            log=log,
-        )
-    if PERMISSION.search(everything):
-        return CredentialsError(
-            f"{where}: these credentials may not do that",
-            participant=participant,
-            why=why,
-            next_step=f"ask the account's owner for the right, then {again}",
-            log=log,
-        )
     if LOCKED.search(said):
         return BusyError(
             "the stack is locked by another command",
@@ -128,6 +88,69 @@ def from_diagnostics(
             next_step="fedspan plan shows what has changed",
             log=log,
         )
+    verdict = classify(text)
+    if verdict.kind == "bug":  # the cause is told of another resource, or by the command itself
+        verdict = classify(everything)
+    return from_cloud(participant, where, why, verdict, resource=resource, log=log, again=again)
+
+
+def from_cloud(
+    participant: str, where: str, why: str, verdict: Verdict, *, resource: str | None, log: str | None, again: str
+) -> FedspanError:
+    """The error for what a cloud said, with what to do about it.
+
+    Args:
+        where: what failed, `ec2.Instance site-1-vm failed`.
+        why: the cloud's own words.
+        verdict: what they mean.
+        again: the command that goes on once the cause is mended.
+    """
+
+    def cloud(kind: type[CloudError], what: str, next_step: str) -> FedspanError:
+        return kind(
+            what, participant=participant, resource=resource, why=why, next_step=next_step, log=log, kind=verdict.kind
+        )
+
+    def refused(what: str, next_step: str) -> FedspanError:
+        return CredentialsError(what, participant=participant, why=why, next_step=next_step, log=log)
+
+    asked = f"ask for {verdict.ask}" if verdict.ask else ""
+    if verdict.kind == "capacity":
+        return cloud(
+            CapacityError,
+            f"{where}: the cloud has no capacity for it there",
+            f"name further zones:, sizes: or fallback_regions: in federation.yml, or wait, then {again}",
+        )
+    if verdict.kind == "quota":
+        return cloud(
+            CapacityError,
+            f"{where}: the account's quota is used up",
+            f"{asked or 'ask the cloud for more quota'}, or name another size: or region:, then {again}",
+        )
+    if verdict.kind == "auth":
+        if verdict.code in RIGHTS:
+            return refused(
+                f"{where}: these credentials may not do that",
+                f"{asked or 'ask for the right'} (the account's owner gives it), then {again}",
+            )
+        return refused("the cloud refuses the credentials", f"log in again, then {again}")
+    if verdict.kind == "policy":
+        command = verdict.ask if verdict.ask.startswith("az ") else asked
+        return cloud(
+            CloudError,
+            f"{where}: a rule of the account forbids it",
+            f"{command or 'ask whoever looks after the account'}, then {again}",
+        )
+    if verdict.kind == "throttling":
+        return cloud(CloudError, f"{where}: the cloud takes no more requests for now", f"wait a minute, then {again}")
+    if verdict.kind == "network":
+        return cloud(
+            CloudError,
+            f"{where}: the cloud was not reached, or did not answer to the end",
+            f"look at this machine's network, then {again} (what was made meanwhile is found)",
+        )
+    if verdict.kind == "outage":
+        return cloud(CloudError, f"{where}: the cloud failed by its own account", f"wait, then {again}")
     return cloud(CloudError, where, again)
 
 

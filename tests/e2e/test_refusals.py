@@ -122,7 +122,13 @@ def test_no_capacity_in_the_region(provisioned: World) -> None:
     finally:
         provisioned.faults()
     clear(
-        result, 8, "site-1", "ec2.Instance site-1-vm", "InsufficientInstanceCapacity", "zone:, size: or region:", "log:"
+        result,
+        8,
+        "site-1",
+        "ec2.Instance site-1-vm",
+        "InsufficientInstanceCapacity",
+        "zones:, sizes: or fallback_regions:",
+        "log:",
     )
     assert not any("ec2:instance" in entry for entry in provisioned.inventory())
     provisioned.run("down", "--yes").ok()
