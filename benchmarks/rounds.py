@@ -1,34 +1,32 @@
-"""How long a round takes, from the workflow's call to the committed next model, and how much memory it needs.
+"""How long a round takes, from one committed model to the next, and how much memory it needs.
 
     python benchmarks/rounds.py --model-mib 512 --sites 2 --rounds 9 --json
 
 Server and sites are real processes on this machine, over mutual TLS. Each site receives the model, puts random float32
-data in its place (not timed: the slowest site's time for it is taken off the round), and sends it.
-The raw baseline is measured in the same run: the same bytes over bare gRPC streams with mutual TLS, two clients at
-once, 1 MiB messages, nothing written to disk. Every acknowledged blob of a round is synced to disk.
+data in its place (not timed: the slowest site's time for it is taken off the round), and sends it. Every acknowledged
+blob of a round is synced to disk. The baseline is measured in the same run, before and after: the same kind of bytes
+over bare gRPC with mutual TLS (benchmarks/raw.py), two clients at once, nothing on disk; the best of them counts.
 
 Keys of the JSON (last line of the output): round_s (median of the warm rounds), mb_s (bytes to and from all sites in a
 round / round_s), raw_mb_s, share, server_anon_mb and site_anon_mb (peaks of Pss_Anon + Pss_Shmem of the server with its
-job's process, and of one site's processes).
+job's process, and of one site's processes). `--limit-mb 600` holds the server with its job below so much memory, file
+pages included (root only): then the keys limit_peak_mb and limit_killed tell how it went.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 import tempfile
-import threading
-import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
-import psutil
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "fl_runtime"))
+from measure import Peaks, cpu_s, limited, raw_mb_s, report, roots, round_ends, until_settled
 
-from federation import Federation, federation, free_port
+from federation import Federation, federation  # isort: skip - measure puts it on the path
 
 SCRIPT = """
 import time
@@ -36,11 +34,11 @@ import numpy as np
 import fl_runtime.client as flare
 flare.init()
 tensors = None
-rng = np.random.default_rng(hash(flare.get_site_name()) % 2**32)
+rng = np.random.default_rng(int(flare.get_site_name().rpartition("-")[2]))
 while flare.is_running():
     model = flare.receive()
     begun = time.perf_counter()
-    total = float(model.params["w0"][0])  # touch it
+    total = float(next(iter(model.params.values()))[0])  # touch it
     if tensors is None:
         tensors = {name: rng.random(value.shape, dtype=np.float32) for name, value in model.params.items()}
     else:
@@ -49,166 +47,98 @@ while flare.is_running():
     spent = time.perf_counter() - begun
     flare.send(flare.FLModel(params=tensors, metrics={"spent": spent}))
 """
+WARM_UP = 2
+_BULK_MIB = 8  # from here on throughput is what counts
 
 
-def anonymous_mb(pids: list[int]) -> float:
-    """Pss_Anon + Pss_Shmem of processes, in MB (file pages are not counted)."""
-    total = 0
-    for pid in pids:
-        try:
-            for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-                if line.startswith(("Pss_Anon:", "Pss_Shmem:")):
-                    total += int(line.split()[1])
-        except OSError:
-            continue
-    return total * 1024 / 1e6
-
-
-def tree(pid: int) -> list[int]:
-    try:
-        process = psutil.Process(pid)
-        return [pid, *(child.pid for child in process.children(recursive=True))]
-    except psutil.NoSuchProcess:
-        return []
-
-
-class Peaks(threading.Thread):
-    """Samples the memory of some process trees."""
-
-    def __init__(self, roots: dict[str, int]) -> None:
-        super().__init__(daemon=True)
-        self.roots, self.peaks, self._done = roots, dict.fromkeys(roots, 0.0), threading.Event()
-
-    def run(self) -> None:
-        while not self._done.wait(0.25):
-            for name, pid in self.roots.items():
-                self.peaks[name] = max(self.peaks[name], anonymous_mb(tree(pid)))
-
-    def stop(self) -> dict[str, float]:
-        self._done.set()
-        self.join()
-        return self.peaks
-
-
-def rounds(fed: Federation, mib: float, count: int, keep: list[float]) -> dict[str, float]:
-    """One job; the median round and the memory peaks."""
+def model_of(mib: float, parts: int | None = None) -> dict[str, list[int]]:
+    """Shapes of float32 tensors that make so many MiB."""
     elements = int(mib * 1024 * 1024 / 4)
-    parts = max(1, min(8, elements // 65536))
-    tensors = {f"w{part}": [elements // parts] for part in range(parts)}
-    settings = {"type": "fedavg", "rounds": count + 2, "model": {"tensors": tensors}}
+    parts = parts or max(1, min(8, elements // 65536))
+    return {f"w{part}": [elements // parts] for part in range(parts)}
+
+
+def run(fed: Federation, mib: float, rounds: int, parts: int | None = None, **workflow: Any) -> dict[str, Any]:
+    """One job: `all_s` (each warm round), its median, the memory."""
+    settings = {"type": "fedavg", "rounds": rounds + WARM_UP, "model": {"tensors": model_of(mib, parts)}, **workflow}
     folder = fed.job("rounds", SCRIPT, workflow=settings)
-    roots = {name: process.process.pid for name, process in [("server", fed.server), *fed.sites.items()]}
-    peaks = Peaks(roots)
-    peaks.start()
-    with fed.session() as session:
-        view = session.wait(session.submit(folder), 3600)
-    memory = peaks.stop()
-    for entry in view["history"][2:]:  # warm
-        spent = max(site["spent"] for site in entry["sites"].values())
-        keep.append(entry["seconds"] - spent)
-    moved = 2 * len(fed.sites) * elements * 4 / 1e6
-    median = statistics.median(keep)
+    before = cpu_s(fed)
+    with fed.session() as session, Peaks(roots(fed)) as peaks:
+        job = session.submit(folder)
+        view = session.wait(job, 3600)
+    until_settled(fed, job)
+    cpu = cpu_s(fed) - before
+    ends = round_ends(fed, job)
+    spent = [max(site["spent"] for site in entry["sites"].values()) for entry in view["history"]]
+    took = [ends[number] - ends[number - 1] - spent[number] for number in range(WARM_UP, len(ends))]
+    sites = [name for name in peaks.anon if name != "server"]
+    heaviest = max(sites, key=lambda name: peaks.anon[name])
     return {
-        "round_s": median,
-        "mb_s": moved / median,
-        "server_anon_mb": memory["server"],
-        "site_anon_mb": max(memory[name] for name in fed.sites),
+        "all_s": took,
+        "cpu_s": cpu / len(ends),
+        "round_s": statistics.median(took),
+        "mb_s": 2 * len(sites) * mib * 1.048576 / statistics.median(took),
+        "server_anon_mb": peaks.anon["server"],
+        "site_anon_mb": peaks.anon[heaviest],
+        "server_file_mb": peaks.file["server"],
+        "site_file_mb": peaks.file[heaviest],
+        "parts_mb": {
+            name: {key: round(value) for key, value in peaks.parts[name].items()} for name in ("server", heaviest)
+        },
     }
-
-
-def raw(fed: Federation, megabytes: int = 1024, clients: int = 2) -> float:
-    """Bare gRPC with mutual TLS: MB/s over all clients, half of them down, half up, as in a round."""
-    import grpc
-
-    from fl_runtime.kit import read_kit
-    from fl_runtime.wire import tls
-
-    chunk, count = bytes(1024 * 1024), megabytes // clients // 2
-    port = free_port()
-
-    def down(request, context):
-        for _ in range(count):
-            yield chunk
-
-    def up(frames, context):
-        for _ in frames:
-            pass
-        return b""
-
-    handlers = {
-        "down": grpc.unary_stream_rpc_method_handler(down),
-        "up": grpc.stream_unary_rpc_method_handler(up),
-    }
-    server = tls.server(read_kit(fed.server.kit), 16)
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("raw", handlers),))
-    server.add_secure_port(f"127.0.0.1:{port}", tls.server_credentials(read_kit(fed.server.kit)))
-    server.start()
-    try:
-        code = Path(__file__).resolve()
-        import subprocess
-
-        def client(_: int) -> None:
-            argv = [sys.executable, str(code), "--raw-client", str(fed.sites["site-1"].kit), str(port), str(count)]
-            subprocess.run(argv, check=True)
-
-        begun = time.perf_counter()
-        with ThreadPoolExecutor(clients) as pool:
-            list(pool.map(client, range(clients)))
-        elapsed = time.perf_counter() - begun
-        startup = _startup()
-    finally:
-        server.stop(0)
-    return 2 * clients * count * len(chunk) / 1e6 / (elapsed - startup)
-
-
-def _startup() -> float:
-    """What it costs to start such a client, to be taken off."""
-    import subprocess
-
-    begun = time.perf_counter()
-    subprocess.run([sys.executable, "-c", "import grpc, fl_runtime.wire.tls"], check=True)
-    return time.perf_counter() - begun
-
-
-def raw_client(kit: str, port: int, count: int) -> None:
-    """One client of the baseline: download, then upload."""
-    from fl_runtime.kit import Endpoint, read_kit
-    from fl_runtime.wire import tls
-
-    chunk = bytes(1024 * 1024)
-    with tls.channel(read_kit(Path(kit)), Endpoint("127.0.0.1", port), bulk=True) as channel:
-        for _ in channel.unary_stream("/raw/down")(b""):
-            pass
-        channel.stream_unary("/raw/up")(chunk for _ in range(count))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model-mib", type=float, default=64)
     parser.add_argument("--sites", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=9, help="warm rounds; two more are run before")
+    parser.add_argument("--rounds", type=int, default=9, help=f"warm rounds; {WARM_UP} more are run before")
+    parser.add_argument("--tensors", type=int, help="of how many tensors the model is made")
+    parser.add_argument("--raw-mib", type=int, default=1024, help="what each client of the baseline moves each way")
+    parser.add_argument("--limit-mb", type=float, help="memory of the server with its job's process")
     parser.add_argument("--json", action="store_true", help="print only the last line")
-    parser.add_argument("--raw-client", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.raw_client:
-        kit, port, count = options.raw_client
-        raw_client(kit, int(port), int(count))
-        return
-    keep: list[float] = []
     with tempfile.TemporaryDirectory(prefix="fedspan-bench-") as root, federation(Path(root), options.sites) as fed:
-        found = rounds(fed, options.model_mib, options.rounds, keep)
-        baseline = raw(fed) if options.model_mib >= 8 else 0.0
+        bulk = options.model_mib >= _BULK_MIB and options.raw_mib
+        raw_before = raw_mb_s(fed, options.raw_mib) if bulk else 0.0
+        with limited(options.limit_mb, roots(fed)["server"]) as told:
+            found = run(fed, options.model_mib, options.rounds, options.tensors)
+        raw_best = max(raw_before, raw_mb_s(fed, options.raw_mib)) if bulk else 0.0
+    all_s, parts = found.pop("all_s"), found.pop("parts_mb")
     result = {
         "model_mib": options.model_mib,
         "sites": options.sites,
         "rounds": options.rounds,
         **{key: round(value, 4) for key, value in found.items()},
-        "raw_mb_s": round(baseline, 1),
-        "share": round(found["mb_s"] / baseline, 3) if baseline else None,
+        "raw_mb_s": round(raw_best, 1) if bulk else None,
+        "share": round(found["mb_s"] / raw_best, 3) if bulk else None,
+        **{f"limit_{key}": round(value, 1) for key, value in told.items()},
     }
-    if not options.json:
-        print("rounds:", " ".join(f"{value:.3f}" for value in keep), "s")
-    print(json.dumps(result))
+    model_mb = options.model_mib * 1.048576
+    report(
+        [
+            ("what", "figure", ""),
+            ("round, s", found["round_s"], " ".join(f"{value:.3f}" for value in all_s)),
+            ("processor seconds of a round", found["cpu_s"], "start, end and the sites' work included"),
+            ("MB/s, both ways, all sites", found["mb_s"], ""),
+            ("raw gRPC + mTLS, MB/s", raw_best if bulk else "-", "two clients at once, the best of sync and aio"),
+            ("share of raw", result["share"] or "-", ""),
+            (
+                "server, anonymous MB",
+                found["server_anon_mb"],
+                f"file pages {found['server_file_mb']:.0f}; {parts['server']}",
+            ),
+            (
+                "a site, anonymous MB",
+                found["site_anon_mb"],
+                f"{found['site_anon_mb'] / model_mb:.2f} x model; file pages {found['site_file_mb']:.0f}; "
+                f"{next(value for name, value in parts.items() if name != 'server')}",
+            ),
+            *((f"limit of {options.limit_mb:.0f} MB: {key}", value, "") for key, value in told.items()),
+        ],
+        result,
+        options.json,
+    )
 
 
 if __name__ == "__main__":

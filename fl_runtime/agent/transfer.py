@@ -25,7 +25,7 @@ import grpc  # isort: skip - after wire.tls, which sets what gRPC reads at impor
 
 CONNECTIONS = "FEDSPAN_BULK_CONNECTIONS"  # overrides the choice: 1 to 8
 MAX_CONNECTIONS = 8
-_PER_CONNECTION_S = 0.02  # of round-trip time: a window of 6 MB is 300 MB/s then
+_PER_CONNECTION_S = 0.02  # of round-trip time: a window (wire/tls.py) of 6 MiB is 300 MB/s then
 _LEAST = 4  # leaves (16 MiB) for each connection, and for each range of its own
 _SMALL = 8  # leaves under which nothing is measured
 _PINGS = 3

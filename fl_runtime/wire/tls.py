@@ -22,6 +22,10 @@ MAX_METADATA = 8 * 1024  # ours have some hundred bytes
 MAX_CONNECTIONS = 4096  # of everybody, those that have not proven who they are included
 HARD_CALLS = 4096  # threads at most; the gate (wire/identity.py) holds a lower limit that fits the federation
 Options = list[tuple[str, Any]]
+# Bytes under way on one connection, held by the receiver at worst. Fixed: gRPC's own estimate takes a busy receiver for
+# a long way, and grew it until an agent held 500 MB.
+WINDOW = 6 * 1024 * 1024
+WINDOWS: Options = [("grpc.http2.lookahead_bytes", WINDOW), ("grpc.http2.bdp_probe", 0)]
 
 CHANNEL: Options = [
     ("grpc.use_local_subchannel_pool", 1),  # control and bulk never share a connection
@@ -40,7 +44,7 @@ CHANNEL: Options = [
 BULK_CHANNEL: Options = [
     ("grpc.max_receive_message_length", _UNLIMITED),
     ("grpc.max_send_message_length", _UNLIMITED),
-    ("grpc.http2.lookahead_bytes", 8 * 1024 * 1024),
+    *WINDOWS,
 ]
 SERVER: Options = [
     ("grpc.so_reuseport", 0),
@@ -54,7 +58,7 @@ SERVER: Options = [
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.keepalive_time_ms", int(KEEPALIVE_S * 1000)),
     ("grpc.keepalive_timeout_ms", 20_000),
-    ("grpc.http2.lookahead_bytes", 8 * 1024 * 1024),
+    *WINDOWS,
 ]
 
 
