@@ -111,6 +111,19 @@ def group_alive(pid: int) -> bool:
     return True
 
 
+def descends(pid: int, root: int) -> bool:
+    """Whether a process is `root`, or one that it has started, or one that those have (0 = of another namespace)."""
+    while pid > 1:
+        if pid == root:
+            return True
+        try:
+            with open(f"/proc/{pid}/stat") as file:
+                pid = int(file.read().rpartition(")")[2].split()[1])
+        except (OSError, IndexError, ValueError):
+            return False
+    return False
+
+
 def is_running(pid: int) -> bool:
     """A process of this id lives, and is no zombie."""
     try:

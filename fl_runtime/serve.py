@@ -32,6 +32,7 @@ def serve(kit_path: Path, state: Path, labels: Mapping[str, str], store: str | N
     kit = read_kit(kit_path)
     if kit.role not in ("server", "site"):
         raise FlError("This kit runs nothing", participant=kit.name, why=f"it is for a {kit.role}")
+    os.umask(0o077)  # a job's user may pass through the state folder; nothing there is for it, unless it is given
     state.mkdir(parents=True, exist_ok=True, mode=0o700)
     state = state.resolve()
     lock = os.open(state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

@@ -67,7 +67,11 @@ class _Client:
         """The job that the process belongs to; else why it is refused."""
         if not self._hello.get("attach"):
             run = self._agent.run_of(self._job)
-            return run if run is not None and run.epoch == self._epoch else "this launch of the job is over"
+            if run is None or run.epoch != self._epoch:
+                return "this launch of the job is over"
+            if not run.owns(self._connection.peer_pid):  # jobs without users of their own can find each other's sockets
+                return "this process is not of the job that it names"
+            return run
         waiting = [run for run in self._agent.jobs.runs() if run.spec.attach and not run.over]
         if self._job:
             waiting = [run for run in waiting if run.job == self._job]

@@ -62,7 +62,8 @@ def own_interpreter() -> Interpreter:
 def imports(state: Path) -> Path:
     """A folder with nothing but a link to this package, as it is installed now."""
     folder = state.absolute() / FOLDER
-    folder.mkdir(mode=0o755, exist_ok=True)
+    folder.mkdir(exist_ok=True)
+    folder.chmod(0o755)  # whatever our umask: jobs run as other users
     package, link = Path(fl_runtime.__file__).resolve().parent, folder / "fl_runtime"
     if not link.is_symlink() or os.readlink(link) != str(package):
         fresh = folder / f".fl_runtime.{os.getpid()}"

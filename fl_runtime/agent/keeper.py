@@ -70,6 +70,7 @@ def _isolate(order: dict[str, Any]) -> None:
 
     uid, gid = order["user"] or (os.getuid(), os.getgid())
     paths = order["paths"]
+    os.umask(0o022)  # folders of the private view are to be passed by the job's user
     if order["mounts"] or order["cut"]:
         namespaces.enter(mounts=order["mounts"], network=order["cut"], user=os.geteuid() != 0)
     if order["mounts"]:

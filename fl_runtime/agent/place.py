@@ -67,8 +67,9 @@ class Place:
             if not path.is_symlink():
                 path.mkdir(mode=0o700, exist_ok=True)
         if self.isolation.user:
-            for top in (self.bundle, self.folder / "home", self.folder / "tmp"):
-                _give(top, *self.isolation.user)
+            for top in (self.bundle, self.folder / "home", self.folder / "tmp", self.packages):
+                if top.exists():
+                    _give(top, *self.isolation.user)
 
     # --- files that change hands
 
@@ -119,6 +120,10 @@ class Place:
     def hide(self, name: str) -> None:
         with contextlib.suppress(FileNotFoundError):
             (self._shown / name).unlink()
+
+    def shown(self) -> list[str]:
+        """The names of all that is shown."""
+        return [path.name for path in self._shown.iterdir()]
 
     # --- the program
 

@@ -213,6 +213,11 @@ class Run:
             self._cancelled.discard(task_id)
             return True
 
+    def owns(self, pid: int) -> bool:
+        """Whether a process belongs to the present launch: it, or what it has started."""
+        with self._condition:
+            return self.process is not None and processes.descends(pid, self.process.pid)
+
     def enter(self, rank: int, pid: int) -> int | None:
         """A process attaches as this rank; the process that is in its place, if that lives."""
         with self._condition:

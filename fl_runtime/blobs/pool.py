@@ -37,9 +37,13 @@ class Pool:
     def give(self, path: Path) -> None:
         """Take over a file that nobody needs; the pool's largest go when it is full."""
         try:
-            size = path.stat().st_size
+            status = path.stat()
         except FileNotFoundError:
             return
+        if status.st_nlink > 1:  # some job may read it under another name: never written over
+            path.unlink(missing_ok=True)
+            return
+        size = status.st_size
         with self._lock:
             name = secrets.token_hex(8)
             with contextlib.suppress(FileNotFoundError):

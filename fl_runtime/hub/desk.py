@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 import time
 from typing import TYPE_CHECKING, Any
 
 import grpc
 
+from fl_runtime.agent.place import clear
 from fl_runtime.blobs import Manifest
 from fl_runtime.errors import FlError, RefusedError
 from fl_runtime.hub.roles import may_not
@@ -135,7 +135,7 @@ class Desk:
         hub.blobs.abandon(f"job:{job.id}:")
         hub.blobs.collect()
         hub.logs.remove(job.id)
-        shutil.rmtree(hub.state / "jobs" / job.id, ignore_errors=True)
+        clear(hub.state / "jobs" / job.id)
         log.info("%s: deleted by %s", job.id, identity.name)
         hub.changed()
         return {"id": job.id, "deleted": True}

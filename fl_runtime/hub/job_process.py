@@ -8,13 +8,17 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fl_runtime import processes
+from fl_runtime import localsock, processes
+from fl_runtime.agent.place import SWEEP_S, Place
 from fl_runtime.client.session import EPOCH, JOB, SOCKET
+from fl_runtime.hub import own_code
 from fl_runtime.hub.state import FAILED, Job
+from fl_runtime.names import STOP_S
 from fl_runtime.tail import last_lines
 
 if TYPE_CHECKING:
@@ -38,6 +42,8 @@ class Running:
     child: subprocess.Popen[bytes] | None = None
     begun: float = field(default_factory=time.monotonic)
     lock: threading.Lock = field(default_factory=threading.Lock)  # around launches and the end
+    place: Place | None = None  # where it runs code of its own, kept apart
+    socket: localsock.Server | None = None  # of such a process
 
     def is_over(self) -> bool:
         return self.over
@@ -45,23 +51,47 @@ class Running:
     def progressed(self) -> None:
         self.crashes = 0
 
+    def owns(self, pid: int) -> bool:
+        """Whether a process belongs to the present launch."""
+        with self.lock:
+            return self.child is not None and processes.descends(pid, self.child.pid)
+
+    def end_process(self, grace: float = STOP_S) -> None:
+        """End it with all that it has started."""
+        if self.child is not None:
+            processes.end_group(self.child.pid, self.child, grace if self.place is None else STOP_S + SWEEP_S)
+        if self.place is not None:
+            self.place.sweep()
+
 
 class JobProcesses:
-    """Launches of all running jobs."""
+    """Launches of all running jobs.
 
-    def __init__(self, hub: Hub) -> None:
+    Args:
+        serve: makes the local socket for a process that may not come to the hub's own.
+    """
+
+    def __init__(self, hub: Hub, serve: Callable[[Running], localsock.Server] | None = None) -> None:
         self._hub = hub
+        self._serve = serve
         self._closing = False
 
     def start(self, running: Running) -> None:
         """Launch it; under `running.lock`."""
-        job = running.job
+        job, place = running.job, running.place
+        if place is not None and running.socket is None and self._serve is not None:
+            place.prepare()
+            running.socket = self._serve(running)
+        socket = self._hub.socket_path if place is None else place.socket
         env = processes.job_environment(
-            {SOCKET: str(self._hub.socket_path), JOB: job.id, EPOCH: str(running.epoch), "OMP_NUM_THREADS": "1"}
+            {SOCKET: str(socket), JOB: job.id, EPOCH: str(running.epoch), "OMP_NUM_THREADS": "1"}
         )
         argv = [sys.executable, "-m", "fl_runtime.workflow.process"]
         self._hub.store.set_process(job.id, running.epoch, None)
-        child = processes.start(argv, running.folder, env, running.folder / "log")
+        if place is None:
+            child = processes.start(argv, running.folder, env, running.folder / "log")
+        else:
+            child = place.launch(argv, env, running.epoch, (), 0)
         self._hub.server_logs.follow(job.id, running.folder / "log")
         running.child = child
         found = processes.identify(child.pid)
@@ -71,6 +101,8 @@ class JobProcesses:
 
     def _supervise(self, running: Running, child: subprocess.Popen[bytes]) -> None:
         code = child.wait()
+        if running.place is not None:
+            running.place.sweep()
         with running.lock:
             if running.is_over() or self._closing or running.child is not child:
                 return
@@ -95,13 +127,14 @@ class JobProcesses:
 
     def end(self, running: Running, patience: float) -> None:
         """End the process, given `patience` seconds to end by itself."""
-        child = running.child
-        if child is None:
-            return
-        if patience:
+        if running.child is not None and patience:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                child.wait(patience)
-        processes.end_group(child.pid, child)
+                running.child.wait(patience)
+        running.end_process()
+        if running.socket is not None:
+            running.socket.close()
+        if running.place is not None:
+            own_code.leave(running.place)
 
     def close(self, running: list[Running]) -> None:
         """The hub stops: job processes end with it."""
@@ -110,5 +143,6 @@ class JobProcesses:
             with entry.lock:
                 entry.over = True
                 entry.ready.set()
-            if entry.child is not None:
-                processes.end_group(entry.child.pid, entry.child, grace=1.0)
+            entry.end_process(grace=1.0)
+            if entry.socket is not None:
+                entry.socket.close()

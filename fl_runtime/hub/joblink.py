@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from fl_runtime import localsock
 from fl_runtime.agent.worker import Worker
-from fl_runtime.errors import FlError
+from fl_runtime.errors import FlError, ProtocolError, RefusedError
 from fl_runtime.hub import checkpoints, replay
 from fl_runtime.hub.board import NotDeterministicError, digest
 from fl_runtime.hub.state import ACCEPTED, Boundary, Call, Task
@@ -29,12 +29,29 @@ def serve_local(hub: Hub, path: Path) -> localsock.Server:
 
     def attach(connection: localsock.Connection, hello: Mapping[str, Any]) -> None:
         running = hub.jobs.running(str(hello.get("job")))
-        if running is None or running.epoch != hello.get("epoch"):
-            connection.send({"error": "this launch of the job is over"})
+        if running is None or running.place is not None:
+            connection.send({"error": "no such job is served here"})
             return
-        JobLink(hub, running, connection).serve()
+        _attach(hub, running, connection, hello)
 
     return localsock.Server(path, hub.status, attach, log)
+
+
+def serve_own_code(hub: Hub, running: Running) -> localsock.Server:
+    """The socket of one job that runs code of its own on the server: whoever attaches is that job."""
+    assert running.place is not None
+
+    def attach(connection: localsock.Connection, hello: Mapping[str, Any]) -> None:
+        _attach(hub, running, connection, hello)
+
+    return localsock.Server(running.place.socket, dict, attach, log, running.place.uid)
+
+
+def _attach(hub: Hub, running: Running, connection: localsock.Connection, hello: Mapping[str, Any]) -> None:
+    if running.epoch != hello.get("epoch") or not running.owns(connection.peer_pid):
+        connection.send({"error": "this launch of the job is over"})
+        return
+    JobLink(hub, running, connection).serve()
 
 
 class JobLink:
@@ -95,10 +112,12 @@ class JobLink:
     def _described(self, blob: str) -> dict[str, Any]:
         inline = self._hub.blobs.inline(bytes.fromhex(blob))
         data = base64.b64encode(inline).decode() if inline is not None else None
-        return {"blob": blob, "data": data, "file": None if inline is not None else str(self._path_of(blob))}
+        return {"blob": blob, "data": data, "file": None if inline is not None else self._shown(bytes.fromhex(blob))}
 
-    def _path_of(self, blob: str) -> Path:
-        return self._hub.blobs.path(bytes.fromhex(blob))
+    def _shown(self, blob: bytes) -> str:
+        """Where the process may read a blob: its file, or a link to it in the job's own folder."""
+        path, place = self._hub.blobs.path(blob), self._running.place
+        return str(path if place is None else place.show(blob.hex(), path))
 
     def _with_blob(self, message: dict[str, Any], blob: bytes | None) -> tuple[dict[str, Any], bytes]:
         message["blob"] = blob.hex() if blob else None
@@ -106,7 +125,7 @@ class JobLink:
             return message, b""
         inline = self._hub.blobs.inline(blob)
         if inline is None:
-            message["file"] = str(self._hub.blobs.path(blob))
+            message["file"] = self._shown(blob)
         return message, inline or b""
 
     # --- from the process
@@ -144,29 +163,57 @@ class JobLink:
             if handler is None:
                 self._send({"error": f"unknown operation {message.get('op')!r}"})
                 return
-            handler(message, binary)
+            try:
+                handler(message, binary)
+            except RefusedError as error:
+                hub.jobs.end(job.id, "FAILED", str(error))
             if self._running.is_over():
                 return
 
     def _do_blob(self, message: Mapping[str, Any], binary: bytes) -> None:
         """A new blob from the process: a finished file of the spool folder, or the bytes."""
         blobs = self._hub.blobs
-        staged = blobs.stage_file(Path(message["file"])) if message.get("file") else blobs.stage_bytes(binary)
+        staged = blobs.stage_file(self._given(message["file"])) if message.get("file") else blobs.stage_bytes(binary)
         with self._hub.store.tx():
             blob = blobs.register(*staged, f"job:{self._job.id}:new")
-        self._send({"blob": blob.hex(), "file": str(blobs.path(blob)) if staged[1] is None else None})
+        self._send({"blob": blob.hex(), "file": self._shown(blob) if staged[1] is None else None})
+
+    def _given(self, file: str) -> Path:
+        """A file that was given to the process by `_do_spool`, taken back."""
+        path, place = Path(file), self._running.place
+        if place is not None:
+            return place.take_back(path)
+        if path.parent != self._hub.blobs.spool:
+            raise ProtocolError("A model must lie in the file that was given for it")
+        return path
 
     def _do_spool(self, message: Mapping[str, Any], _: bytes) -> None:
-        self._send({"file": str(self._hub.blobs.new_spool_file(int(message["size"])))})
+        place, size = self._running.place, int(message["size"])
+        self._send({"file": str(self._hub.blobs.new_spool_file(size) if place is None else place.new_file(size))})
+
+    def _own(self, blob: str | None) -> bytes | None:
+        """A blob of this job: knowing the id of another's grants nothing.
+
+        Raises:
+            RefusedError: it is not.
+        """
+        if not blob:
+            return None
+        found = bytes.fromhex(blob)
+        if not any(owner.startswith(f"job:{self._job.id}:") for owner in self._hub.blobs.owners(found)):
+            raise RefusedError("The workflow named a model that is not of this job", why=blob)
+        return found
 
     def _do_call(self, message: Mapping[str, Any], _: bytes) -> None:
-        payload = bytes.fromhex(message["blob"]) if message.get("blob") else None
         targets = tuple(sorted(message["targets"])) if message.get("targets") is not None else None
         recorded = self._hub.store.call(self._job.id, message["round"], message["index"])
         if targets is None:  # everybody who takes part; after a restart: who took part then
             everybody = {*self._hub.jobs.taking_part_list(self._job.id), *self._hub.jobs.out(self._job.id)}
             targets = recorded.targets if recorded else tuple(sorted(everybody))
         meta = message["meta"]
+        payload = self._own(message.get("blob"))
+        for blob in (meta.get("blobs") or {}).values():
+            self._own(blob)
         call = Call(
             job=self._job.id,
             round=message["round"],
@@ -187,7 +234,9 @@ class JobLink:
             self._hub.jobs.end(self._job.id, "FAILED", f"the workflow is not deterministic: {error}")
 
     def _do_judge(self, message: Mapping[str, Any], _: bytes) -> None:
-        self._hub.board.judge(message["task"], bool(message["ok"]), str(message.get("why", "")))
+        task = self._hub.store.task(str(message["task"]))
+        if task is not None and task.job == self._job.id:
+            self._hub.board.judge(task.id, bool(message["ok"]), str(message.get("why", "")))
 
     def _do_sites(self, message: Mapping[str, Any], _: bytes) -> None:
         """Who takes part, recorded like a call when it is another answer than before: a replay sees the same."""
@@ -216,15 +265,15 @@ class JobLink:
                 for task in store.tasks(job, int(message["round"]), int(index)):
                     blobs.drop_refs(f"job:{job}:task:{task.id}")
             blobs.drop_refs(f"job:{job}:new")
+        self._hide()
         blobs.collect(0.0)  # the process that was told the paths is the one that commits
 
     def _do_checkpoint(self, message: Mapping[str, Any], _: bytes) -> None:
         """The model so far, of a workflow without rounds: kept whatever becomes of the job."""
         job, store, blobs = self._job.id, self._hub.store, self._hub.blobs
-        model = bytes.fromhex(message["model"])
-        best = message.get("best")
+        model, best = self._own(message["model"]), message.get("best")
         with store.tx():
-            for name, blob in (("model", model), ("best", bytes.fromhex(best) if best else None)):
+            for name, blob in (("model", model), ("best", self._own(best))):
                 blobs.drop_refs(f"job:{job}:checkpoint:{name}")
                 if blob is not None:
                     blobs.add_ref(blob, f"job:{job}:checkpoint:{name}")
@@ -254,14 +303,16 @@ class JobLink:
         """A finished round: state, model, metrics in one transaction; what it consumed is released."""
         job, store, blobs = self._job.id, self._hub.store, self._hub.blobs
         round_ = int(message["round"])
-        model = bytes.fromhex(message["model"]) if message.get("model") else None
+        model = self._own(message.get("model"))
         metrics = {**message["metrics"], **self._hub.wires.figures(job)}
         with store.tx():
             if model is not None:
                 blobs.add_ref(model, f"job:{job}:model:{round_}")
+            tensors = {key: self._own(blob) for key, blob in message["tensors"].items()}
             blobs.drop_refs(f"job:{job}:state:")
-            for key, blob in message["tensors"].items():
-                blobs.add_ref(bytes.fromhex(blob), f"job:{job}:state:{key}")
+            for key, owned in tensors.items():
+                if owned is not None:
+                    blobs.add_ref(owned, f"job:{job}:state:{key}")
             state = {"state": message["state"], "tensors": message["tensors"]}
             boundary = Boundary(job, round_, state, model, metrics, time.time())
             store.commit(boundary)
@@ -274,8 +325,16 @@ class JobLink:
         self._write_checkpoints(boundary)
         self._send({"ok": True})
         self._running.progressed()
+        self._hide()
         blobs.collect(0.0)  # the process that was told the paths is the one that commits
         self._hub.changed()
+
+    def _hide(self) -> None:
+        """Links to what the job has given up go: their space would not be free."""
+        place, blobs = self._running.place, self._hub.blobs
+        for name in place.shown() if place is not None else ():
+            if not blobs.owners(bytes.fromhex(name)):
+                place.hide(name)  # type: ignore[union-attr]
 
     def _do_finish(self, message: Mapping[str, Any], _: bytes) -> None:
         self._send({"ok": True})

@@ -9,14 +9,18 @@ import time
 from typing import TYPE_CHECKING
 
 from fl_runtime import processes
+from fl_runtime.agent.place import SWEEP_S, clear
 from fl_runtime.errors import FlError
 from fl_runtime.hub import disk
 from fl_runtime.hub.board import payload
 from fl_runtime.hub.job_process import JobProcesses, Running
 from fl_runtime.hub.job_views import IN, JobViews
+from fl_runtime.hub.joblink import serve_own_code
+from fl_runtime.hub.own_code import place_of
 from fl_runtime.hub.starter import Starter
 from fl_runtime.hub.state import FAILED, FINAL, RUNNING, Job
 from fl_runtime.job.bundle import unpack
+from fl_runtime.names import STOP_S
 from fl_runtime.proto import fedspan_pb2 as pb
 
 if TYPE_CHECKING:
@@ -35,7 +39,7 @@ class Jobs(JobViews):
         self._running: dict[str, Running] = {}
         self._lock = threading.RLock()
         self._closing = False
-        self._processes = JobProcesses(hub)
+        self._processes = JobProcesses(hub, lambda running: serve_own_code(hub, running))
         self.starter = Starter(hub, self)
 
     # --- views
@@ -52,7 +56,8 @@ class Jobs(JobViews):
             if job.process is not None:
                 old = processes.ProcessId(*job.process)
                 if old.alive():
-                    processes.end_group(old.pid, grace=1.0)
+                    # below a keeper it is the keeper that ends the rest, and needs its time
+                    processes.end_group(old.pid, grace=STOP_S + SWEEP_S if job.spec["workflow"].get("path") else 1.0)
             log.info("%s: goes on after a restart of the server", job.id)
             try:
                 self._launch(job, fresh=False)
@@ -95,7 +100,7 @@ class Jobs(JobViews):
     def _launch(self, job: Job, fresh: bool) -> None:
         folder = self._hub.state / "jobs" / job.id
         if fresh and folder.exists():
-            shutil.rmtree(folder)
+            clear(folder)
         if not (folder / "bundle").exists():
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             shutil.rmtree(folder / "unpacking", ignore_errors=True)  # of an earlier life, killed meanwhile
@@ -104,7 +109,9 @@ class Jobs(JobViews):
         with self._lock:
             running = self._running.get(job.id)
             if running is None:
-                running = Running(job, folder, 0)
+                running = Running(job, folder, 0, place=place_of(self._hub, job, folder))
+                if running.place is not None:
+                    running.place.sweep()  # of an earlier life of the server
                 self._running[job.id] = running
             running.epoch = (self._hub.store.job(job.id) or job).epoch + 1
         with running.lock:
