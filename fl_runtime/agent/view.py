@@ -58,7 +58,19 @@ def _python(python: str) -> tuple[str, ...]:
     else:
         roots = _asked(python, os.stat(python).st_mtime_ns)
     cwd = os.getcwd()
-    return (package, *(path for path in dict.fromkeys(roots) if path and path != cwd), *_user_site(python))
+    shown = dict.fromkeys((*roots, *_linked_from(python)))
+    return (package, *(path for path in shown if path and path != cwd), *_user_site(python))
+
+
+def _linked_from(python: str) -> list[str]:
+    """The folders that the chain of links to the interpreter goes through: an environment made from another one
+    (Python 3.10) links to that one's link."""
+    found: list[str] = []
+    path = Path(python)
+    while path.is_symlink() and len(found) < 40:
+        path = path.parent / os.readlink(path)
+        found.append(str(path.parent))
+    return found
 
 
 def _user_site(python: str) -> tuple[str, ...]:

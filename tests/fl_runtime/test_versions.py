@@ -125,7 +125,11 @@ def test_a_site_of_the_protocol_before_takes_part_in_a_job(stopped: Federation) 
 
 def test_a_site_finds_the_way_to_a_server_of_the_protocol_before(stopped: Federation) -> None:
     older(stopped.server)
-    stopped.start("server", "site-1")
+    stopped.start("server")
+    until(
+        lambda: stopped.server.status()["running"], what="the server listens"
+    )  # else the site tells, rightly, that nobody answers yet
+    stopped.start("site-1")
     text = stopped.sites["site-1"].text()
     assert f"the server speaks protocol {PROTOCOL_MAJOR - 1}, and so do we from now on" in text
     assert "next:" not in text
