@@ -15,6 +15,7 @@ from typing import Any
 from deployer import realm as realms
 from deployer.ca_pins import accept_ca
 from deployer.cli import context
+from deployer.cost import Cap
 from deployer.deployment import Deployment
 from deployer.endpoints import checked_endpoint
 from deployer.errors import NotRegisteredError, UsageError
@@ -120,6 +121,7 @@ def up(
     subscription: str | None = None,
     server: str | None = None,
     ca_fingerprint: str | None = None,
+    cap: Cap | None = None,
 ) -> None:
     """Deploy a kit as its owner; go on where an earlier `up` was interrupted.
 
@@ -160,7 +162,7 @@ def up(
         work.left = row.address if row is not None else None
         session.up = work
         plan = session.plan()
-        outcome = carry_out(session, plan)
+        outcome = carry_out(session, plan, cap=cap)
     if verified.role == "server" and outcome.endpoint and not context.options().json:
         context.say(f"the sites' owners type: ./start.sh --server {outcome.endpoint}")
         context.say(f"let each site in: fedspan allow SITE CIDR --kit {kit}")

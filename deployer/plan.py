@@ -16,6 +16,7 @@ from typing import Any
 from deployer.engine_events import Action, Step
 from deployer.errors import RefusedError, UsageError
 from deployer.ingress import Opening
+from stacks.extras import HOURS_A_MONTH
 from startup_kits.workspace import write_private
 
 PLAN_VERSION = 1
@@ -25,7 +26,8 @@ PLAN_VERSION = 1
 class ParticipantPlan:
     """One participant's part. `usd_hour` is the list price in USD an hour as of `as_of`; None: unknown.
 
-    It is the price in `price_region`, as `price_source` has it.
+    It is the price in `price_region`, as `price_source` has it. `extras_usd_hour` is what disks and address list at.
+    `zones` are the zones that offer the size, where the spec leaves the zone open and the cloud was asked.
 
     `steps` are what the engine will do; `note` says why there are none where that needs a word; `torch` says where job
     scripts get torch from.
@@ -42,6 +44,10 @@ class ParticipantPlan:
     as_of: str = ""
     price_region: str = ""
     price_source: str = ""
+    zones: tuple[str, ...] = ()
+    os_disk_gib: int = 0
+    state_disk_gib: int = 0
+    extras_usd_hour: float | None = None
     steps: tuple[Step, ...] = ()
     openings: tuple[Opening, ...] = ()
     note: str = ""
@@ -50,6 +56,18 @@ class ParticipantPlan:
     def count(self, action: Action) -> int:
         """How many resources that happens to."""
         return sum(1 for step in self.steps if step.action == action)
+
+    @property
+    def total_usd_hour(self) -> float | None:
+        """Machine, disks and address in USD an hour; None when one of them is unknown."""
+        if self.usd_hour is None or self.extras_usd_hour is None:
+            return None
+        return self.usd_hour + self.extras_usd_hour
+
+    @property
+    def usd_month(self) -> float | None:
+        """The same for a month of 730 hours."""
+        return None if self.total_usd_hour is None else self.total_usd_hour * HOURS_A_MONTH
 
     @property
     def replaces_machine(self) -> bool:
@@ -66,7 +84,13 @@ class ParticipantPlan:
             "zone": self.zone or None,
             "size": self.size or None,
             "gpus": self.gpus or None,
+            "zone_candidates": list(self.zones),
+            "os_disk_gib": self.os_disk_gib or None,
+            "state_disk_gib": self.state_disk_gib or None,
             "usd_hour": self.usd_hour,
+            "extras_usd_hour": _cents(self.extras_usd_hour),
+            "total_usd_hour": _cents(self.total_usd_hour),
+            "usd_month": _cents(self.usd_month),
             "price_as_of": self.as_of or None,
             "price_region": self.price_region or None,
             "price_source": self.price_source or None,
@@ -81,6 +105,9 @@ class ParticipantPlan:
         }
 
 
+RULE_TYPES = frozenset(
+    {"aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule", "azure-native:network:SecurityRule"}
+)
 VM_TYPES = frozenset({"aws:ec2/instance:Instance", "azure-native:compute:VirtualMachine"})
 
 
@@ -108,6 +135,13 @@ class Plan:
         known = [price for price in prices if price is not None]
         return sum(known) if len(known) == len(prices) else None
 
+    @property
+    def total_usd_hour(self) -> float | None:
+        """Machines, disks and addresses together, an hour; None when one of them is unknown."""
+        prices = [part.total_usd_hour for part in self.participants if part.size]
+        known = [price for price in prices if price is not None]
+        return sum(known) if len(known) == len(prices) else None
+
     def part(self, name: str) -> ParticipantPlan | None:
         """One participant's part."""
         return next((part for part in self.participants if part.name == name), None)
@@ -123,6 +157,7 @@ class Plan:
             "made": self.made,
             "changes": self.changes,
             "usd_hour": self.usd_hour,
+            "total_usd_hour": _cents(self.total_usd_hour),
             "participants": [part.document() for part in self.participants],
             "notes": list(self.notes),
         }
@@ -130,6 +165,10 @@ class Plan:
     def save(self, path: Path) -> None:
         """Write it (0600): it names addresses and accounts' resources."""
         write_private(path, (json.dumps(self.document(), indent=1) + "\n").encode())
+
+
+def _cents(usd: float | None) -> float | None:
+    return None if usd is None else round(usd, 4)
 
 
 def now() -> str:
@@ -179,6 +218,10 @@ def _part(entry: Mapping[str, Any]) -> ParticipantPlan:
         as_of=entry["price_as_of"] or "",
         price_region=entry.get("price_region") or "",
         price_source=entry.get("price_source") or "",
+        zones=tuple(entry.get("zone_candidates") or ()),
+        os_disk_gib=entry.get("os_disk_gib") or 0,
+        state_disk_gib=entry.get("state_disk_gib") or 0,
+        extras_usd_hour=entry.get("extras_usd_hour"),
         steps=tuple(
             Step(step["urn"], step["type"], step["name"], step["action"], tuple(step["reasons"]))
             for step in entry["steps"]
@@ -214,11 +257,14 @@ def check_same(saved: Plan, fresh: Plan) -> None:
             news.append(f"{part.name} is not in it")
             continue
         seen = {(step.action, _stable_name(step)) for step in shown.steps}
-        news += [
-            f"{part.name}: {step.action} {step.title}"
-            for step in part.steps
-            if (step.action, _stable_name(step)) not in seen and not _is_awaited_rule(step, shown)
-        ]
+        filled, strangers = _filled(shown, part)
+        news += [f"{part.name}: port {one.port} open for {one.source} ({one.who})" for one in strangers]
+        extra = [step for step in part.steps if (step.action, _stable_name(step)) not in seen]
+        rules = [step for step in extra if step.action == "create" and step.type in RULE_TYPES]
+        # one rule for each address that has become known since, and not one more
+        if len(rules) > len(filled):
+            rules = []
+        news += [f"{part.name}: {step.action} {step.title}" for step in extra if step not in rules]
     if news:
         raise RefusedError("the engine wants what the plan does not show", why="; ".join(news), next_step=again)
 
@@ -227,9 +273,22 @@ def _stable_name(step: Step) -> tuple[str, str]:
     return step.type, step.name
 
 
-def _is_awaited_rule(step: Step, shown: ParticipantPlan) -> bool:
-    """A rule for an address that was not known when the plan was made, and was shown as such."""
-    rules = ("aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule", "azure-native:network:SecurityRule")
-    if step.action != "create" or step.type not in rules:
-        return False
-    return any(opening.pending for opening in shown.openings)
+def _filled(shown: ParticipantPlan, fresh: ParticipantPlan) -> tuple[list[Opening], list[Opening]]:
+    """Openings whose address the plan awaited and that is known now; and openings that the plan does not show.
+
+    An awaited address is filled once: what `fedspan allow` let in meanwhile for the same site is a stranger.
+    """
+    known = {(one.port, one.cidr) for one in shown.openings if not one.pending}
+    awaited = [(one.port, name) for one in shown.openings if one.pending for name in one.who.split(", ")]
+    filled: list[Opening] = []
+    strangers: list[Opening] = []
+    for one in sorted(fresh.openings, key=lambda opening: not opening.pending):
+        if not one.pending and (one.port, one.cidr) in known:
+            continue
+        mine = [entry for entry in awaited if entry[0] == one.port and entry[1] in one.who.split(", ")]
+        awaited = [entry for entry in awaited if entry not in mine]
+        if not mine:
+            strangers.append(one)
+        elif not one.pending:
+            filled.append(one)
+    return filled, strangers

@@ -19,7 +19,8 @@ from deployer.member import Member
 from deployer.plan import ParticipantPlan, Plan, now
 from deployer.torch_words import torch_in_words
 from stacks.args import HostKey, ParticipantArgs
-from stacks.images import image_for
+from stacks.extras import extras_usd_hour
+from stacks.images import image_for, os_disk_gib
 from stacks.names import Stage
 from stacks.program import participant_program
 from stacks.resources import describe
@@ -174,6 +175,9 @@ class Planner:
             size=offer.size,
             gpus=f"{offer.gpus}x {offer.gpu_model} {offer.gpu_memory_gib:g} GiB" if offer.gpus else "",
             usd_hour=offer.usd_hour,
+            os_disk_gib=(os_disk := os_disk_gib(member.cloud, part.args)),
+            state_disk_gib=part.args.state_disk_gib,
+            extras_usd_hour=extras_usd_hour(member.cloud, os_disk, part.args.state_disk_gib),
             as_of=offer.as_of,
             price_region=offer.price_region,
             price_source=offer.source,

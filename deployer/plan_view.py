@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from deployer.engine_events import Action
 from deployer.plan import ParticipantPlan, Plan
+from stacks.extras import HOURS_A_MONTH
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -20,11 +21,26 @@ def changes_in_words(part: ParticipantPlan) -> str:
     return ", ".join(words) or part.note or "no change"
 
 
-def price_in_words(part: ParticipantPlan) -> str:
-    """The list price an hour, with what it is the price of."""
+def price_in_words(part: ParticipantPlan) -> tuple[str, str]:
+    """What machine, disks and address list at together: an hour, and a month."""
     if not part.size:
-        return ""
-    return f"${part.usd_hour:.3f}" if part.usd_hour is not None else "unknown"
+        return "", ""
+    if part.total_usd_hour is None or part.usd_month is None:
+        return "unknown", "unknown"
+    return f"${part.total_usd_hour:.3f}", f"${part.usd_month:.0f}"
+
+
+def disks_in_words(part: ParticipantPlan) -> str:
+    """`64+32 GiB`: the system's disk and the one with the runtime's state."""
+    return f"{part.os_disk_gib}+{part.state_disk_gib} GiB" if part.os_disk_gib else ""
+
+
+def place_in_words(part: ParticipantPlan) -> str:
+    """The region with its zone, or with the zones that offer the size."""
+    if part.zone:
+        return f"{part.place} {part.zone}"
+    ends = [zone.removeprefix(part.place) for zone in part.zones]
+    return f"{part.place} ({'|'.join(ends)})" if ends else part.place
 
 
 def summary(plan: Plan) -> str:
@@ -36,20 +52,21 @@ def summary(plan: Plan) -> str:
 
 
 def price_line(plan: Plan) -> str:
-    """What the machines list at together, with the date of the prices; disks, addresses and traffic come on top."""
+    """What everything lists at together, an hour and a month, with the date of the prices; traffic comes on top."""
     priced = [part for part in plan.participants if part.usd_hour is not None]
     machines = sum(1 for part in plan.participants if part.size)
     if not machines:
         return "no machines in a cloud"
-    if plan.usd_hour is None:
+    total = plan.total_usd_hour
+    if total is None:
         return "list price: unknown for one of the sizes; the clouds' price pages say"
     dates, regions, sources = (
         ", ".join(sorted({str(getattr(part, name)) for part in priced} - {""})) or "unknown"
         for name in ("as_of", "price_region", "price_source")
     )
     return (
-        f"list price: ${plan.usd_hour:.3f} an hour for {machines} machine{'s' if machines > 1 else ''}"
-        f" (as of {dates}; disks, addresses and traffic come on top)\n"
+        f"list price: ${total:.3f} an hour, ${total * HOURS_A_MONTH:.0f} a month, for {machines} "
+        f"machine{'s' if machines > 1 else ''} with disks and address (as of {dates}; traffic comes on top)\n"
         f"  it is the price in {regions}, other regions differ; source: {sources}"
     )
 
@@ -59,14 +76,14 @@ def render(plan: Plan, verbose: bool = False) -> Iterator[RenderableType]:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("participant", "target", "region", "size", "GPU"):
+    for heading in ("participant", "target", "region", "size", "GPU", "disks"):
         table.add_column(heading, no_wrap=True)
     table.add_column("changes")
-    table.add_column("$/h", justify="right")
+    for heading in ("$/h", "$/month"):
+        table.add_column(heading, justify="right")
     for part in plan.participants:
-        place = f"{part.place} {part.zone}".strip() if part.zone else part.place
-        row = (part.name, part.target, place, part.size, part.gpus, changes_in_words(part), price_in_words(part))
-        table.add_row(*row)
+        what = (part.size, part.gpus, disks_in_words(part), changes_in_words(part))
+        table.add_row(part.name, part.target, place_in_words(part), *what, *price_in_words(part))
     yield table
     for part in plan.participants:
         if part.steps and part.note:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from deployer import realm as realms
 from deployer.cli import context
+from deployer.cost import Cap
+from deployer.cost import check as check_cost
 from deployer.crew import Crew
 from deployer.deployment import Deployment, lead
 from deployer.interrupts import LEADS_NEXT, OWNERS_NEXT, Interrupts
@@ -112,8 +114,8 @@ def lead_session(verb: str, names: list[str], passphrase_file: Path | None = Non
         yield session
 
 
-def deploy(names: list[str], plan_file: Path | None, passphrase_file: Path | None) -> Outcome:
-    """`fedspan up` of the lead: plan, show, ask, apply, tell."""
+def deploy(names: list[str], plan_file: Path | None, passphrase_file: Path | None, cap: Cap | None = None) -> Outcome:
+    """`fedspan up` of the lead: plan, show, check, ask, apply, tell."""
     saved = read(plan_file) if plan_file is not None else None
     if saved is not None and not names:
         names = [part.name for part in saved.participants]
@@ -121,17 +123,18 @@ def deploy(names: list[str], plan_file: Path | None, passphrase_file: Path | Non
         plan = session.plan()
         if saved is not None:
             check_same(saved, plan)
-        return carry_out(session, plan, agreed=saved is not None)
+        return carry_out(session, plan, agreed=saved is not None, cap=cap)
 
 
-def carry_out(session: Session, plan: Plan, *, agreed: bool = False) -> Outcome:
-    """Show a plan, ask, make it come true, tell how it ended."""
+def carry_out(session: Session, plan: Plan, *, agreed: bool = False, cap: Cap | None = None) -> Outcome:
+    """Show a plan, check its cost, ask, make it come true, tell how it ended."""
     if context.options().json:
         context.emit({"event": "plan", **plan.document()})
     else:
         for piece in render(plan, context.options().verbose):
             context.say(piece)
         context.say(summary(plan))
+    check_cost(plan, cap or Cap())
     if plan.changes and not agreed:
         context.confirm(question(plan))
     with screen([member.name for member in session.members]) as live:

@@ -13,20 +13,25 @@ from deployer.cli import context
 def plan(
     participants: Annotated[list[str] | None, typer.Argument(help="Whom to plan for (default: everybody).")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Save it; `up --plan FILE` applies exactly it.")] = None,
+    max_hourly_cost: Annotated[float | None, typer.Option(help="Refuse what lists above so many dollars.")] = None,
+    allow_unknown_price: Annotated[bool, typer.Option(help="With a cap: unknown prices count nothing.")] = False,
 ) -> None:
     """Show what `up` would do, what it costs, and what will be open from where. Changes nothing."""
+    from deployer.cost import Cap, check
     from deployer.plan_view import render, summary
     from deployer.session import lead_session
 
+    cap = Cap(max_hourly_cost, allow_unknown_price)
     with lead_session("plan", participants or []) as session:
         made = session.plan()
     if out is not None:
         made.save(out)
     if context.options().json:
         context.emit(made.document())
-        return
-    for piece in render(made, context.options().verbose):
-        context.say(piece)
-    context.say(summary(made))
-    if out is not None:
+    else:
+        for piece in render(made, context.options().verbose):
+            context.say(piece)
+        context.say(summary(made))
+    check(made, cap)
+    if out is not None and not context.options().json:
         context.say(f"saved in {out}; fedspan up --plan {out} applies it")

@@ -23,8 +23,13 @@ def up(
     server: Annotated[str | None, typer.Option(help="With --kit: the server's HOST:PORT.")] = None,
     ca_fingerprint: Annotated[str | None, typer.Option(help="With --kit: the federation's CA.")] = None,
     passphrase_file: Annotated[Path | None, typer.Option(help="The CA's passphrase, if kits must be made.")] = None,
+    max_hourly_cost: Annotated[float | None, typer.Option(help="Refuse what lists above so many dollars.")] = None,
+    allow_unknown_price: Annotated[bool, typer.Option(help="With a cap: unknown prices count nothing.")] = False,
 ) -> None:
     """Deploy: provision what is missing, show the plan, ask; addresses, machines, kits; wait for registration."""
+    from deployer.cost import Cap
+
+    cap = Cap(max_hourly_cost, allow_unknown_price)
     if kit is not None:
         if participants or plan is not None:
             raise UsageError(
@@ -44,6 +49,7 @@ def up(
             subscription=subscription,
             server=server,
             ca_fingerprint=ca_fingerprint,
+            cap=cap,
         )
         return
     strays = {"--cloud": cloud, "--region": region, "--zone": zone, "--size": size, "--profile": profile}
@@ -56,4 +62,4 @@ def up(
         )
     from deployer.session import deploy
 
-    deploy(participants or [], plan, passphrase_file)
+    deploy(participants or [], plan, passphrase_file, cap)

@@ -10,6 +10,8 @@ import pytest
 
 from deployer.cli import context
 from deployer.cli.arguments import GlobalOptions
+from deployer.cost import Cap
+from deployer.cost import check as check_cost
 from deployer.crew import Several, engines_at_once, together
 from deployer.engine import Preview, check_agreed
 from deployer.engine_events import Collector, Diagnostic, Step, merged, short_type, step_of
@@ -185,6 +187,7 @@ def test_a_price_says_of_which_region_it_is_and_that_nobody_checked_it() -> None
         as_of=offer.as_of,
         price_region=offer.price_region,
         price_source=offer.source,
+        extras_usd_hour=0.01,
     )
     told = price_line(replace(plan_of(), participants=(part,)))
     assert f"the price in {offer.price_region}, other regions differ; source: {offer.source}" in told
@@ -212,9 +215,46 @@ def test_a_plan_is_applied_to_what_it_was_made_for_and_nothing_else() -> None:
 def test_rules_for_addresses_that_were_shown_as_pending_are_in_the_plan() -> None:
     rule = step("create", "server-runtime-52-1-2-3-32", "aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule")
     pending = Opening(8002, "192.0.2.1/32", "site-1", pending=True)
-    check_same(plan_of(openings=(pending,)), plan_of(rule))
+    known = Opening(8002, "52.1.2.3/32", "site-1")
+    check_same(plan_of(openings=(pending,)), plan_of(rule, openings=(known,)))
+    check_same(plan_of(openings=(pending,)), plan_of(openings=(pending,)))
     with pytest.raises(RefusedError):
         check_same(plan_of(), plan_of(rule))
+    with pytest.raises(RefusedError, match=r"create (ec2|vpc)"):  # a rule, and no address has become known
+        check_same(plan_of(openings=(pending,)), plan_of(rule, openings=(pending,)))
+
+
+def test_applying_a_plan_fills_in_awaited_addresses_and_opens_nothing_else() -> None:
+    pending = Opening(8002, "192.0.2.1/32", "site-1", pending=True)
+    known, allowed = Opening(8002, "52.1.2.3/32", "site-1"), Opening(8002, "52.9.9.9/32", "site-1")
+    you, elsewhere = Opening(22, "198.51.100.10/32", "you"), Opening(22, "203.0.113.9/32", "you")
+    shown = plan_of(openings=(pending, you))
+    check_same(shown, plan_of(openings=(known, you)))
+    check_same(plan_of(openings=(known, you)), plan_of(openings=(known,)))  # less is fine
+    for openings in ((known, allowed, you), (pending, allowed, you)):
+        with pytest.raises(RefusedError, match=r"port 8002 open for 52\..* \(site-1\)"):
+            check_same(shown, plan_of(openings=openings))
+    with pytest.raises(RefusedError, match=r"port 22 open for 203\.0\.113\.9/32 \(you\)"):
+        check_same(shown, plan_of(openings=(known, elsewhere)))
+
+
+def test_a_plan_above_the_cap_or_without_a_price_is_refused() -> None:
+    part = replace(plan_of().participants[0], usd_hour=1.0, extras_usd_hour=0.25)
+    plan = replace(plan_of(), participants=(part, replace(part, name="site-2")))
+    check_cost(plan, Cap())
+    check_cost(plan, Cap(2.5))
+    with pytest.raises(RefusedError, match=r"lists at \$2\.500 an hour, above the cap of \$2\.4"):
+        check_cost(plan, Cap(2.4))
+    unknown = replace(plan, participants=(part, replace(part, name="site-2", usd_hour=None)))
+    check_cost(unknown, Cap())
+    with pytest.raises(RefusedError, match="the price of site-2 is not known"):
+        check_cost(unknown, Cap(100))
+    check_cost(unknown, Cap(1.25, allow_unknown=True))
+    with pytest.raises(RefusedError):
+        check_cost(unknown, Cap(1.0, allow_unknown=True))
+    for wrong in (lambda: Cap(-1), lambda: Cap(float("nan")), lambda: Cap(allow_unknown=True)):
+        with pytest.raises(UsageError):
+            wrong()
 
 
 def test_a_new_host_key_only_for_a_machine_that_is_replaced() -> None:
