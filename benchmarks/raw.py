@@ -14,8 +14,9 @@ import json
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -214,19 +215,39 @@ def _clients(*commands: tuple[object, ...]) -> Iterator[list[subprocess.Popen[st
             _end(process)
 
 
-def throughput(server_kit: Path, client_kit: Path, mib: int = 1024, clients: int = 2) -> dict[str, float]:
-    """MB/s by kind ("sync", "aio"): each client downloads `mib` MiB and uploads as much, all at once."""
+def throughput(
+    server_kit: Path,
+    client_kit: Path,
+    mib: int = 1024,
+    clients: int = 2,
+    watch: Callable[[int], None] | None = None,
+) -> dict[str, float]:
+    """MB/s by kind ("sync", "aio"): each client downloads `mib` MiB and uploads as much, all at once.
+
+    `watch(pid)` is called in a thread of its own for each server.
+    """
     found = {}
     for kind in KINDS:
         with (
-            server(server_kit, kind) as (port, _),
+            server(server_kit, kind) as (port, pid),
             _clients(*[("move", client_kit, port, kind, mib)] * clients) as running,
         ):
+            if watch is not None:
+                threading.Thread(target=watch, args=(pid,), daemon=True).start()
             _begin(running)
             times = [json.loads(_line(process)) for process in running]
         seconds = max(end for _, end in times) - min(begun for begun, _ in times)
         found[kind] = 2 * clients * mib * len(CHUNK) / 1e6 / seconds
     return found
+
+
+@contextlib.contextmanager
+def askers(client_kit: Path, port: int, count: int) -> Iterator[None]:
+    """So many clients that have each made a call."""
+    with _clients(*[("ask", client_kit, port, 0)] * count) as running:
+        for process in running:
+            _line(process)  # ready
+        yield
 
 
 def calls(server_kit: Path, client_kit: Path, count: int = 200, bulk_clients: int = 0, mib: int = 512) -> list[float]:

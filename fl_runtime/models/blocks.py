@@ -69,19 +69,19 @@ class BlockWriter:
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
-    def blocks(self) -> Iterator[tuple[Tensor, int, int]]:
-        """(tensor, first element, count) through the whole model."""
+    def blocks(self, size: int = BLOCK) -> Iterator[tuple[Tensor, int, int]]:
+        """(tensor, first element, count) through the whole model, at most `size` elements each."""
         for tensor in self.tensors.values():
-            for first in range(0, tensor.count, BLOCK):
-                yield tensor, first, min(BLOCK, tensor.count - first)
+            for first in range(0, tensor.count, size):
+                yield tensor, first, min(size, tensor.count - first)
 
-    def fill(self, make: Callable[[Tensor, int, int], Array], threads: int = THREADS) -> None:
-        """Write `make(tensor, first, count)` for every block.
+    def fill(self, make: Callable[[Tensor, int, int], Array], threads: int = THREADS, size: int = BLOCK) -> None:
+        """Write `make(tensor, first, count)` for every block of at most `size` elements.
 
         Blocks do not depend on each other: a few threads share them, and the bits are the same. Memory is that of one
         block for each thread.
         """
-        blocks, lock = self.blocks(), threading.Lock()
+        blocks, lock = self.blocks(size), threading.Lock()
 
         def work() -> None:
             while True:

@@ -33,15 +33,19 @@ def fault(result: TensorFile, expected: Mapping[str, tuple[str, tuple[int, ...]]
                 return f"tensor {name!r} has the shape {list(tensor.shape)}, not {list(shape)}"
             if tensor.dtype != dtype:
                 return f"tensor {name!r} is {tensor.dtype}, not {dtype}"
-        if tensor.dtype in _FLOATS:
-            for first in range(0, tensor.count, _BLOCK):
-                count = min(_BLOCK, tensor.count - first)
-                if not np.isfinite(result.flat(name, first, count)).all():
-                    return f"tensor {name!r} holds NaN or infinity"
+        if tensor.dtype in _FLOATS and not finite(result, name):
+            return f"tensor {name!r} holds NaN or infinity"
     if expected is not None and len(names) != len(expected):
         lacking = next(name for name in expected if name not in result.tensors)
         return f"it lacks the tensor {lacking!r}"
     return None
+
+
+def finite(model: TensorFile, name: str) -> bool:
+    """No NaN and no infinity in a tensor; memory of one block."""
+    count = model.tensors[name].count
+    blocks = ((first, min(_BLOCK, count - first)) for first in range(0, count, _BLOCK))
+    return all(np.isfinite(model.flat(name, first, length)).all() for first, length in blocks)
 
 
 def shapes(model: TensorFile) -> dict[str, tuple[str, tuple[int, ...]]]:

@@ -11,8 +11,15 @@ from pathlib import Path
 
 import numpy as np
 
-from fl_runtime.models.blocks import FLOATS, BlockWriter, Share, in_order, model_entries
-from fl_runtime.models.tensors import Array
+from fl_runtime.models.blocks import BLOCK, FLOATS, BlockWriter, Share, in_order, model_entries
+from fl_runtime.models.tensors import Array, Tensor
+
+_STACKED = 4 * BLOCK  # elements of all sites together: 16 MiB of float64, however many sites there are
+
+
+def _size(shares: Sequence[Share]) -> int:
+    """Elements of a block of one site."""
+    return max(1024, min(BLOCK, _STACKED // len(shares)))
 
 
 def _stack(shares: Sequence[Share], name: str, first: int, count: int) -> Array:
@@ -24,10 +31,14 @@ def median(shares: Sequence[Share], target: Path) -> None:
     ordered = in_order(shares)
     middle = len(ordered) // 2
     kth = [middle] if len(ordered) % 2 else [middle - 1, middle]
+
+    def make(tensor: Tensor, first: int, count: int) -> Array:
+        stack = _stack(ordered, tensor.name, first, count)
+        stack.partition(kth, axis=0)
+        return _mean(stack[kth])
+
     with BlockWriter(target, model_entries(ordered[0].base or ordered[0].model)) as out:
-        for tensor, first, count in out.blocks():
-            parted = np.partition(_stack(ordered, tensor.name, first, count), kth, axis=0)
-            out.put(tensor.name, first, parted[kth].mean(axis=0))
+        out.fill(make, size=_size(ordered))
 
 
 def trimmed_mean(shares: Sequence[Share], target: Path, trim: float = 0.1) -> None:
@@ -42,11 +53,20 @@ def trimmed_mean(shares: Sequence[Share], target: Path, trim: float = 0.1) -> No
     ordered = in_order(shares)
     cut = int(trim * len(ordered))
     kth = [cut, len(ordered) - cut - 1]
+
+    def make(tensor: Tensor, first: int, count: int) -> Array:
+        stack = _stack(ordered, tensor.name, first, count)
+        if cut:
+            stack.partition(kth, axis=0)
+        return _mean(stack[cut : len(ordered) - cut])
+
     with BlockWriter(target, model_entries(ordered[0].base or ordered[0].model)) as out:
-        for tensor, first, count in out.blocks():
-            stack = _stack(ordered, tensor.name, first, count)
-            parted = np.partition(stack, kth, axis=0) if cut else stack
-            out.put(tensor.name, first, parted[cut : len(ordered) - cut].mean(axis=0))
+        out.fill(make, size=_size(ordered))
+
+
+def _mean(stack: Array) -> Array:
+    mean: Array = stack.mean(axis=0)
+    return mean
 
 
 def krum_choice(shares: Sequence[Share], byzantine: int, keep: int = 1) -> list[Share]:
@@ -65,7 +85,7 @@ def krum_choice(shares: Sequence[Share], byzantine: int, keep: int = 1) -> list[
     for name, tensor in template.tensors.items():
         if name not in model_entries(template) or tensor.dtype not in FLOATS:
             continue
-        step = 1 << 18
+        step = _size(ordered)
         for first in range(0, tensor.count, step):
             stack = _stack(ordered, name, first, min(step, tensor.count - first))
             for one in range(count):

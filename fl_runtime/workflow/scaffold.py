@@ -12,10 +12,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from fl_runtime.models.blocks import FLOATS, BlockWriter, model_entries
-from fl_runtime.models.check import OPTIMIZER_PREFIX
+from fl_runtime.models.check import OPTIMIZER_PREFIX, finite
 from fl_runtime.models.scaffold import CONTROL, DELTA
 from fl_runtime.models.tensors import TensorFile
 from fl_runtime.workflow.base import Model, Result
@@ -40,7 +38,7 @@ class Scaffold(FedAvg):
             delta = model.tensors.get(DELTA + name)
             if delta is None or delta.shape != tensor.shape:
                 return f"it lacks the control's change c_delta.{name}"
-            if not np.isfinite(model.flat(DELTA + name)).all():
+            if delta.dtype in FLOATS and not finite(model, DELTA + name):
                 return f"the control's change of {name!r} holds NaN or infinity"
         return None
 
