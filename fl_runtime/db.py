@@ -87,6 +87,8 @@ class Database(ABC):
 
     def _open(self) -> list[_Statement]:
         """Begin, with the waiting group first: what was said before stays before."""
+        if self._closed:
+            raise StorageError("The database is closed")
         self._begin()
         group, self._group = self._group, []
         try:

@@ -24,6 +24,7 @@ TCP_WITHIN_S = 1.5  # for a connection where nothing answered before: short, so 
 HANDSHAKE_WITHIN_S = 10.0  # from a TCP connection to the first frame after TLS, on the hub
 KEEPALIVE_S = 60.0  # pings on idle connections: far under the 240 s after which cloud NATs forget
 ADOPT_S = 60.0  # a job process waits so long for its agent to come back
+SUBMIT_WITHIN_S = 24 * 3600.0  # from a job's submission to the last byte of its bundle
 STOP_S = 3.0  # between SIGTERM and SIGKILL of a process group
 
 OWN_TASK = "fedspan."  # tasks so named are the runtime's own: no script sees them, no filter and no codec touches them

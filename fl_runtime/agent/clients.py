@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import base64
 import logging
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fl_runtime import localsock
 from fl_runtime.agent.journal import DONE, TaskRow
 from fl_runtime.agent.run import Run
-from fl_runtime.errors import FlError
+from fl_runtime.errors import FlError, QuotaError
+from fl_runtime.patience import patiently
 
 if TYPE_CHECKING:
     from fl_runtime.agent.main import Agent
 
 log = logging.getLogger("fedspan.agent")
+_T = TypeVar("_T")
 
 
 def serve_clients(agent: Agent, path: Path, job: str | None = None, uid: int | None = None) -> localsock.Server:
@@ -97,9 +100,7 @@ class _Client:
             elif op == "result":
                 self._result(run, message, binary)
             elif op == "spool":
-                self._connection.send({"file": str(run.place.new_file(int(message["size"])))})
-            elif op == "metric":
-                self._agent.reports.metric(run.job, message["items"])
+                self._spool(run, int(message["size"]))
             elif op == "bye":
                 return
             else:
@@ -149,20 +150,46 @@ class _Client:
             try:
                 self._commit(run, task, message, binary)
             except (OSError, FlError) as error:
-                self._connection.send({"error": f"the result can't be stored: {error}"})
+                self._no_room(run, error, task.id)
                 return
         run.answered(task.id)
         self._connection.send({"ok": True})
         self._agent.results.upload()
 
+    def _spool(self, run: Run, size: int) -> None:
+        try:
+            file = self._stored(run, lambda: run.place.new_file(size))
+        except (OSError, FlError) as error:
+            self._no_room(run, error, run.at_work)
+            return
+        self._connection.send({"file": str(file)})
+
+    def _no_room(self, run: Run, error: Exception, task: str | None) -> None:
+        """The script is told; where the site's owner allows no more, that is the task's result."""
+        why = f"the result can't be stored: {error}"
+        if isinstance(error, QuotaError) and task is not None:
+            self._agent.journal.done(task, None, {}, why)
+            run.answered(task)
+            self._agent.results.upload()
+        self._connection.send({"error": why})
+
+    def _stored(self, run: Run, action: Callable[[], _T]) -> _T:
+        """While the disk is full the script waits in its `send()`."""
+        return patiently(action, lambda: not run.over and run.epoch == self._epoch, self._job)
+
     def _commit(self, run: Run, task: TaskRow, message: dict[str, Any], binary: bytes) -> None:
-        journal = self._agent.journal
+        journal, blobs = self._agent.journal, self._agent.journal.blobs
         staged = None
         if message.get("file"):
-            staged = journal.blobs.stage_file(run.place.take_back(Path(message["file"])))
+            mine = self._stored(run, lambda: run.place.take_back(Path(message["file"])))
+            staged = self._stored(run, lambda: blobs.stage_file(mine))
         elif message.get("tensors"):
-            staged = journal.blobs.stage_bytes(binary)
-        with journal.db.tx():
-            blob = journal.blobs.register(*staged, f"job:{task.job}:task:{task.id}:result") if staged else None
-            journal.done(task.id, blob, message["meta"])
+            staged = self._stored(run, lambda: blobs.stage_bytes(binary))
+
+        def commit() -> None:
+            with journal.db.tx():
+                blob = blobs.register(*staged, f"job:{task.job}:task:{task.id}:result") if staged else None
+                journal.done(task.id, blob, message["meta"])
+
+        self._stored(run, commit)
         log.info("%s: %s is done (%s)", task.job, task.id, DONE)

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fl_runtime import localsock
+from fl_runtime import localsock, processes
 from fl_runtime.agent import isolation, place, policy, requirements, transfer
 from fl_runtime.agent.capacity import Capacity, FullError, Held
 from fl_runtime.agent.clients import serve_clients
@@ -21,6 +21,8 @@ from fl_runtime.errors import FlError, ProtocolError, RefusedError
 from fl_runtime.job.bundle import unpack
 from fl_runtime.job.resources import parse_need
 from fl_runtime.job.spec import JobSpec, parse_spec, read_spec
+from fl_runtime.names import STOP_S
+from fl_runtime.patience import patiently
 from fl_runtime.proto import fedspan_pb2 as pb
 
 if TYPE_CHECKING:
@@ -63,6 +65,8 @@ class SiteJobs:
                 chosen = isolation.choose(self._kit, self._state, row.id, spec)
             except FlError as error:
                 log.error("%s: it can't go on here: %s", row.id, error)
+                if row.process is not None and row.process.alive():
+                    processes.end_group(row.process.pid, grace=STOP_S + place.SWEEP_S)
                 self._journal.set_job(row.id, "failed", policy.reason(error))
                 continue
             run = self._new_run(row.id, spec, folder, policy.data_paths(self._kit), chosen)
@@ -218,7 +222,7 @@ class SiteJobs:
 
     def _run_ended(self, run: Run, state: str, why: str) -> None:
         log.warning("%s: %s: %s", run.job, state, why)
-        self._journal.set_job(run.job, state, why)
+        patiently(lambda: self._journal.set_job(run.job, state, why), lambda: not run.over, run.job)
         self.capacity.release(run.job)
         self._agent.reports.flush(run)
         self._agent.link.send(site_state=pb.SiteState(job=run.job, state=state, why=why))

@@ -16,6 +16,7 @@ import resource
 import signal
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
@@ -24,7 +25,10 @@ NOT_ISOLATED = 126  # exit code: the program was not started
 
 
 def main() -> int:
-    order = json.load(sys.stdin)
+    text = sys.stdin.read()
+    if not text:
+        return NOT_ISOLATED  # the agent has died before it gave the order
+    order = json.loads(text)
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     waited = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
@@ -170,13 +174,32 @@ def _left(order: dict[str, Any]) -> list[int]:
 
 def end_user(uid: int) -> None:
     """End all processes of a user (for the agent, when a keeper was killed)."""
+    _end_all(lambda: of_user(uid))
+
+
+def end_marked(variable: str) -> None:
+    """The same for those whose environment has held `NAME=VALUE` since their start: a program's descendants."""
+    _end_all(lambda: _marked(variable.encode()))
+
+
+def _end_all(find: Callable[[], list[int]]) -> None:
     for _ in range(100):
-        left = of_user(uid)
+        left = find()
         for pid in left:
             _signal(pid, signal.SIGKILL)
         if not left:
             return
         time.sleep(0.01)
+
+
+def _marked(variable: bytes) -> list[int]:
+    found = []
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            with contextlib.suppress(OSError), open(f"/proc/{entry}/environ", "rb") as file:
+                if variable in file.read().split(b"\0"):  # a zombie's is empty
+                    found.append(int(entry))
+    return found
 
 
 def descendants(root: int) -> list[int]:
@@ -243,9 +266,10 @@ def _signal(pid: int, number: signal.Signals) -> None:
 
 
 def _note(path: str, record: dict[str, Any]) -> None:
-    with open(path + ".new", "w") as file:
-        json.dump(record, file)
-    os.rename(path + ".new", path)
+    with contextlib.suppress(OSError):  # a full disk: the agent goes by the exit code
+        with open(path + ".new", "w") as file:
+            json.dump(record, file)
+        os.rename(path + ".new", path)
 
 
 if __name__ == "__main__":

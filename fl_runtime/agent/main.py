@@ -7,7 +7,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,11 @@ from fl_runtime.blobs.space import disk_quota
 from fl_runtime.errors import FlError, QuotaError, StorageError
 from fl_runtime.kit import Kit
 from fl_runtime.names import iso
+from fl_runtime.patience import again, is_full
 from fl_runtime.proto import fedspan_pb2 as pb
 from fl_runtime.wire.revocations import RevocationBook
+
+import grpc  # isort: skip - after wire.tls, which sets what gRPC reads at import
 
 log = logging.getLogger("fedspan.agent")
 
@@ -106,10 +109,31 @@ class Agent:
     def _message(self, message: pb.ToParticipant) -> None:
         kind = message.WhichOneof("body")
         if kind == "job_start":
-            self._jobs_worker.do(lambda: self.jobs.start(message.job_start))
+            self._jobs_worker.do(lambda: self._storing(message, lambda: self.jobs.start(message.job_start)))
         elif kind == "job_stop":
-            self._jobs_worker.do(lambda: self.jobs.stop(message.job_stop))
-        elif kind == "task":
+            self._jobs_worker.do(lambda: self._storing(message, lambda: self.jobs.stop(message.job_stop)))
+        else:
+            self._storing(message, lambda: self._handle(message))
+
+    def _storing(self, message: pb.ToParticipant, action: Callable[[], None]) -> None:
+        """Act on a message; where a full disk or a transfer that broke prevents that, it is taken again later."""
+        kind = message.WhichOneof("body")
+        try:
+            action()
+        except grpc.RpcError as error:
+            log.info("%s: a transfer broke off: %s", kind, error.code().name)
+            if self.link.connected and error.code() is not grpc.StatusCode.PERMISSION_DENIED:
+                again(lambda: self._message(message), transfer.AGAIN_S)
+        except Exception as error:
+            if not is_full(error):
+                log.exception("a message of the server could not be handled: %s", kind)
+                return
+            log.error("%s of the server waits: %s", kind, error)
+            again(lambda: self._message(message), STORAGE_AGAIN_S)
+
+    def _handle(self, message: pb.ToParticipant) -> None:
+        kind = message.WhichOneof("body")
+        if kind == "task":
             self._task(message.task)
         elif kind == "task_cancel":
             self._cancelled(message.task_cancel)
@@ -179,9 +203,17 @@ class Agent:
             self.results.upload()
         except StorageError as error:
             log.error("%s: %s waits: %s", task.job, task.id, error)
-            again = threading.Timer(STORAGE_AGAIN_S, lambda: self._down.do(lambda: self._bring(task, pushed)))
-            again.daemon = True
-            again.start()
+            again(lambda: self._bring_again(task, pushed), STORAGE_AGAIN_S)
+        except grpc.RpcError as error:
+            refused = error.code() in (grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.NOT_FOUND)
+            log.info("%s: %s did not come: %s", task.job, task.id, error.code().name)
+            if not refused and self.link.connected:  # else the server pushes it again when it wants that
+                again(lambda: self._bring_again(task, pushed), transfer.AGAIN_S)
+
+    def _bring_again(self, task: TaskRow, pushed: pb.Task) -> None:
+        known = self.journal.task(task.id)
+        if known is not None and known.state == ASSIGNED:
+            self._down.do(lambda: self._bring(known, pushed))
 
     def _fetch(self, task: TaskRow, pushed: pb.Task) -> None:
         stub = self.link.bulk()

@@ -78,7 +78,7 @@ def private_view(seen: Iterable[str], written: Iterable[str], tmp: str, uid: int
             continue
         if stat.S_ISDIR(os.fstat(fd).st_mode):
             os.makedirs(path, 0o755, exist_ok=True)
-        else:
+        elif not os.path.lexists(path):  # it is there where its folder is mounted already
             os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
             os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644))
         _bind(fd, path)

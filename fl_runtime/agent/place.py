@@ -5,6 +5,7 @@ state/jobs/JOB/bundle      the job's files; the program's working folder      it
                spool       results that it is writing                         it may edit what is there
                shown       payloads of its tasks, as hard links               it may read
                agent.sock  the Client API
+               metrics     what its program has measured                      it may edit it
                log, run.json (what the keeper notes), held.json (its GPUs)    ours
 """
 
@@ -19,7 +20,7 @@ import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from fl_runtime.agent import keeper, view
 from fl_runtime.agent.interpreter import imports
 from fl_runtime.agent.isolation import Isolation
 from fl_runtime.blobs import BlobStore
+from fl_runtime.client.wire import SOCKET
 from fl_runtime.errors import FlError
 from fl_runtime.kit import Kit
 from fl_runtime.names import STOP_S
@@ -43,6 +45,7 @@ class Place:
         self.isolation = isolation
         self.bundle = folder / "bundle"
         self.log = folder / "log"
+        self.metrics = folder / "metrics"
         self.socket = folder / "agent.sock"
         self.record = folder / "run.json"
         self.packages = folder / "packages"  # wheels of the site that the job asked for
@@ -66,7 +69,9 @@ class Place:
         for path in (self.folder / "home", self.folder / "tmp"):
             if not path.is_symlink():
                 path.mkdir(mode=0o700, exist_ok=True)
+        self.metrics.touch(0o600)
         if self.isolation.user:
+            os.chown(self.metrics, *self.isolation.user)
             for top in (self.bundle, self.folder / "home", self.folder / "tmp", self.packages):
                 if top.exists():
                     _give(top, *self.isolation.user)
@@ -101,8 +106,12 @@ class Place:
             os.fchmod(fd, 0o600)
             target = self._blobs.spool / path.name
             if _open_elsewhere(fd):  # it could still change: what counts is a copy
-                with open(target, "xb") as copy:
-                    shutil.copyfileobj(file, copy, 1 << 20)
+                try:
+                    with open(target, "xb") as copy:
+                        shutil.copyfileobj(file, copy, 1 << 20)
+                except OSError:
+                    target.unlink(missing_ok=True)
+                    raise
                 path.unlink()
             else:
                 path.rename(target)
@@ -128,13 +137,20 @@ class Place:
     # --- the program
 
     def launch(
-        self, argv: Sequence[str], environment: Mapping[str, str], epoch: int, data: Iterable[str], memory: int
+        self,
+        argv: Sequence[str],
+        environment: Mapping[str, str],
+        epoch: int,
+        data: Iterable[str],
+        memory: int,
+        note: Callable[[int], None],
     ) -> subprocess.Popen[bytes]:
         """Start a keeper, and with it the program. Its output goes to the log.
 
         Args:
             environment: of the program, complete but for what depends on the place.
             memory: bytes it may use, 0 = as many as there are.
+            note: makes the keeper's pid durable. The program starts after that, so none runs that nobody knows of.
         """
         for path in (*self._spool.iterdir(), *self._shown.iterdir()):  # of an earlier launch
             path.unlink()
@@ -145,7 +161,12 @@ class Place:
         env = {**environment, **home, "TMPDIR": "/tmp" if self.isolation.mounts else tmp}  # noqa: S108 - a private one
         own = [str(path) for path in (self.bundle, self.folder / "home", self.folder / "tmp")]
         own += [] if self.isolation.mounts else [tmp]
-        folders = {"own": own, "edit": [str(self._spool)], "read": [str(self.folder)], "data": list(data)}
+        folders = {
+            "own": own,
+            "edit": [str(self._spool), str(self.metrics)],
+            "read": [str(self.folder)],
+            "data": list(data),
+        }
         fallback = str(imports(self._state))  # the package's own folder may hold what is not to be seen
         places = [str(self.packages)] * self.packages.exists() + [env.get("PYTHONPATH", ""), fallback]
         env["PYTHONPATH"] = ":".join(dict.fromkeys(filter(None, places)))
@@ -171,7 +192,7 @@ class Place:
             "oom": [],
             "grace": STOP_S,
         }
-        return _start_keeper(order, self.log)
+        return _start_keeper(order, self.log, note)
 
     def _tmp(self) -> str:
         """Where temporary files go. Without a private /tmp: a short path, for sockets' names hold 107 bytes."""
@@ -199,9 +220,11 @@ class Place:
         return {}
 
     def sweep(self) -> None:
-        """End what runs as the job's user, if that is nobody else's (a keeper that was killed could not)."""
+        """End what a killed keeper has left: all of the job's user, or what has the job's environment."""
         if self.isolation.user and self.isolation.exclusive:
             keeper.end_user(self.isolation.user[0])
+        else:
+            keeper.end_marked(f"{SOCKET}={self.socket}")
 
     def remove(self) -> None:
         """The job is over."""
@@ -216,7 +239,7 @@ def clear(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _start_keeper(order: Mapping[str, Any], log: Path) -> subprocess.Popen[bytes]:
+def _start_keeper(order: Mapping[str, Any], log: Path, note: Callable[[int], None]) -> subprocess.Popen[bytes]:
     argv = [sys.executable, "-I", "-S", keeper.__file__]
     with open(log, "ab") as output:
         child = subprocess.Popen(
@@ -229,8 +252,13 @@ def _start_keeper(order: Mapping[str, Any], log: Path) -> subprocess.Popen[bytes
             start_new_session=True,
         )
     assert child.stdin is not None
-    with contextlib.suppress(BrokenPipeError), child.stdin:
-        child.stdin.write(json.dumps(order).encode())
+    try:
+        with contextlib.suppress(BrokenPipeError), child.stdin:
+            note(child.pid)
+            child.stdin.write(json.dumps(order).encode())
+    except BaseException:
+        child.wait()  # without an order it has ended
+        raise
     return child
 
 

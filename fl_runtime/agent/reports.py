@@ -1,8 +1,8 @@
 """What job processes print and measure, on its way to the server: of low priority, nothing twice, nothing in between.
 
 Both lie in files of the job's folder until the server has them: the log as the script prints it, metrics as lines of
-JSON. The server says at each start and after each break how far it is; a log that is too much loses its middle
-(fl_runtime/tail.py), metrics lose nothing.
+JSON that the script has appended. The server says at each start and after each break how far it is; a log that is too
+much loses its middle (fl_runtime/tail.py), metrics lose nothing.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from fl_runtime.agent.link import Link
@@ -25,6 +25,7 @@ log = logging.getLogger("fedspan.agent")
 _EVERY_S = 0.25
 _METRICS_APART_S = 0.02
 _METRICS_PIECE = 32 * 1024
+_METRIC_LIMIT = 2 * 1024 * 1024  # bytes of one line
 _END_PATIENCE_S = 5.0  # for the rest of a log, when its job is over
 
 
@@ -33,7 +34,7 @@ class _Reported:
 
     def __init__(self, run: Run) -> None:
         self.log = Tail(run.log_path)
-        self.metrics = run.log_path.with_name("metrics")
+        self.metrics = run.place.metrics
         self.metrics_at: int | None = None  # what the server has; None until it said so
         self.lock = threading.Lock()
 
@@ -87,19 +88,6 @@ class Reports:
                 reported.metrics_at = None
 
     # --- metrics
-
-    def metric(self, job: str, items: list[Mapping[str, Any]]) -> None:
-        run = next((run for run in self._runs() if run.job == job), None)
-        if run is None:
-            return
-        reported = self._of(run)
-        text = "".join(json.dumps(item) + "\n" for item in items)
-        try:
-            with reported.lock, open(reported.metrics, "ab") as file:
-                file.write(text.encode())
-        except OSError as error:
-            log.warning("%s: %d metrics are lost: %s", job, len(items), error)
-        self._due.set()
 
     def _ship_metrics(self, job: str, reported: _Reported, patience: float = 0.0) -> None:
         with reported.lock:
@@ -163,19 +151,21 @@ class Reports:
 
 
 def _lines(fd: int, at: int) -> bytes:
-    """Whole lines from a position, at most a piece of them (one long line goes alone)."""
+    """Whole lines from a position, at most a piece of them (one long line goes alone; what is far too long is none)."""
     size = _METRICS_PIECE
     while True:
         data = os.pread(fd, size, at)
         end = data.rfind(b"\n") + 1
         if end or len(data) < size:
             return data[:end]
+        if size >= _METRIC_LIMIT:
+            return data
         size *= 4
 
 
 def _parsed(line: bytes) -> Any:
     try:
         item = json.loads(line)
-    except ValueError:  # torn by a full disk
+    except (ValueError, RecursionError):  # torn by a full disk, or no metric
         return None
     return item if isinstance(item, dict) and "key" in item and "value" in item else None

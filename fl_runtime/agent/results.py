@@ -10,7 +10,9 @@ from fl_runtime.agent.journal import Journal, TaskRow
 from fl_runtime.agent.link import Link
 from fl_runtime.agent.shaping import Shaping
 from fl_runtime.agent.worker import Worker
+from fl_runtime.errors import StorageError
 from fl_runtime.names import INLINE_LIMIT
+from fl_runtime.patience import again, patiently
 from fl_runtime.proto import fedspan_pb2 as pb
 
 import grpc  # isort: skip - after wire.tls, which sets what gRPC reads at import
@@ -29,6 +31,7 @@ class Results:
         self._shaper = Worker("shaping")
         self._sent: set[str] = set()  # on their way over this connection
         self._in_shaping: set[str] = set()
+        self._stopping = False
 
     def welcomed(self) -> None:
         """A new connection: nothing is on its way over it yet."""
@@ -36,6 +39,7 @@ class Results:
         self.upload()
 
     def stop(self) -> None:
+        self._stopping = True
         self._worker.stop()
         self._shaper.stop()
 
@@ -49,8 +53,14 @@ class Results:
                 continue
             if not self._shaping.ready(task):
                 self._shape(task)
-            elif self._link.connected and self._send_result(task):
-                self._sent.add(task.id)
+                continue
+            try:
+                if self._link.connected and self._send_result(task):
+                    self._sent.add(task.id)
+            except (grpc.RpcError, StorageError) as error:
+                log.info("%s: %s did not get through: %s", task.job, task.id, error)
+                if self._link.connected:  # else it goes over the next connection
+                    again(self.upload, transfer.AGAIN_S)
 
     def _shape(self, task: TaskRow) -> None:
         if task.id in self._in_shaping:
@@ -59,7 +69,7 @@ class Results:
 
         def work() -> None:
             try:
-                self._shaping.shape(task)
+                patiently(lambda: self._shaping.shape(task), lambda: not self._stopping, task.job)
             finally:
                 self._in_shaping.discard(task.id)
             self.upload()

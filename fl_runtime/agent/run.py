@@ -22,6 +22,7 @@ from fl_runtime.client.session import EPOCH, JOB, SOCKET
 from fl_runtime.errors import FlError
 from fl_runtime.job.spec import JobSpec
 from fl_runtime.names import STOP_S
+from fl_runtime.patience import AGAIN_S, again, is_full
 from fl_runtime.tail import last_lines
 
 log = logging.getLogger("fedspan.agent")
@@ -78,7 +79,20 @@ class Run:
     # --- the process
 
     def start(self) -> None:
-        """Launch the script, under a new epoch: what an older launch still sends is refused."""
+        """Launch the script, under a new epoch: what an older launch still sends is refused.
+
+        A full disk is waited for.
+        """
+        try:
+            self._launch()
+        except (FlError, OSError) as error:
+            if not is_full(error):
+                self._on_end(self, "failed", f"its script can't be started: {error}")
+                return
+            log.error("%s: its script waits: %s", self.job, error)
+            again(self.start)
+
+    def _launch(self) -> None:
         if self.spec.attach:
             self.epoch = max(self.epoch, 1)
             self._journal.set_process(self.job, self.epoch, None)
@@ -102,12 +116,15 @@ class Run:
             env.update(python.environment)
             env.update({"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(self.gpus)})
             argv = [python.path, "-u", *self._program()]
-            child = self.place.launch(argv, env, self.epoch, self.data.values(), self.memory)
-            self._child = child
-            self.process = processes.identify(child.pid)
-            self._journal.set_process(self.job, self.epoch, self.process)
+            child = self._child = self.place.launch(
+                argv, env, self.epoch, self.data.values(), self.memory, self._note_process
+            )
         log.info("%s: its script runs below process %s (%s)", self.job, child.pid, self.place.isolation)
         threading.Thread(target=self._wait_child, args=(child,), name=f"wait-{self.job}", daemon=True).start()
+
+    def _note_process(self, pid: int) -> None:
+        self.process = processes.identify(pid)
+        self._journal.set_process(self.job, self.epoch, self.process)
 
     def _program(self) -> list[str]:
         if self.spec.script:
@@ -146,7 +163,8 @@ class Run:
             if self.over or self.process is None or self.process.pid != pid:
                 return
             self.process = None
-            if code not in (0, AGENT_GONE):
+            full = code != 0 and self._journal.blobs.space.exhausted()  # even its output could fail
+            if code not in (0, AGENT_GONE) and not full:
                 self._failures += 1
             failures = self._failures
         words = noted.get("why") or self._last_words()
@@ -156,7 +174,7 @@ class Run:
             self._on_end(self, "failed", f"its script ended {failures} times with an error (code {code}): {words}")
         else:
             log.warning("%s: its script ended with code %s (%s); started again", self.job, code, words)
-            time.sleep(0.25 * 2**failures)
+            time.sleep(AGAIN_S if full else 0.25 * 2**failures)
             self.start()
 
     def _last_words(self) -> str:
@@ -196,6 +214,12 @@ class Run:
         """The script has the task."""
         with self._condition:
             return self._current is not None and self._current.task.id == task_id
+
+    @property
+    def at_work(self) -> str | None:
+        """The task that the script has."""
+        with self._condition:
+            return self._current.task.id if self._current is not None and not self._current.done else None
 
     def cancel(self, task_id: str) -> None:
         with self._condition:
@@ -289,6 +313,7 @@ class Run:
             "job": self.job,
             "config": self.spec.config,
             "data": self.data,
+            "metrics": str(self.place.metrics),
             "framework": self.spec.framework,
             "executor": self.spec.executor,
         }

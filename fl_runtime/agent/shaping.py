@@ -21,6 +21,7 @@ from fl_runtime.errors import FlError, JobSpecError, KitError
 from fl_runtime.filters.workshop import Workshop, describe
 from fl_runtime.job.spec import JobSpec, parse_spec
 from fl_runtime.kit import Kit
+from fl_runtime.patience import is_full
 from fl_runtime.proto import fedspan_pb2 as pb
 
 log = logging.getLogger("fedspan.agent")
@@ -213,6 +214,8 @@ class Shaping:
             if output is not None:
                 staged = self._blobs.stage_file(output)
         except (FlError, OSError) as error:
+            if is_full(error):
+                raise
             log.error("%s: %s is not sent: %s", task.job, task.id, error)
             document = {"error": str(error) if isinstance(error, FlError) else f"the site can't store it: {error}"}
             content, staged = None, None

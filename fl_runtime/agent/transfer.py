@@ -29,6 +29,7 @@ _PER_CONNECTION_S = 0.02  # of round-trip time: a window (wire/tls.py) of 6 MiB 
 _LEAST = 4  # leaves (16 MiB) for each connection, and for each range of its own
 _SMALL = 8  # leaves under which nothing is measured
 _PINGS = 3
+AGAIN_S = 1.0  # after a transfer that broke while the link held
 _LATER_S = (0.2, 2.0)  # back-off when the server has no place
 
 _T = TypeVar("_T")

@@ -12,6 +12,7 @@ Nothing is written without room for it: see blobs/space.py.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import threading
@@ -26,6 +27,7 @@ from fl_runtime.db import Database
 from fl_runtime.errors import StorageError
 from fl_runtime.flush import Syncing
 from fl_runtime.names import INLINE_LIMIT
+from fl_runtime.patience import again
 from fl_runtime.processes import boot_id
 
 BLOB_SCHEMA = """
@@ -224,10 +226,12 @@ class Shelf:
         if waiting:
             self._bury()
             if grace:
-                timer = threading.Timer(grace + 0.1, self._bury)
-                timer.daemon = True
-                timer.start()
+                again(self._bury_quietly, grace + 0.1)
         return len(rows)
+
+    def _bury_quietly(self) -> None:
+        with contextlib.suppress(StorageError):  # closed meanwhile, or a full disk: a later one does it
+            self._bury()
 
     def _bury(self) -> None:
         """Free the files whose time has come, unless the same content has come back."""

@@ -14,6 +14,7 @@ from fl_runtime.kit import Kit
 
 QUOTA = "FEDSPAN_DISK_QUOTA"
 RESERVE = 64 * 1024 * 1024  # left for databases and logs: they must be able to say that the disk is full
+EXHAUSTED = 1024 * 1024  # bytes free, under which whatever writes may fail
 
 
 def disk_quota(kit: Kit) -> int | None:
@@ -62,6 +63,11 @@ class Space:
         free = found.f_bavail * found.f_frsize + self._pool.size() - RESERVE
         quota = self._quota()
         return max(0, free if quota is None else min(free, quota - self.used()))
+
+    def exhausted(self) -> bool:
+        """Not even a line of a log has room for certain."""
+        found = os.statvfs(self._folders[0])
+        return found.f_bavail * found.f_frsize < EXHAUSTED
 
     def check(self, size: int) -> None:
         """Is there room for so many bytes more?

@@ -194,7 +194,7 @@ class Session:
 
     def log(self, items: list[Mapping[str, Any]]) -> None:
         """Metrics of this process, on their way at once; nobody waits for them."""
-        self._wire.post({"op": "metric", "items": items})
+        self._wire.report(items)
 
     def close(self) -> None:
         with self._lock:

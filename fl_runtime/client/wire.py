@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import sys
 import time
@@ -29,8 +31,8 @@ class Wire(Protocol):
     def request(self, message: dict[str, Any], binary: bytes) -> Frame:
         """Ask and wait. Every request may be repeated."""
 
-    def post(self, message: dict[str, Any]) -> None:
-        """Say what nobody answers."""
+    def report(self, items: list[Mapping[str, Any]]) -> None:
+        """Metrics, on their way to the server; nobody answers."""
 
     def close(self) -> None: ...
 
@@ -47,6 +49,7 @@ class AgentWire:
         self._identity = dict(identity)
         self._hello: dict[str, Any] = {}
         self._connection: localsock.Connection | None = None
+        self._metrics: str | None = None
 
     @staticmethod
     def here(job: str | None = None, site: str | Path | None = None) -> AgentWire:
@@ -76,6 +79,7 @@ class AgentWire:
             raise FlError(
                 "The site's runtime does not answer", why=f"{self._path}: {error}", next_step="fedspan status"
             ) from None
+        self._metrics = info.get("metrics")
         return info
 
     def _connect(self, more: Mapping[str, Any]) -> tuple[localsock.Connection, dict[str, Any]]:
@@ -110,13 +114,17 @@ class AgentWire:
                 raise SystemExit(75)
             time.sleep(0.2)
 
-    def post(self, message: dict[str, Any]) -> None:
-        connection = self._connection
-        if connection is not None:
-            try:
-                connection.send(message)
-            except OSError:
-                self._drop()
+    def report(self, items: list[Mapping[str, Any]]) -> None:
+        """Lines of the file that the agent ships from: what is written there outlives agent and script.
+
+        All ranks append to it, each with one write; on a full disk metrics are lost, the work goes on.
+        """
+        if self._metrics is None:
+            return
+        text = "".join(json.dumps(item) + "\n" for item in items).encode()
+        with contextlib.suppress(OSError), open(self._metrics, "ab", buffering=0) as file:
+            if file.write(text) < len(text):
+                file.write(b"\n")
 
     def watch(self, task: str) -> localsock.Connection | None:
         """A second connection, on which the agent tells when the task is cancelled."""
@@ -131,5 +139,7 @@ class AgentWire:
             connection.close()
 
     def close(self) -> None:
-        self.post({"op": "bye"})
+        if self._connection is not None:
+            with contextlib.suppress(OSError):
+                self._connection.send({"op": "bye"})
         self._drop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -177,10 +178,14 @@ class BulkService:
         except OSError as error:
             context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"the server can't store it: {error.strerror}")
         finally:
-            incoming.journal()
-        if incoming.complete:
-            self._hub.blobs.finish(incoming)
-            self._arrived(query.job, query.task)
+            with contextlib.suppress(StorageError):  # then a crash costs what was not noted
+                incoming.journal()
+        try:
+            if incoming.complete:
+                self._hub.blobs.finish(incoming)
+                self._arrived(query.job, query.task)
+        except StorageError as error:
+            self._no_room(error, query.job, context)
         return pb.PushReply(leaves=writer.leaves)
 
     def _arrived(self, job: str, task: str) -> None:

@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING
 from fl_runtime import localsock, processes
 from fl_runtime.agent.place import SWEEP_S, Place
 from fl_runtime.client.session import EPOCH, JOB, SOCKET
+from fl_runtime.errors import StorageError
 from fl_runtime.hub import own_code
 from fl_runtime.hub.state import FAILED, Job
 from fl_runtime.names import STOP_S
+from fl_runtime.patience import patiently
 from fl_runtime.tail import last_lines
 
 if TYPE_CHECKING:
@@ -91,13 +93,20 @@ class JobProcesses:
         if place is None:
             child = processes.start(argv, running.folder, env, running.folder / "log")
         else:
-            child = place.launch(argv, env, running.epoch, (), 0)
-        self._hub.server_logs.follow(job.id, running.folder / "log")
+            child = place.launch(argv, env, running.epoch, (), 0, lambda pid: self._note(running, pid))
         running.child = child
-        found = processes.identify(child.pid)
-        if found is not None:
-            self._hub.store.set_process(job.id, running.epoch, (found.pid, found.started, found.boot))
+        if place is None:
+            with contextlib.suppress(StorageError):  # it ends by itself with the hub, and its epoch with it
+                self._note(running, child.pid)
+        self._hub.server_logs.follow(job.id, running.folder / "log")
         threading.Thread(target=self._supervise, args=(running, child), name=f"job-{job.id}", daemon=True).start()
+
+    def _note(self, running: Running, pid: int) -> None:
+        """Make a process durable, so that the next life of the server finds it."""
+        found = processes.identify(pid)
+        if found is not None:
+            process = (found.pid, found.started, found.boot)
+            self._hub.store.set_process(running.job.id, running.epoch, process)
 
     def _supervise(self, running: Running, child: subprocess.Popen[bytes]) -> None:
         code = child.wait()
@@ -106,23 +115,26 @@ class JobProcesses:
         with running.lock:
             if running.is_over() or self._closing or running.child is not child:
                 return
-            running.crashes += 1
+            if not self._hub.blobs.space.exhausted():  # else even its output could fail
+                running.crashes += 1
             crashes = running.crashes
+            running.epoch += 1  # what is left of that launch is refused from now on
         job = running.job.id
         self._hub.board.forget(job)
         if crashes > MAX_CRASHES:
             tail = "\n".join(last_lines(running.folder / "log"))
-            self._hub.jobs.end(
-                job, FAILED, f"its process on the server ended {crashes} times (code {code}): {tail[-300:]}"
-            )
+            cause = f"its process on the server ended {crashes} times (code {code}): {tail[-300:]}"
+            patiently(lambda: self._hub.jobs.end(job, FAILED, cause), lambda: not self._closing, job)
             return
         log.warning("%s: its process ended with code %s; started again from the last finished round", job, code)
         self._hub.store.add_event(job, {"event": "restarted", "code": code})
         time.sleep(min(2.0, 0.1 * 2**crashes))
+        patiently(lambda: self._start_again(running), lambda: not self._closing, job)
+
+    def _start_again(self, running: Running) -> None:
         with running.lock:
             if running.is_over() or self._closing:
                 return
-            running.epoch += 1
             self.start(running)
 
     def end(self, running: Running, patience: float) -> None:

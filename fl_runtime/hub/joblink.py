@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fl_runtime import localsock
 from fl_runtime.agent.worker import Worker
-from fl_runtime.errors import FlError, ProtocolError, RefusedError
+from fl_runtime.errors import FlError, ProtocolError, RefusedError, StorageError
 from fl_runtime.hub import checkpoints, replay
 from fl_runtime.hub.board import NotDeterministicError, digest
 from fl_runtime.hub.state import ACCEPTED, Boundary, Call, Task
+from fl_runtime.patience import is_full, patiently
 
 if TYPE_CHECKING:
     from fl_runtime.hub.job_process import Running
     from fl_runtime.hub.main import Hub
 
 log = logging.getLogger("fedspan.hub")
+Message = Mapping[str, Any]
+_T = TypeVar("_T")
 
 
 def serve_local(hub: Hub, path: Path) -> localsock.Server:
@@ -74,12 +78,17 @@ class JobLink:
             self._worker.do(lambda: self._decoded(task))
 
     def _decoded(self, task: Task) -> None:
-        try:
-            blob, meta = self._hub.wires.plain(self._job, task)
-        except (FlError, OSError) as error:
-            self._hub.board.judge(task.id, False, str(error))
-            return
-        self._tell_result(task, blob, meta)
+        def decode() -> None:
+            try:
+                blob, meta = self._hub.wires.plain(self._job, task)
+            except (FlError, OSError) as error:
+                if is_full(error):
+                    raise
+                self._hub.board.judge(task.id, False, str(error))
+                return
+            self._tell_result(task, blob, meta)
+
+        self._stored(decode)
 
     def _tell_result(self, task: Task, blob: bytes | None, meta: dict[str, Any]) -> None:
         message: dict[str, Any] = {
@@ -163,19 +172,34 @@ class JobLink:
             if handler is None:
                 self._send({"error": f"unknown operation {message.get('op')!r}"})
                 return
-            try:
-                handler(message, binary)
-            except RefusedError as error:
-                hub.jobs.end(job.id, "FAILED", str(error))
+            self._handle(handler, message, binary)
             if self._running.is_over():
                 return
 
+    def _handle(self, handler: Callable[[Message, bytes], None], message: Message, binary: bytes) -> None:
+        """A full disk is waited for, and the process with it; a quota ends the job. Handlers answer last."""
+        try:
+            self._stored(lambda: handler(message, binary))
+        except (RefusedError, StorageError) as error:
+            refused = isinstance(error, RefusedError)
+            cause = str(error) if refused else f"the server can't store what its process made: {error}"
+            if not self._running.is_over():
+                self._stored(lambda: self._hub.jobs.end(self._job.id, "FAILED", cause))
+
+    def _stored(self, action: Callable[[], _T]) -> _T:
+        return patiently(action, lambda: not self._running.is_over(), self._job.id)
+
     def _do_blob(self, message: Mapping[str, Any], binary: bytes) -> None:
         """A new blob from the process: a finished file of the spool folder, or the bytes."""
-        blobs = self._hub.blobs
-        staged = blobs.stage_file(self._given(message["file"])) if message.get("file") else blobs.stage_bytes(binary)
-        with self._hub.store.tx():
-            blob = blobs.register(*staged, f"job:{self._job.id}:new")
+        blobs, given = self._hub.blobs, message.get("file")
+        mine = self._stored(lambda: self._given(given)) if given else None
+        staged = self._stored(lambda: blobs.stage_file(mine) if mine is not None else blobs.stage_bytes(binary))
+
+        def register() -> bytes:
+            with self._hub.store.tx():
+                return blobs.register(*staged, f"job:{self._job.id}:new")
+
+        blob = self._stored(register)
         self._send({"blob": blob.hex(), "file": self._shown(blob) if staged[1] is None else None})
 
     def _given(self, file: str) -> Path:
@@ -229,6 +253,8 @@ class JobLink:
             self._hub.wires.prepare(self._job, call)
             self._hub.board.open(call, self, self._hub.jobs.out(self._job.id))
         except FlError as error:
+            if is_full(error):
+                raise
             self._hub.jobs.end(self._job.id, "FAILED", str(error))
         except NotDeterministicError as error:
             self._hub.jobs.end(self._job.id, "FAILED", f"the workflow is not deterministic: {error}")
@@ -326,7 +352,8 @@ class JobLink:
         self._send({"ok": True})
         self._running.progressed()
         self._hide()
-        blobs.collect(0.0)  # the process that was told the paths is the one that commits
+        with contextlib.suppress(StorageError):  # the next one collects it
+            blobs.collect(0.0)  # the process that was told the paths is the one that commits
         self._hub.changed()
 
     def _hide(self) -> None:
@@ -337,12 +364,12 @@ class JobLink:
                 place.hide(name)  # type: ignore[union-attr]
 
     def _do_finish(self, message: Mapping[str, Any], _: bytes) -> None:
-        self._send({"ok": True})
         self._hub.jobs.end(self._job.id, "FINISHED", "")
+        self._send({"ok": True})
 
     def _do_fail(self, message: Mapping[str, Any], _: bytes) -> None:
-        self._send({"ok": True})
         self._hub.jobs.end(self._job.id, "FAILED", str(message.get("why", "")))
+        self._send({"ok": True})
 
     def _do_metric(self, message: Mapping[str, Any], _: bytes) -> None:
         self._hub.store.add_metrics(self._job.id, "server", message["items"])

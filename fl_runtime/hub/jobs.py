@@ -18,9 +18,10 @@ from fl_runtime.hub.job_views import IN, JobViews
 from fl_runtime.hub.joblink import serve_own_code
 from fl_runtime.hub.own_code import place_of
 from fl_runtime.hub.starter import Starter
-from fl_runtime.hub.state import FAILED, FINAL, RUNNING, Job
+from fl_runtime.hub.state import FAILED, FINAL, RECEIVING, RUNNING, Job
 from fl_runtime.job.bundle import unpack
-from fl_runtime.names import STOP_S
+from fl_runtime.names import STOP_S, SUBMIT_WITHIN_S
+from fl_runtime.patience import again, is_full
 from fl_runtime.proto import fedspan_pb2 as pb
 
 if TYPE_CHECKING:
@@ -59,11 +60,18 @@ class Jobs(JobViews):
                     # below a keeper it is the keeper that ends the rest, and needs its time
                     processes.end_group(old.pid, grace=STOP_S + SWEEP_S if job.spec["workflow"].get("path") else 1.0)
             log.info("%s: goes on after a restart of the server", job.id)
-            try:
-                self._launch(job, fresh=False)
-            except (OSError, FlError) as error:
-                self._hub.store.set_job(job.id, FAILED, f"it can't be started again: {error}")
+            self._go_on(job)
         self.schedule()
+
+    def _go_on(self, job: Job) -> None:
+        try:
+            self._launch(job, fresh=False)
+        except (OSError, FlError) as error:
+            if not is_full(error):
+                self.end(job.id, FAILED, f"it can't be started again: {error}")
+            elif not self._closing:
+                log.error("%s waits: %s", job.id, error)
+                again(lambda: self._go_on(job))
 
     def schedule(self, hurry: bool = False) -> None:
         """Start what can start; `hurry`: something became free, so those that pause are asked for again too."""
@@ -234,6 +242,9 @@ class Jobs(JobViews):
             waiting = [running for running in self._running.values() if not running.ready.is_set()]
         for running in waiting:
             self._check_ready(running)
+        for job in self._hub.store.jobs([RECEIVING]):
+            if time.time() - job.submitted > SUBMIT_WITHIN_S:
+                self.end(job.id, FAILED, f"its files did not arrive within {SUBMIT_WITHIN_S / 3600:.0f} hours")
         if not self._closing:
             self.starter.tick()
 
@@ -248,6 +259,8 @@ class Jobs(JobViews):
             with self._hub.store.tx():
                 self._hub.store.set_job(job_id, state, cause)
                 self._hub.store.add_event(job_id, {"event": "ended", "state": state, "cause": cause})
+                for prefix in ("task:", "call:", "late:", "new"):
+                    self._hub.blobs.drop_refs(f"job:{job_id}:{prefix}")
             running = self._running.pop(job_id, None)
             if running is not None:
                 with running.lock:
@@ -258,10 +271,6 @@ class Jobs(JobViews):
         self._hub.wires.end(job_id)
         for site in self.taking_part(job_id):
             self._hub.sessions.send(site, job_stop=pb.JobStop(job=job_id, state=state, why=cause))
-        with self._hub.store.tx():
-            for prefix in ("task:", "call:", "late:"):
-                self._hub.blobs.drop_refs(f"job:{job_id}:{prefix}")
-            self._hub.blobs.drop_refs(f"job:{job_id}:new")
         self._hub.blobs.abandon(f"job:{job_id}:")
         self._hub.changed()
         if running is not None:

@@ -14,7 +14,7 @@ from typing import Any
 from fl_runtime import localsock, version
 from fl_runtime.blobs import BlobStore
 from fl_runtime.blobs.space import disk_quota
-from fl_runtime.errors import FlError, KitError
+from fl_runtime.errors import FlError, KitError, StorageError
 from fl_runtime.hub.board import Board
 from fl_runtime.hub.bulk import BulkService
 from fl_runtime.hub.desk import Desk
@@ -120,6 +120,7 @@ class Hub:
         self.store.close()
 
     def _ticker(self) -> None:
+        full = False
         while not self._stopping.wait(_TICK_S):
             try:
                 self.revocations.look()
@@ -127,6 +128,11 @@ class Hub:
                 self.sessions.end_silent()
                 self.board.tick()
                 self.jobs.tick()
+                full = False
+            except StorageError as error:
+                if not full:
+                    log.error("decisions wait to be stored: %s", error)
+                full = True
             except Exception:
                 if not self._stopping.is_set():
                     log.exception("housekeeping failed")

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from fl_runtime import version
-from fl_runtime.errors import FlError
+from fl_runtime.errors import FlError, StorageError
 from fl_runtime.hub.sessions import Session
 from fl_runtime.hub.turnstile import HungUpError
 from fl_runtime.names import FEATURES, PROTOCOL_MAJOR, PROTOCOL_MINOR, now_ms
+from fl_runtime.patience import AGAIN_S
 from fl_runtime.proto import fedspan_pb2 as pb
 from fl_runtime.wire import versions
 
@@ -58,9 +59,12 @@ class HubService:
             features=frozenset(hello.features),
         )
         context.add_callback(lambda: self._hub.sessions.leave(session))
-        self._hub.store.saw(
-            identity.name, identity.role, identity.serial, hello.version, dict(hello.labels), session.address
-        )
+        try:
+            self._hub.store.saw(
+                identity.name, identity.role, identity.serial, hello.version, dict(hello.labels), session.address
+            )
+        except StorageError as error:  # a full disk is no reason to lose a site
+            log.error("%s: what it says of itself can't be stored: %s", identity.name, error)
         threading.Thread(target=self._read, args=(session, messages), name=f"in-{identity.name}", daemon=True).start()
         yield pb.ToParticipant(
             welcome=pb.Welcome(
@@ -92,6 +96,9 @@ class HubService:
                 self._hub.on_message(session, message)
         except grpc.RpcError:
             log.debug("%s: its stream broke", session.identity.name)
+        except StorageError as error:  # it says it again over its next connection
+            log.error("%s: what it said can't be stored: %s", session.identity.name, error)
+            time.sleep(AGAIN_S)
         except Exception:
             log.exception("%s: its message could not be handled", session.identity.name)
         finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import time
@@ -10,6 +11,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from fl_runtime.db import Database
+from fl_runtime.errors import StorageError
 from fl_runtime.hub.rows import to_boundary, to_call, to_job, to_late, to_task
 from fl_runtime.hub.state import ACCEPTED, ANSWERED, FINAL, OPEN, Boundary, Call, Job, Late, Task
 
@@ -254,8 +256,13 @@ class SqlState:
         row = self.db.one("SELECT at FROM metrics_at WHERE job = ? AND site = ?", job, site)
         return int(row["at"]) if row else 0
 
+    def _settle(self) -> None:
+        """Before a read: what waits for a full disk is not seen yet."""
+        with contextlib.suppress(StorageError):
+            self.db.flush()
+
     def metrics(self, job: str, after: int = 0) -> list[dict[str, Any]]:
-        self.db.flush()
+        self._settle()
         return [
             dict(row)
             for row in self.db.all(
@@ -271,7 +278,7 @@ class SqlState:
         )
 
     def events(self, job: str, after: int) -> list[tuple[int, dict[str, Any]]]:
-        self.db.flush()
+        self._settle()
         rows = self.db.all("SELECT * FROM events WHERE job = ? AND number > ? ORDER BY number", job, after)
         return [(row["number"], {**json.loads(row["document"]), "at": row["at"]}) for row in rows]
 

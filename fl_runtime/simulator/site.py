@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import CodeType
 from typing import Any, Protocol
 
@@ -105,8 +105,8 @@ class Site:
         body, binary = self._task
         return {"task": body}, binary
 
-    def post(self, message: dict[str, Any]) -> None:
-        self._post.send({**message, "site": self.name})
+    def report(self, items: list[Mapping[str, Any]]) -> None:
+        self._post.send({"op": "metric", "items": items, "site": self.name})
 
     def close(self) -> None:
         """The script has called `shutdown()`: it gets no more tasks."""

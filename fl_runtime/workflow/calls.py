@@ -170,13 +170,19 @@ class Calls:
         if not self._order:
             return self._later.pop(0) if self._later else None
         index, site = self._order[0]
-        if blocking and index not in self._calls:  # nobody will make it, and nothing else has its turn before it
+        if blocking and index not in self._calls and not self._closing():
+            # nobody will make it, and nothing else has its turn before it
             raise NotDeterministicError(
                 "The workflow is not deterministic",
                 why=f"before the restart call {index} of round {self._round} had been made by now"
                 + (f", and the result of {site} taken" if site else ""),
             )
         return self._held.pop(self._order[0], None)
+
+    def _closing(self) -> bool:
+        """A call whose results are all taken, but not its closing: without a place in the order, it may come now."""
+        ahead = {index for index, _ in self._order}
+        return any(call.index not in ahead for call in self.standing())
 
     def _hand_out(self, message: dict[str, Any], binary: bytes) -> bool:
         call = self._calls.get(message["index"])

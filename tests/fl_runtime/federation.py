@@ -15,6 +15,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
+import psutil
 import yaml
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -216,6 +217,25 @@ class Federation:
         (folder / "train.py").write_text(script)
         (folder / "job.yml").write_text(yaml.safe_dump({"name": name, "script": "train.py", **document}))
         return folder
+
+
+def job_processes(job: str) -> dict[str, psutil.Process]:
+    """A job's living processes by whose they are: a site's name (its script), or `server` (its workflow)."""
+    found = {}
+    for process in psutil.process_iter(["environ", "cmdline", "status"]):
+        if (process.info["environ"] or {}).get("FEDSPAN_JOB") == job and process.info["status"] != psutil.STATUS_ZOMBIE:
+            command = " ".join(process.info["cmdline"] or [])
+            socket = Path(process.info["environ"]["FEDSPAN_CLIENT_SOCKET"])  # STATE/jobs/JOB/agent.sock
+            found["server" if "workflow.process" in command else socket.parents[2].name] = process
+    return found
+
+
+def keeper_of(script: psutil.Process) -> psutil.Process:
+    """The keeper that a site's script runs below."""
+    parent = script.parent()
+    if parent is None or "keeper.py" not in " ".join(parent.cmdline()):
+        raise psutil.NoSuchProcess(script.pid)
+    return parent
 
 
 @contextlib.contextmanager

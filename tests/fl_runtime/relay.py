@@ -12,13 +12,15 @@ class Relay:
     """A TCP relay in threads; without a target an HTTP CONNECT proxy.
 
     `cut()` breaks what is open and refuses more. `freeze()` is a black hole: nothing is broken, nothing is refused, and
-    no packet gets an answer, not even a new connection's first; `thaw()` ends it. `hold(n)` freezes the nth connection.
+    no packet gets an answer, not even a new connection's first; `thaw()` ends it. `hold(n)` freezes the nth connection,
+    `break_(n)` resets it.
     """
 
     def __init__(self, target: tuple[str, int] | None = None, *, status: str = "200 OK") -> None:
         self._target = target
         self._status = status
         self._open: list[socket.socket] = []
+        self._pairs: dict[int, tuple[socket.socket, socket.socket]] = {}
         self._lock = threading.Lock()
         self.down = False
         self.up_bytes = self.down_bytes = 0
@@ -71,6 +73,7 @@ class Relay:
         with self._lock:
             self._open += [client, upstream]
             number = self._count
+            self._pairs[number] = (client, upstream)
             self._count += 1
         for one, other, up in ((client, upstream, True), (upstream, client, False)):
             threading.Thread(target=self._pump, args=(one, other, up, number), daemon=True).start()
@@ -108,6 +111,17 @@ class Relay:
 
     def hold(self, *numbers: int) -> None:
         self._held = set(numbers)
+
+    def break_(self, *numbers: int) -> None:
+        for number in numbers:
+            for sock in self._pairs.get(number, ()):
+                with contextlib.suppress(OSError):
+                    sock.shutdown(socket.SHUT_RDWR)
+
+    @property
+    def connections(self) -> int:
+        """How many there were so far."""
+        return self._count
 
     def cut(self) -> None:
         self.down = True

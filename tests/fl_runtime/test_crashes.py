@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import sqlite3
 import time
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
-from federation import Federation, until
+import yaml
+from federation import Federation, job_processes, until
+from postgres_server import Server
 from safetensors.numpy import load_file
 from scripts import SLOW
 
+from fl_runtime import localsock, processes
 from fl_runtime.admin import Session
+from fl_runtime.blobs import of_bytes
+from fl_runtime.client.wire import AgentWire
+from fl_runtime.errors import FlError, JobError
+from fl_runtime.job.envelope import seal
+from fl_runtime.job.spec import parse_spec
+from fl_runtime.names import ADOPT_S, SUBMIT_WITHIN_S
+from fl_runtime.proto import fedspan_pb2 as pb
 
 ROUNDS = 6
 EXPECTED = np.full(4, 2.0 * ROUNDS, np.float32)  # the mean of 1, 2 and 3, each round
@@ -44,17 +56,6 @@ def ends_well(fed: Federation, session: Session, job: str, marks: Path, repeated
         computed = [int(line) for line in (marks / f"{site}.txt").read_text().split()]
         assert sorted(set(computed)) == list(range(ROUNDS)), site
         assert len(computed) <= ROUNDS + repeated, f"{site} computed a finished result again: {computed}"
-
-
-def job_processes(job: str) -> dict[str, psutil.Process]:
-    """The job's processes by whose they are: a site's name, or `server`."""
-    found = {}
-    for process in psutil.process_iter(["environ", "cmdline"]):
-        if (process.info["environ"] or {}).get("FEDSPAN_JOB") == job:
-            command = " ".join(process.info["cmdline"] or [])
-            socket = Path(process.info["environ"]["FEDSPAN_CLIENT_SOCKET"])  # STATE/jobs/JOB/agent.sock
-            found["server" if "workflow.process" in command else socket.parents[2].name] = process
-    return found
 
 
 def test_a_killed_agent_comes_back_and_adopts_its_running_script(fresh: Federation) -> None:
@@ -153,45 +154,158 @@ def test_stopping_a_site_leaves_no_process(fresh: Federation) -> None:
         assert not fresh.sites["site-1"].status()["running"]
 
 
+# --- agents that do not come back, launches that are over
+
+
 @pytest.mark.slow
-def test_thirty_kills_at_random_moments_end_with_the_undisturbed_model(fresh: Federation) -> None:
-    rounds, rng = 20, np.random.default_rng(int(os.environ.get("SEED", "1")))
-    marks = fresh.root / "marks"
-    marks.mkdir()
-    folder = fresh.job(
-        "random",
-        SLOW,
-        config={"marks": str(marks), "seconds": 0.8},
-        workflow={"type": "fedavg", "rounds": rounds, "model": {"tensors": {"w": [4]}}, "min_sites": 3},
-    )
+def test_a_script_waits_a_minute_for_its_agent_and_ends_by_itself(fresh: Federation) -> None:
     with fresh.session() as session:
-        job = session.submit(folder)
-        kills = 0
-        while kills < 30 and _state(session, job) not in ("FINISHED", "FAILED"):
-            time.sleep(rng.uniform(0.1, 0.8))
-            victim = ["server", "site-1", "site-2", "site-3", "job-server", "job-site"][rng.integers(6)]
-            if victim.startswith("job-"):
-                running = job_processes(job)
-                name = "server" if victim == "job-server" else f"site-{rng.integers(1, 4)}"
-                if name not in running:
-                    continue
-                running[name].kill()
-            else:
-                process = fresh.server if victim == "server" else fresh.sites[victim]
-                process.kill()
-                process.start()
-            kills += 1
-        view = session.wait(job, 200)
-        assert kills == 30, f"the job ended after {kills} kills"
+        job, marks = submit(fresh, session)
+        at_round(session, job, 1)
+        script = job_processes(job)["site-2"]
+        fresh.sites["site-2"].kill()
+        died = time.monotonic()
+        time.sleep(ADOPT_S - 5)
+        assert script.is_running(), "it gave its agent up too soon"
+        psutil.wait_procs([script], 12)
+        assert ADOPT_S <= time.monotonic() - died < ADOPT_S + 6  # it noticed when it had sent: up to a round later
+        assert not script.is_running()
+        fresh.sites["site-2"].start()
+        ends_well(fresh, session, job, marks, repeated=1)
+        told = "".join(text for _, text in session.logs(job, "site-2"))
+    assert "the agent did not come back within 60 s; this process ends" in told
+
+
+def test_what_an_older_launch_says_is_refused_on_both_sides(fresh: Federation) -> None:
+    with fresh.session() as session:
+        job, marks = submit(fresh, session, seconds=0.4)
+        at_round(session, job, 1)
+        at_site = fresh.sites["site-1"].state / "jobs" / job / "agent.sock"
+        old = AgentWire(at_site, {"job": job, "epoch": 1})
+        second = {"op": "attach", "rank": 1, "world": 1, "pid": 0}  # rank 0 is the script itself
+        old.attach(second)
+        job_processes(job)["site-1"].kill()
+        until(lambda: "below process" in fresh.sites["site-1"].text().partition("started again")[2], 20, "a new launch")
+        task = f"{job}/{session.show(job)['round']}.0/site-1"
+        answer, _ = old.request(
+            {"op": "result", "task": task, "attempt": 1, "meta": {}, "file": None, "tensors": False}
+        )
+        assert "older launch" in answer["error"]
+        with pytest.raises(FlError, match="this launch of the job is over"):
+            AgentWire(at_site, {"job": job, "epoch": 1}).attach(second)
+        job_processes(job)["server"].kill()
+        until(lambda: "started again from the last" in fresh.server.text(), 20, "a new launch on the server")
+        for epoch in (0, 1):
+            at_server = localsock.connect(fresh.server.state / "local.sock")
+            at_server.send({"op": "attach", "job": job, "epoch": epoch, "pid": 0})
+            assert at_server.receive() == ({"error": "this launch of the job is over"}, b"")
+            at_server.close()
+        ends_well(fresh, session, job, marks, repeated=1)
+
+
+def test_an_agent_that_may_not_go_on_with_a_job_ends_what_is_left_of_it(fresh: Federation) -> None:
+    """Its site's policy has changed while it was dead: the script of its earlier life must not go on alone."""
+    with fresh.session() as session:
+        job, _ = submit(fresh, session, seconds=1.0)
+        at_round(session, job, 1)
+        script = job_processes(job)["site-2"]
+        fresh.sites["site-2"].kill()
+        resources = fresh.sites["site-2"].kit / "local/resources.yml"
+        resources.write_text(yaml.safe_dump({**yaml.safe_load(resources.read_text()), "user": "nobody-of-that-name"}))
+        fresh.sites["site-2"].start()
+        psutil.wait_procs([script], 15)
+        assert not script.is_running()
+        assert "it can't go on here" in fresh.sites["site-2"].text()
+        session.abort(job)
+
+
+def test_a_submission_that_never_arrived_whole_ends_too(fresh: Federation) -> None:
+    with fresh.session() as session:
+        spec = parse_spec({"name": "half", "script": "train.py", "workflow": {"type": "fedavg", "rounds": 1}})
+        bundle = of_bytes(b"never sent" * 100_000)
+        sealed = seal(session.kit, "half-1", bundle.id, bundle.length, None)
+        document, signature, certificate = sealed
+        request = pb.SubmitRequest(
+            job="half-1",
+            envelope=pb.Envelope(document=document, signature=signature, certificate=certificate),
+            spec=json.dumps(spec.document()).encode(),
+            bundle=pb.Manifest(length=bundle.length, leaves=bundle.leaves),
+        )
+        assert not session._connection.hub.submit(request, timeout=10).complete
+        assert session.show("half-1")["state"] == "RECEIVING"
+        fresh.server.kill()
+        with sqlite3.connect(fresh.server.state / "hub.db") as db:
+            db.execute("UPDATE jobs SET submitted = submitted - ?", (SUBMIT_WITHIN_S,))
+        db.close()
+        fresh.server.start()
+        fresh.registered("site-1")
+        with pytest.raises(JobError, match="its files did not arrive within 24 hours"):
+            session.wait("half-1", 20)
+
+
+# --- after a reboot
+
+
+def rebooted(fed: Federation) -> None:
+    """What a reboot leaves: no process, another boot id than that of all records, and of what was not synced nothing
+    that could be relied on."""
+    for state, database in [(fed.server.state, "hub.db"), *((site.state, "agent.db") for site in fed.sites.values())]:
+        with sqlite3.connect(state / database) as db:
+            for (blob,) in db.execute("SELECT id FROM blobs WHERE boot IS NOT NULL"):
+                path = state / "blobs" / blob.hex()
+                path.write_bytes(bytes(path.stat().st_size))
+            db.execute("UPDATE blobs SET boot = 'before' WHERE boot IS NOT NULL")
+            for job, process in db.execute("SELECT id, process FROM jobs WHERE process IS NOT NULL").fetchall():
+                pid, started, _ = json.loads(process)
+                # the number and the start time may well be those of another process now: the test's own
+                mine = [os.getpid(), processes.start_time(os.getpid()), "before"] if pid and started else None
+                db.execute("UPDATE jobs SET process = ? WHERE id = ?", (json.dumps(mine), job))
+        db.close()
+
+
+def test_after_a_reboot_of_all_machines_the_job_goes_on(fresh: Federation) -> None:
+    with fresh.session() as session:
+        marks = fresh.root / "marks"
+        config = {"marks": str(marks), "seconds": 0.5}
+        workflow = {"type": "fedavg", "rounds": ROUNDS, "model": {"tensors": {"w": [50_000]}}, "min_sites": 3}
+        job = session.submit(fresh.job("reboot", SLOW, config=config, workflow=workflow))
+        at_round(session, job, 2)
+        until(lambda: len((marks / "site-1.txt").read_text().split()) > 2, 20, "a task is at work")
+        scripts = job_processes(job)
+        for process in [fresh.server, *fresh.sites.values()]:
+            process.kill()
+        for script in scripts.values():
+            script.kill()
+        until(lambda: not job_processes(job), 10)
+        rebooted(fresh)
+        fresh.start()
+        session.wait(job, 60)
         model = load_file(session.download(job, fresh.root / "results") / "model.safetensors")
-    assert np.array_equal(model["w"], np.full(4, 2.0 * rounds, np.float32))
-    assert [entry["round"] for entry in view["history"]] == list(range(rounds))
+        assert np.array_equal(model["w"], np.full(50_000, 2.0 * ROUNDS, np.float32))
+        for site in fresh.sites:
+            computed = (marks / f"{site}.txt").read_text().split()
+            assert len(computed) <= ROUNDS + 1, f"{site} computed a finished result again: {computed}"
 
 
-def _state(session: Session, job: str) -> str:
-    from fl_runtime.errors import FlError
+# --- with the server's state in PostgreSQL
 
-    try:
-        return str(session.show(job)["state"])
-    except FlError:
-        return "UNKNOWN"
+
+@pytest.mark.slow
+def test_a_killed_server_and_a_killed_database_cost_no_finished_piece(
+    stopped: Federation, postgres_server: Server, postgres_url: str
+) -> None:
+    stopped.server.env = {**stopped.server.env, "FEDSPAN_STORE": postgres_url}
+    stopped.start()
+    with stopped.session() as session:
+        job, marks = submit(stopped, session, seconds=0.4)
+        at_round(session, job, 1)
+        stopped.server.kill()
+        stopped.server.start()
+        stopped.registered(*stopped.sites)
+        at_round(session, job, 3)
+        postgres_server.stop("immediate")
+        time.sleep(2.0)
+        postgres_server.start()
+        ends_well(stopped, session, job, marks)
+        assert [entry["round"] for entry in session.show(job)["history"]] == list(range(ROUNDS))
+    assert not (stopped.server.state / "hub.db").exists()

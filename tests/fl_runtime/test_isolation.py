@@ -11,7 +11,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from fl_runtime.agent import isolation, keeper, landlock
 from fl_runtime.agent.isolation import Isolation, Means, choose, means
 from fl_runtime.agent.journal import Journal
 from fl_runtime.agent.place import Place
-from fl_runtime.errors import FlError, RefusedError
+from fl_runtime.errors import FlError, RefusedError, StorageError
 from fl_runtime.job.spec import parse_spec
 from fl_runtime.kit import Kit, read_kit
 
@@ -67,9 +68,15 @@ class Site:
         return text
 
 
-def start(place: Place, *args: str, memory: int = 0, data: tuple[str, ...] = ()) -> subprocess.Popen[bytes]:
-    env = {"PATH": os.environ["PATH"], "PYTHONUNBUFFERED": "1"}
-    return place.launch([sys.executable, str(place.bundle / "train.py"), *args], env, 1, data, memory)
+def start(
+    place: Place,
+    *args: str,
+    memory: int = 0,
+    data: tuple[str, ...] = (),
+    note: Callable[[int], None] = lambda pid: None,
+) -> subprocess.Popen[bytes]:
+    env = {"PATH": os.environ["PATH"], "PYTHONUNBUFFERED": "1", "FEDSPAN_CLIENT_SOCKET": str(place.socket)}
+    return place.launch([sys.executable, str(place.bundle / "train.py"), *args], env, 1, data, memory, note)
 
 
 @pytest.fixture
@@ -447,6 +454,38 @@ def test_a_killed_keepers_daemons_are_ended_by_their_user(site: Site) -> None:
     assert processes_named(str(place.bundle / "train.py"))
     place.sweep()
     assert not processes_named(str(place.bundle / "train.py"))
+
+
+def test_a_killed_keepers_daemons_are_ended_by_their_environment_where_their_user_is_not_theirs_alone(
+    site: Site,
+) -> None:
+    place = site.place(FAMILY + "time.sleep(60)\n", replace(how(site), user=None, exclusive=False))
+    word = str(place.bundle / "train.py")
+    other = site.place("", how(site), "another")
+    child = start(place)
+    until(lambda: place.log.exists() and "family" in place.log.read_text(), 20)
+    child.kill()
+    child.wait()
+    other.sweep()
+    assert processes_named(word)
+    place.sweep()
+    assert not processes_named(word)
+
+
+def test_a_keeper_without_an_order_starts_nothing(site: Site) -> None:
+    """Its agent could not note it, or has died before: nothing may run that nobody knows of."""
+    place = site.place("print('here', flush=True)\n", how(site))
+    pids: list[int] = []
+
+    def fail(pid: int) -> None:
+        pids.append(pid)
+        raise StorageError("The disk is full")
+
+    with pytest.raises(StorageError):
+        start(place, note=fail)
+    assert not Path(f"/proc/{pids[0]}").exists()
+    assert not place.record.exists()
+    assert "here" not in place.log.read_text()
 
 
 GREEDY = "import numpy as np\nkept = []\nfor _ in range(20):\n    kept.append(np.ones(4_000_000))\nprint('fine')\n"

@@ -31,12 +31,13 @@ def slow_job(fed: Federation, name: str, rounds: int, **workflow: object) -> str
 
 
 def test_one_site_is_lost_and_returns_while_the_quorum_holds(fresh: Federation) -> None:
-    job = slow_job(fresh, "lost", 14, min_sites=2)
+    job = slow_job(fresh, "lost", 14, min_sites=2, grace=2.0)
     with fresh.session() as session:
         until(lambda: session.show(job)["round"] >= 2)
-        script = fresh.sites["site-3"]
-        script.kill()
+        killed = time.monotonic()
+        fresh.sites["site-3"].kill()
         until(lambda: set(session.show(job)["history"][-1]["sites"]) == {"site-1", "site-2"}, 20, "a round without it")
+        assert 2.0 <= time.monotonic() - killed < 6.0  # its grace, and the rest of a round
         missing = session.show(job)["history"][-1]["missing"]
         assert set(missing) == {"site-3"}
         fresh.sites["site-3"].start()
@@ -76,6 +77,29 @@ def test_a_deadline_closes_a_round_without_the_slow_one_or_fails_the_job(running
         folder = running.job("deadline-2", SLOW, config=config("deadline-2"), workflow=settings)
         with pytest.raises(JobError, match=r"the deadline of 4 s passed; 2 of 3 needed results"):
             session.wait(session.submit(folder), 30)
+
+
+@pytest.mark.slow
+def test_a_deadline_goes_on_after_a_kill_of_the_server_and_does_not_run_while_it_is_down(fresh: Federation) -> None:
+    marks = marks_of(fresh, "uptime")
+    config = {"marks": str(marks), "seconds": 60, "slow": ["site-3"]}
+    settings = {"type": "fedavg", "rounds": 1, "model": {"tensors": {"w": [4]}}, "deadline": 10, "min_sites": 2}
+    with fresh.session() as session:
+        job = session.submit(fresh.job("uptime", SLOW, config=config, workflow=settings))
+        until((marks / "site-3.txt").exists, 20, "the task is at work")
+        begun = time.monotonic()
+        time.sleep(6.0)
+        fresh.server.kill()
+        killed = time.monotonic()
+        time.sleep(4.0)
+        fresh.server.start()
+        fresh.registered(*fresh.sites)
+        down = time.monotonic() - killed
+        view = session.wait(job, 40)
+        took = time.monotonic() - begun - down
+    assert set(view["history"][0]["missing"]) == {"site-3"}
+    # what was noted last is up to 2 s old; from the beginning again it would have been 16
+    assert 9.0 < took < 15.0
 
 
 @pytest.mark.parametrize("late", ["use", pytest.param("drop", marks=pytest.mark.slow)])

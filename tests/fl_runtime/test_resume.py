@@ -16,8 +16,10 @@ MIB = 1024 * 1024
 SIZE = 48 * MIB
 
 
+@pytest.mark.parametrize("whole", [True, False], ids=["link", "bulk-connection"])
 @pytest.mark.parametrize("direction", ["up", "down"])
-def test_a_cut_costs_what_was_on_its_way_and_no_more(fresh: Federation, direction: str) -> None:
+def test_a_cut_costs_what_was_on_its_way_and_no_more(fresh: Federation, direction: str, whole: bool) -> None:
+    """Also where the connection for bulk breaks alone, and nobody is lost."""
     relay = Relay(("127.0.0.1", fresh.port))
     relay.pause = 0.001
     (fresh.sites["site-1"].kit / "local/endpoint.yml").write_text(f"server: 127.0.0.1:{relay.port}\n")
@@ -31,6 +33,9 @@ def test_a_cut_costs_what_was_on_its_way_and_no_more(fresh: Federation, directio
 
     def cut() -> None:
         until(lambda: moved() > SIZE // 2, 60, "half of it")
+        if not whole:
+            relay.break_(*range(1, relay.connections))  # the first one is for control
+            return
         relay.cut()
         time.sleep(1.0)
         relay.down = False
@@ -47,5 +52,6 @@ def test_a_cut_costs_what_was_on_its_way_and_no_more(fresh: Federation, directio
         relay.close()
     want = np.random.default_rng(0).normal(0.0, 0.1, SIZE // 4).astype(np.float32) + np.float32(1)
     assert np.array_equal(got, want)
+    assert whole or "site-1 is lost" not in fresh.server.text().partition(job)[2]
     # One leaf (4 MiB), and what TCP and HTTP/2 had under way when the link broke.
     assert moved() < SIZE + 16 * MIB, f"{moved() / MIB:.0f} MiB for {SIZE / MIB:.0f}"
