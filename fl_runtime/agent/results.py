@@ -58,7 +58,8 @@ class Results:
                 if self._link.connected and self._send_result(task):
                     self._sent.add(task.id)
             except (grpc.RpcError, StorageError) as error:
-                log.info("%s: %s did not get through: %s", task.job, task.id, error)
+                why = error.code().name if isinstance(error, grpc.RpcError) else str(error)
+                log.info("%s: %s did not get through: %s", task.job, task.id, why)
                 if self._link.connected:  # else it goes over the next connection
                     again(self.upload, transfer.AGAIN_S)
 
