@@ -193,7 +193,7 @@ def test_a_script_that_prints_without_end_delays_neither_tasks_nor_heartbeats(ru
     text = (running.root / f"state/server/logs/{job}/site-1.log").read_text()
     dropped = [int(number) for number in re.findall(r"\[fedspan: (\d+) lines dropped here", text)]
     assert sum(dropped) > 20_000, dropped
-    assert text.startswith("begins\n")
+    assert text.startswith(("begins\n", "[fedspan: "))  # the flood may come before the first look
     assert len(text) < 16 * 1024 * 1024
     other = (running.root / f"state/server/logs/{job}/site-2.log").read_text()
     assert other == "begins\n"
