@@ -15,6 +15,7 @@ from deployer.errors import KitError, UsageError
 from deployer.keys import KeyStore
 from deployer.ledger import NOTHING_THERE, Ledger, check_realm
 from deployer.member import Member, from_spec
+from deployer.placement import kept
 from deployer.realm import Realm
 from startup_kits.kit import Kit
 
@@ -126,8 +127,9 @@ def lead(workspace: Workspace, spec: FederationSpec, realm: Realm, *, complete: 
 
     fingerprint = ca_fingerprint(workspace)
     members: dict[str, Member] = {}
+    ledger = Ledger(workspace.ledger_path)
     for name, part in spec.participants().items():
-        member = from_spec(part, workspace.kits_dir)
+        member = kept(from_spec(part, workspace.kits_dir), ledger.participant(name))
         if member.kit.is_dir():
             kit = Kit.verify(member.kit, fingerprint)
             if kit.federation != spec.name:
@@ -155,7 +157,7 @@ def lead(workspace: Workspace, spec: FederationSpec, realm: Realm, *, complete: 
         leads=leads,
         digest=digest(workspace.spec_path, [member.kit for member in members.values()]),
         realm=realm,
-        ledger=Ledger(workspace.ledger_path),
+        ledger=ledger,
     )
 
 

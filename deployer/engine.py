@@ -19,9 +19,10 @@ from deployer.engine_command import EngineCommand
 from deployer.engine_events import Collector, Step
 from deployer.engine_home import EngineHome
 from deployer.errors import Interrupted, RefusedError
-from deployer.failures import from_diagnostics
+from deployer.failures import from_diagnostics, too_slow
 from deployer.interrupts import Interrupts
 from deployer.realm import Realm
+from deployer.watchdog import Watchdog, deadline_of
 
 Program = Callable[[], None]
 
@@ -183,12 +184,19 @@ class StackEngine:
         """
         stack = self.open()
         assert stack is not None, "open() makes the stack"
-        collector = Collector(self.on_step)
+        dog = Watchdog(lambda: self.interrupts.interrupt_engine(self.participant))
+
+        def on_step(state: str, step: Step) -> None:
+            dog.saw(state, step)
+            self.on_step(state, step)
+
+        collector = Collector(on_step)
         plan = str(agreed.plan_file) if agreed is not None and agreed.plan_file else None
         try:
-            result = stack.up(program=program, on_event=collector, show_secrets=False, plan=plan, refresh=refresh)
+            with dog:
+                result = stack.up(program=program, on_event=collector, show_secrets=False, plan=plan, refresh=refresh)
         except auto.CommandError as error:
-            raise self._failure(error, collector) from error
+            raise self._failure(error, collector, dog.overdue) from error
         finally:
             if agreed is not None and agreed.plan_file is not None:
                 agreed.plan_file.unlink(missing_ok=True)
@@ -228,7 +236,7 @@ class StackEngine:
         except auto.CommandError as error:
             raise self._failure(error, Collector()) from error
 
-    def _failure(self, error: auto.CommandError, collector: Collector) -> Exception:
+    def _failure(self, error: auto.CommandError, collector: Collector, overdue: Step | None = None) -> Exception:
         if self.interrupts.stopping.is_set():
             interrupted: Interrupted = self.interrupts.stopped()
             interrupted.participant = self.participant
@@ -236,6 +244,9 @@ class StackEngine:
         self.failed = [step.urn for step in collector.failed]
         log = getattr(self.log, "name", None)
         self.log.flush()
+        if overdue is not None:
+            self.failed.append(overdue.urn)
+            return too_slow(self.participant, overdue, deadline_of(overdue), log=str(log) if log else None)
         return from_diagnostics(
             self.participant,
             collector.diagnostics,

@@ -6,8 +6,9 @@ import re
 from collections.abc import Sequence
 
 from deployer.cloud_errors import Verdict, classify
-from deployer.engine_events import Diagnostic
+from deployer.engine_events import Diagnostic, Step
 from deployer.errors import BusyError, CapacityError, CloudError, CredentialsError, FedspanError, RefusedError
+from deployer.plan import VM_TYPES
 
 LOCKED = re.compile(r"currently locked by|Another update is currently in progress", re.IGNORECASE)
 PASSPHRASE = re.compile(r"incorrect passphrase", re.IGNORECASE)
@@ -152,6 +153,23 @@ def from_cloud(
     if verdict.kind == "outage":
         return cloud(CloudError, f"{where}: the cloud failed by its own account", f"wait, then {again}")
     return cloud(CloudError, where, again)
+
+
+def too_slow(participant: str, step: Step, seconds: float, *, log: str | None) -> CloudError:
+    """The error for a step that the watchdog ended: for a machine it counts as no room."""
+    machine = step.type in VM_TYPES
+    kind = CapacityError if machine else CloudError
+    return kind(
+        f"{step.title} was given up",
+        participant=participant,
+        resource=step.title,
+        why=f"the cloud has not made it within {seconds:.0f} s; its provider would have gone on trying",
+        next_step=f"name further zones: or sizes: in federation.yml, or wait, then fedspan up {participant}"
+        if machine
+        else f"wait, then fedspan up {participant}",
+        log=log,
+        kind="capacity" if machine else "outage",
+    )
 
 
 def _error_line(said: str) -> str:

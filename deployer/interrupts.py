@@ -60,6 +60,13 @@ class Interrupts:
             _interrupt(pid)
         self.on_interrupt(self.count, sorted(set(engines.values())))
 
+    def interrupt_engine(self, name: str) -> None:
+        """One SIGINT to the engine of one stack; everybody else goes on."""
+        with self._lock:
+            pids = [pid for pid, owner in self._engines.items() if owner == name]
+        for pid in pids:
+            _interrupt(pid)
+
     def check(self) -> None:
         """Raise Interrupted when the operator wants to stop; called between steps and while waiting."""
         if self.stopping.is_set():

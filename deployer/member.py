@@ -35,6 +35,15 @@ class Member:
     region: str | None = None
     zone: str | None = None
     size: str | None = None
+    zones: tuple[str, ...] = ()
+    """Zones of the spec's region to try, in this order; `zone` is the one that is wanted now."""
+    sizes: tuple[str, ...] = ()
+    """Sizes to try, in this order; `size` is the one that is wanted now."""
+    fallback_regions: tuple[str, ...] = ()
+    home_region: str | None = None
+    """The spec's region, where `region` is one of the others."""
+    zone_chosen: bool = False
+    """`zone` was found to have room; the spec names none."""
     gpu_count: int = 0
     gpu_memory_gib: float = 0.0
     disk_gib: float | None = None
@@ -130,8 +139,11 @@ def from_spec(spec: ParticipantSpec, kits_dir: Path) -> Member:
         target=spec.target,
         kit=kits_dir / spec.name,
         region=spec.region,
-        zone=spec.zone,
-        size=spec.size,
+        zone=spec.zone or next(iter(spec.zones), None),
+        size=spec.size or next(iter(spec.sizes), None),
+        zones=tuple(spec.zones),
+        sizes=tuple(spec.sizes),
+        fallback_regions=tuple(spec.fallback_regions),
         gpu_count=gpus.count if gpus else 0,
         gpu_memory_gib=(gpus.memory or 0.0) if gpus else 0.0,
         disk_gib=spec.disk,

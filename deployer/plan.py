@@ -105,10 +105,15 @@ class ParticipantPlan:
         }
 
 
+VM_TYPES = frozenset({"aws:ec2/instance:Instance", "azure-native:compute:VirtualMachine"})
 RULE_TYPES = frozenset(
     {"aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule", "azure-native:network:SecurityRule"}
 )
-VM_TYPES = frozenset({"aws:ec2/instance:Instance", "azure-native:compute:VirtualMachine"})
+
+
+def is_rule(step: Step) -> bool:
+    """Whether a step is about who may reach a port."""
+    return step.type in RULE_TYPES
 
 
 @dataclass(frozen=True)

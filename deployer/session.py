@@ -46,6 +46,7 @@ class Session:
     def show(self, screen_: Screen) -> None:
         """From now on progress goes to another screen."""
         self.crew.screen = screen_
+        screen_.log(str(self.crew.log.folder))
 
 
 def provision_if_needed(workspace: Workspace, spec: FederationSpec, passphrase_file: Path | None = None) -> str | None:
@@ -114,12 +115,21 @@ def lead_session(verb: str, names: list[str], passphrase_file: Path | None = Non
         yield session
 
 
-def deploy(names: list[str], plan_file: Path | None, passphrase_file: Path | None, cap: Cap | None = None) -> Outcome:
+def deploy(
+    names: list[str],
+    plan_file: Path | None,
+    passphrase_file: Path | None,
+    cap: Cap | None = None,
+    *,
+    allow_fallback: bool = False,
+) -> Outcome:
     """`fedspan up` of the lead: plan, show, check, ask, apply, tell."""
     saved = read(plan_file) if plan_file is not None else None
     if saved is not None and not names:
         names = [part.name for part in saved.participants]
     with lead_session("up", names, passphrase_file) as session:
+        session.up.allow_fallback = allow_fallback
+        session.up.capped = cap is not None and cap.usd_hour is not None
         plan = session.plan()
         if saved is not None:
             check_same(saved, plan)

@@ -10,6 +10,11 @@ import os
 DEFAULTS: dict[str, float] = {
     # how long a new machine may take until its SSH server answers
     "SSH_DEADLINE": 300,
+    # how long a cloud may take to make one machine, and any other resource, before the engine is told to give up
+    "MACHINE_DEADLINE": 900,
+    "STEP_DEADLINE": 1800,
+    # how long an engine that was told to give up may take to save, before it is told to stop at once
+    "ENGINE_GRACE": 120,
     # how long `status` waits for one machine
     "STATUS_DEADLINE": 6,
     # how long `up` waits for the sites after the last one was started

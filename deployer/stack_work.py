@@ -8,15 +8,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from deployer.attempts import Attempts
 from deployer.crew import Crew
 from deployer.engine import check_agreed, has_machine
-from deployer.errors import Interrupted
+from deployer.errors import CapacityError, Interrupted
 from deployer.machine_run import reach_cloud
 from deployer.member import Member
-from deployer.plan import ParticipantPlan
+from deployer.placement import ON_DEMAND, SPOT, moved
+from deployer.plan import ParticipantPlan, is_rule
 from deployer.plan_make import Part, Planner
 from deployer.reach import Reach
 from deployer.recover import settle_stack
+from stacks.names import Stage
 
 
 @dataclass
@@ -28,6 +31,8 @@ class Outcome:
     registered: list[str] = field(default_factory=list)
     awaited: list[str] = field(default_factory=list)
     endpoint: str | None = None
+    readdressed: list[str] = field(default_factory=list)
+    """Who was made in another region after the addresses were known: the peers' rules follow."""
 
     @property
     def nothing_changed(self) -> bool:
@@ -43,39 +48,81 @@ class StackWork:
     planner: Planner
     parts: dict[str, Part]
     outcome: Outcome
+    allow_fallback: bool = False
+    """Whether a participant may be made in another region of its `fallback_regions`."""
+    capped: bool = False
+    """Whether the plan was held against a cap: then nobody is moved to a dearer size."""
 
     def leave_and_allocate(self, member: Member, shown: ParticipantPlan | None) -> None:
         """Pass 1: leave another cloud or region; network and static address where there is none."""
         part = self.parts[member.name]
         if member.cloud is None:
-            return
+            return None
         if part.moved_from:
-            self._leave(part)
+            self._leave(part, part.moved_from)
         if part.has_address or has_machine(part.state):
-            return  # never a program smaller than the state: the engine would delete the rest
+            return None  # never a program smaller than the state: the engine would delete the rest
+        attempts = self._attempts(part, regions_only=True)
+        while True:
+            try:
+                return self._allocate(part)
+            except CapacityError as error:
+                self._next(part, attempts, error)
+
+    def _allocate(self, part: Part) -> None:
         part.args = self.planner.arguments(part)
         # before the engine is let loose: whatever happens then, `down` knows where to look
         self._record(part, "allocating", {})
-        outputs = self._engine_up(part, "address", None)
+        outputs = self._engine_up(part, "address")
         part.preview = None
-        self.planner.addresses[member.name] = str(outputs["public_ip"])
+        self.planner.addresses[part.member.name] = str(outputs["public_ip"])
         self._record(part, "address", outputs)
 
-    def _leave(self, part: Part) -> None:
+    # -- where there is room ------------------------------------------------------------------------------------
+    def _attempts(self, part: Part, *, regions_only: bool = False) -> Attempts:
+        return Attempts(self.crew, part, self.allow_fallback, capped=self.capped, regions_only=regions_only)
+
+    def _next(self, part: Part, attempts: Attempts, error: CapacityError) -> None:
+        """Move a participant to the next place after the cloud had no room at this one; what was made goes.
+
+        Raises:
+            CapacityError: the same one, where no place is left or a machine stood here before.
+        """
+        place = attempts.after(error)
+        name, before = part.member.name, part.member
+        self.crew.screen.line(f"{name}: no room for {attempts.told[-1]}; trying {attempts.title(place)}")
+        self.crew.deployment.ledger.event(name, "moved", detail=attempts.title(place))
+        if place.region != before.region:
+            self._leave(part, before.region or "")
+            self.outcome.readdressed.append(name)
+        else:
+            # back to network and address, which stay: a machine that failed holds its disk, which holds its zone
+            part.preview = None
+            self._engine_up(part, "address")
+        part.member = moved(before, place)
+        part.state, part.preview, part.args = None, None, None
+        self.crew.deployment.keys.renew_host(name)
+        if place.region != before.region:
+            assert before.cloud is not None, "only a participant in a cloud has a place"
+            part.access = self.crew.deployment.realm.access(before.cloud, part.member)
+            if not attempts.regions_only:
+                self._allocate(part)
+
+    def _leave(self, part: Part, whence: str) -> None:
         """The stack lies elsewhere: take it down there."""
         engine = self.crew.engine(part.member)
         assert engine is not None, "only a participant in a cloud can move"
         name = part.member.name
-        self.crew.screen.phase(name, "leaving", part.moved_from or "")
+        self.crew.screen.phase(name, "leaving", whence)
         with self.crew.slot():
             self.crew.deployment.ledger.begin_operation(name)
             gone = engine.destroy()
             self.crew.deployment.ledger.end_operation(name)
-        self.outcome.changed[name] = len(gone)
+        self.outcome.changed[name] = self.outcome.changed.get(name, 0) + len(gone)
         self.crew.deployment.keys.forget_host(name)
         part.state, part.preview, part.refresh = None, None, False
 
-    def _engine_up(self, part: Part, stage: Any, shown: ParticipantPlan | None) -> dict[str, Any]:
+    def _engine_up(self, part: Part, stage: Stage) -> dict[str, Any]:
         """One `up` of the engine; what a failed create left is settled at once."""
         engine = self.crew.engine(part.member)
         assert engine is not None, "only a participant in a cloud has an engine"
@@ -109,7 +156,36 @@ class StackWork:
         for text in told:
             self.crew.screen.line(f"{part.member.name}: {text}")
 
+    # -- rules and machine --------------------------------------------------------------------------------------
     def make_machine(self, part: Part, shown: ParticipantPlan | None) -> Reach:
+        """Pass 2: rules and machine, at the first place that has room; returns how to log in."""
+        attempts = self._attempts(part)
+        while True:
+            try:
+                return self._make_machine(part, shown)
+            except CapacityError as error:
+                self._next(part, attempts, error)
+                shown = None
+
+    def rules_again(self, part: Part) -> None:
+        """Another participant has another address now: nothing but rules may change.
+
+        Raises:
+            RefusedError: the engine wants more than that.
+        """
+        engine = self.crew.engine(part.member)
+        assert engine is not None, "only a participant in a cloud has rules"
+        part.state = engine.state()
+        part.openings = self.planner.openings(part.member)
+        part.args = self.planner.arguments(part)
+        with self.crew.slot():
+            part.preview = engine.preview(part.program(), "agreed.plan")
+        check_agreed(part.member.name, part.preview.steps, [step for step in part.preview.steps if is_rule(step)])
+        if part.preview.steps:
+            self._record(part, "started", self._engine_up(part, "full"))
+        self.crew.screen.phase(part.member.name, "started", "its rules follow")
+
+    def _make_machine(self, part: Part, shown: ParticipantPlan | None) -> Reach:
         name = part.member.name
         before = part.args
         if shown is not None and shown.replaces_machine:
@@ -126,7 +202,7 @@ class StackWork:
         if part.preview is not None and not part.preview.steps and not part.refresh:
             outputs = self._known_outputs(part)
         else:
-            outputs = self._engine_up(part, "full", shown)
+            outputs = self._engine_up(part, "full")
             self._record(part, "machine", outputs)
         self.crew.deployment.keys.settle_host(name)
         assert part.args is not None, "made above"
@@ -163,6 +239,7 @@ class StackWork:
                 "profile": member.profile or "",
                 "subscription": getattr(part.access, "subscription_id", None) or "",
                 "tenant": member.tenant or "",
+                "market": SPOT if member.spot else ON_DEMAND,
             },
             usd_hour=offer.usd_hour,
         )

@@ -32,6 +32,8 @@ class Up:
 
     crew: Crew
     members: list[Member]
+    allow_fallback: bool = False
+    capped: bool = False
     planner: Planner = field(init=False)
     parts: dict[str, Part] = field(default_factory=dict, init=False)
     reaches: dict[str, Reach] = field(default_factory=dict, init=False)
@@ -44,7 +46,7 @@ class Up:
     @property
     def stacks(self) -> StackWork:
         """What works on the stacks."""
-        return StackWork(self.crew, self.planner, self.parts, self.outcome)
+        return StackWork(self.crew, self.planner, self.parts, self.outcome, self.allow_fallback, self.capped)
 
     @property
     def deployment(self) -> Deployment:
@@ -73,6 +75,7 @@ class Up:
         self._guard(self.stacks.leave_and_allocate, plan)
         self._endpoint()
         self._guard(self._machines, plan)
+        self._follow_addresses()
         if self.crew.interrupts.stopping.is_set():
             raise self.crew.interrupts.stopped()
         self._await_sites()
@@ -106,6 +109,16 @@ class Up:
         _, errors = self.crew.each(todo, one)
         self.errors.update(errors)
 
+    def _follow_addresses(self) -> None:
+        """A site that was made in another region has another address than the one that the server lets in."""
+        server = self.parts.get("server")
+        moved = [name for name in self.outcome.readdressed if name in self.reaches]
+        if not moved or server is None or not server.member.cloud or "server" in self.errors:
+            return
+        self.crew.screen.line(f"server: lets in the new address of {', '.join(moved)}")
+        _, errors = self.crew.each([server.member], lambda member: self.stacks.rules_again(self.parts[member.name]))
+        self.errors.update(errors)
+
     def _endpoint(self) -> None:
         """The server's address goes into every kit here."""
         endpoint = server_endpoint(self.deployment, self.planner.addresses)
@@ -126,6 +139,7 @@ class Up:
             return
         if member.cloud:
             reach = self.stacks.make_machine(self.parts[member.name], shown)
+            member = self.parts[member.name].member  # it may stand elsewhere now
         else:
             reach = reach_host(self.crew, member)
             self._record_host(member, reach)

@@ -21,8 +21,16 @@ from stacks.rules import ingress_rules
 from stacks.state_volume import AWS_DEVICE
 
 NETWORK = "10.42.0.0/16"
-SUBNET = "10.42.0.0/24"
 COMPONENT_TYPE = "fedspan:stacks:AwsParticipant"
+
+
+def subnet_cidr(zone: str | None) -> str:
+    """The subnet's addresses: each zone has its own, so that a move to another zone can make the new subnet first.
+
+    Another subnet takes another interface, to which the Elastic IP goes over: the address stays.
+    """
+    return f"10.42.{ord(zone[-1]) - ord('a') + 1 if zone else 0}.0/24"
+
 
 # The provider's own limits are 10 to 20 minutes; capacity can take longer to be found or refused.
 _MACHINE_TIMEOUTS = pulumi.CustomTimeouts(create="20m", update="20m", delete="20m")
@@ -107,7 +115,7 @@ class AwsParticipant(pulumi.ComponentResource):
         self._subnet = ec2.Subnet(
             self._logical("subnet"),
             vpc_id=self._vpc.id,
-            cidr_block=SUBNET,
+            cidr_block=subnet_cidr(self._args.zone),
             availability_zone=self._args.zone,
             map_public_ip_on_launch=False,
             tags=self._tags("subnet"),

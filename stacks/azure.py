@@ -198,7 +198,8 @@ class AzureParticipant(pulumi.ComponentResource):
             network_access_policy="DenyAll",
             public_network_access="Disabled",
             tags=self._tags("state"),
-            opts=self._opts(),
+            # ARM moves no disk to another zone.
+            opts=self._opts(replace_on_changes=["zones"]),
         )
 
     def _machine(self) -> None:

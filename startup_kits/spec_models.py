@@ -21,7 +21,10 @@ CLOUDS = ("aws", "azure")
 _ONLY_FOR: dict[str, tuple[str, ...]] = {
     "region": CLOUDS,
     "zone": CLOUDS,
+    "zones": CLOUDS,
     "size": CLOUDS,
+    "sizes": CLOUDS,
+    "fallback_regions": CLOUDS,
     "disk": CLOUDS,
     "spot": CLOUDS,
     "account": ("aws",),
@@ -52,6 +55,13 @@ def _one_or_many(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
+def _each_once(values: list[str]) -> list[str]:
+    twice = sorted({value for value in values if values.count(value) > 1})
+    if twice:
+        raise ValueError(f"{', '.join(twice)} is there twice")
+    return values
+
+
 def _quoted_digits(value: Any) -> Any:
     if isinstance(value, int) and not isinstance(value, bool):
         octal = f"0{value:o}"  # YAML reads digits after a leading zero as an octal number
@@ -73,6 +83,7 @@ Cidr = Annotated[str, BeforeValidator(units.cidr)]
 Cidrs = Annotated[list[Cidr], BeforeValidator(_one_or_many)]
 Host = Annotated[str, BeforeValidator(units.host_name)]
 Port = Annotated[int, Field(ge=1, le=65535)]
+Words = Annotated[list[str], BeforeValidator(_one_or_many), AfterValidator(_each_once)]
 Torch = Annotated[TorchSource, BeforeValidator(torch_source)]
 AccountId = Annotated[str, BeforeValidator(_quoted_digits), Field(pattern=r"^\d{12}$")]
 
@@ -112,7 +123,10 @@ class ParticipantSpec(_Model):
     target: Literal["aws", "azure", "host", "kit"]
     region: str | None = None
     zone: str | None = None
+    zones: Words = Field(default=[], description="instead of zone: tried in this order where the cloud has no room")
     size: str | None = None
+    sizes: Words = Field(default=[], description="instead of size: tried in this order where the cloud has no room")
+    fallback_regions: Words = Field(default=[], description="tried after region, and only by up --allow-fallback")
     gpus: Gpus | None = None
     disk: GiB | None = None
     spot: bool = False
@@ -139,8 +153,13 @@ class ParticipantSpec(_Model):
         if self.cloud and not self.region:
             example = "eu-central-1" if self.target == "aws" else "westeurope"
             raise ValueError(f"region: is missing; a machine on {self.target} needs one, such as {example}")
-        if self.size and self.gpus:
+        if (self.size or self.sizes) and self.gpus:
             raise ValueError("gpus: stands beside size; give the size, or the GPUs from which a size is chosen")
+        for one, many in (("zone", self.zones), ("size", self.sizes)):
+            if many and getattr(self, one):
+                raise ValueError(f"{one}: stands beside {one}s; give one of them")
+        if self.region in self.fallback_regions:
+            raise ValueError(f"fallback_regions: {self.region} is the region itself; name others")
         if self.target == "host" and not (self.host and self.user):
             missing = "host" if not self.host else "user"
             raise ValueError(
@@ -246,8 +265,13 @@ class FederationSpec(_Model):
     def _check_residency(self) -> None:
         if not self.residency:
             return
-        for participant in self.participants().values():
-            cloud, region = participant.cloud, participant.region
+        places = [
+            (participant, region)
+            for participant in self.participants().values()
+            for region in (participant.region, *participant.fallback_regions)
+        ]
+        for participant, region in places:
+            cloud = participant.cloud
             if cloud is None or region is None or regions.allowed(self.residency, cloud, region):
                 continue
             place = "server" if participant.name == SERVER else f"sites.{participant.name}"

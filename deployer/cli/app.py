@@ -45,6 +45,7 @@ VERBS: dict[str, Verb] = {
     "ssh": Verb("deployer.cli.machines:ssh", "A shell, or one command, on a participant's machine."),
     "cp": Verb("deployer.cli.machines:cp", "Copy files to or from a participant's machine."),
     "down": Verb("deployer.cli.down:down", "Fetch results, take everything down, check that nothing is left."),
+    "reap": Verb("deployer.cli.reap:reap", "Find and delete what the clouds hold and no stack knows."),
     "job": Verb("deployer.cli.jobs:job_app", "Submit and follow federated jobs."),
     "site": Verb("deployer.cli.sites:site_app", "Sites as the server sees them: list, resources, restart, shutdown."),
     "admin": Verb("deployer.cli.admin:admin", "An interactive console for the federation."),

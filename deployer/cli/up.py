@@ -22,6 +22,9 @@ def up(
     subscription: Annotated[str | None, typer.Option(help="With --kit: your Azure subscription.")] = None,
     server: Annotated[str | None, typer.Option(help="With --kit: the server's HOST:PORT.")] = None,
     ca_fingerprint: Annotated[str | None, typer.Option(help="With --kit: the federation's CA.")] = None,
+    allow_fallback: Annotated[
+        bool, typer.Option("--allow-fallback", help="Where a region has no room, go to the fallback_regions.")
+    ] = False,
     passphrase_file: Annotated[Path | None, typer.Option(help="The CA's passphrase, if kits must be made.")] = None,
     max_hourly_cost: Annotated[float | None, typer.Option(help="Refuse what lists above so many dollars.")] = None,
     allow_unknown_price: Annotated[bool, typer.Option(help="With a cap: unknown prices count nothing.")] = False,
@@ -31,10 +34,10 @@ def up(
 
     cap = Cap(max_hourly_cost, allow_unknown_price)
     if kit is not None:
-        if participants or plan is not None:
+        if participants or plan is not None or allow_fallback:
             raise UsageError(
                 "--kit deploys one kit",
-                why="it takes no participants and no plan",
+                why="it takes no participants, no plan and no --allow-fallback",
                 next_step=f"fedspan up --kit {kit} --cloud aws",
             )
         from deployer.owner import up as deploy_kit
@@ -62,4 +65,4 @@ def up(
         )
     from deployer.session import deploy
 
-    deploy(participants or [], plan, passphrase_file, cap)
+    deploy(participants or [], plan, passphrase_file, cap, allow_fallback=allow_fallback)

@@ -34,7 +34,7 @@ class Faults:
     """What goes wrong. Kinds are those of `InventoryItem.kind`, a Pulumi type, a word of `ALIASES`, or "*"."""
 
     delays: Mapping[str, float] = field(default_factory=dict)  # kind -> seconds before a create or delete is done
-    no_capacity: tuple[str, ...] = ()  # zones or regions in which no machine can be made
+    no_capacity: tuple[str, ...] = ()  # zones, regions, sizes, or "spot": of which no machine can be made
     never_ssh: tuple[str, ...] = ()  # participants whose machine never opens SSH
     wrong_host_key: tuple[str, ...] = ()  # participants whose machine shows another host key
     fail: Mapping[str, str] = field(default_factory=dict)  # kind -> message with which its creation fails

@@ -6,63 +6,38 @@ their table, attachments by their volume.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from deployer.errors import CloudError
-from deployer.settle.model import AGAIN, Found, OnStep, Whose, undeleted
+from deployer.settle.aws_delete import delete
+from deployer.settle.aws_kinds import (
+    ADDRESS,
+    ASSOCIATION,
+    ATTACHMENT,
+    EGRESS,
+    GATEWAY,
+    GROUP,
+    INGRESS,
+    INSTANCE,
+    INTERFACE,
+    KEY,
+    ORDER,
+    ROUTE,
+    SUBNET,
+    TABLE,
+    VOLUME,
+    VPC,
+)
+from deployer.settle.model import AGAIN, Found, OnStep, Whose
 from deployer.settle.state import attachment_id, route_id
 from stacks.names import belongs_to, tag_key
 
 if TYPE_CHECKING:
     import boto3
-
-TERMINATE_LIMIT_S = 600
-"""How long a machine may take to terminate."""
-
-IN_USE_LIMIT_S = 180
-"""How long any other deletion waits for what is still in use."""
-
-_POLL_S = 1.0
-
-VPC = "aws:ec2/vpc:Vpc"
-GATEWAY = "aws:ec2/internetGateway:InternetGateway"
-SUBNET = "aws:ec2/subnet:Subnet"
-TABLE = "aws:ec2/routeTable:RouteTable"
-ROUTE = "aws:ec2/route:Route"
-ASSOCIATION = "aws:ec2/routeTableAssociation:RouteTableAssociation"
-GROUP = "aws:ec2/securityGroup:SecurityGroup"
-INGRESS = "aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule"
-EGRESS = "aws:vpc/securityGroupEgressRule:SecurityGroupEgressRule"
-INTERFACE = "aws:ec2/networkInterface:NetworkInterface"
-ADDRESS = "aws:ec2/eip:Eip"
-KEY = "aws:ec2/keyPair:KeyPair"
-INSTANCE = "aws:ec2/instance:Instance"
-VOLUME = "aws:ebs/volume:Volume"
-ATTACHMENT = "aws:ec2/volumeAttachment:VolumeAttachment"
-
-_ORDER = (
-    INSTANCE, ATTACHMENT, VOLUME, ADDRESS, INTERFACE, INGRESS, EGRESS, ASSOCIATION, ROUTE, TABLE, GROUP, SUBNET,
-    GATEWAY, VPC, KEY,
-)  # fmt: skip
-
-# EC2's words for "still in use" and "in between two states": time mends them.
-_PATIENCE = (
-    "DependencyViolation",
-    "IncorrectState",
-    "IncorrectInstanceState",
-    "VolumeInUse",
-    "InvalidNetworkInterface.InUse",
-    "InvalidIPAddress.InUse",
-    "ResourceInUse",
-    "RequestLimitExceeded",
-    "Throttling",
-)
-_GONE = ("Gateway.NotAttached", "InvalidAssociationID.NotFound", "InvalidSecurityGroupRuleId.NotFound")
 
 
 class AwsWorld:
@@ -96,6 +71,35 @@ class AwsWorld:
                 "AWS can't be asked", participant=whose.participant, why=str(error), next_step=AGAIN
             ) from error
 
+    def marked(self, federation: str) -> list[Whose]:
+        """Everybody whose things in these regions say by their tags that they are this federation's."""
+        told: dict[str, dict[str, str]] = {}
+        keys = {tag_key("aws", name): name for name in ("federation", "deployment", "participant")}
+        try:
+            for region in self._regions:
+                pages = self._ec2(region).get_paginator("describe_tags")
+                for page in pages.paginate(Filters=[{"Name": "key", "Values": list(keys)}]):
+                    for tag in page["Tags"]:
+                        told.setdefault(tag["ResourceId"], {})[keys[tag["Key"]]] = tag["Value"]
+        except (BotoCoreError, ClientError) as error:
+            raise CloudError("AWS can't be asked", why=str(error), next_step=AGAIN) from error
+        mine = [tags for tags in told.values() if tags.get("federation") == federation and len(tags) == len(keys)]
+        return sorted({Whose(**tags) for tags in mine}, key=lambda whose: (whose.participant, whose.deployment))
+
+    def zones(self, size: str) -> tuple[str, ...]:
+        """The zones of the region that offer a machine size. Raises `CloudError`."""
+        filters = [{"Name": "instance-type", "Values": [size]}]
+        pages = self._ec2(self._regions[0]).get_paginator("describe_instance_type_offerings")
+        try:
+            found = [
+                offer["Location"]
+                for page in pages.paginate(LocationType="availability-zone", Filters=filters)
+                for offer in page["InstanceTypeOfferings"]
+            ]
+        except (BotoCoreError, ClientError) as error:
+            raise CloudError("AWS can't be asked", why=str(error), next_step=AGAIN) from error
+        return tuple(sorted(found))
+
     def check(self, whose: Whose) -> None:
         """Nothing to check: AWS has no names that two could want, key pairs apart, whose name holds the deployment."""
 
@@ -103,11 +107,11 @@ class AwsWorld:
         """Delete exactly these and wait until they are gone. Raises `CloudError`."""
         things = list(found)
         doomed = {thing.id for thing in things}
-        for thing in sorted(things, key=lambda t: _ORDER.index(t.type)):
+        for thing in sorted(things, key=lambda t: ORDER.index(t.type)):
             if thing.goes_with in doomed:
                 continue
             on_step(f"deleting {thing.title}")
-            _patiently(thing, self._ec2(thing.region))
+            delete(thing, self._ec2(thing.region))
 
     def _ec2(self, region: str) -> Any:
         if region not in self._made:
@@ -167,7 +171,14 @@ def _find(ec2: Any, region: str, whose: Whose) -> list[Found]:
         for entry in reservation["Instances"]:
             if entry["State"]["Name"] != "terminated" and belongs_to("aws", _tags(entry), **vars(whose)):
                 busy = entry["State"]["Name"] not in ("running", "stopped")
-                add(INSTANCE, entry["InstanceId"], entry, created=entry.get("LaunchTime"), busy=busy)
+                add(
+                    INSTANCE,
+                    entry["InstanceId"],
+                    entry,
+                    created=entry.get("LaunchTime"),
+                    busy=busy,
+                    size=entry["InstanceType"],
+                )
                 roots |= _root_volume(entry)
     for entry in tagged("describe_volumes", "Volumes"):
         found.extend(_volume(entry, region, whose.participant, roots))
@@ -207,7 +218,8 @@ def _volume(entry: Mapping[str, Any], region: str, participant: str, roots: Mapp
     known, name = entry["VolumeId"], _tags(entry).get(tag_key("aws", "logical-name"), "")
     owner = roots.get(known, "")
     busy = entry.get("State") in ("creating", "deleting")
-    volume = Found("aws", VOLUME, known, name, region, goes_with=owner, created=entry.get("CreateTime"), busy=busy)
+    made, gib = entry.get("CreateTime"), int(entry.get("Size") or 0)
+    volume = Found("aws", VOLUME, known, name, region, goes_with=owner, created=made, busy=busy, gib=gib)
     if owner:
         return [volume]
     links = [
@@ -224,77 +236,3 @@ def _volume(entry: Mapping[str, Any], region: str, participant: str, roots: Mapp
         if a.get("State") != "detached"
     ]
     return [volume, *links]
-
-
-def _patiently(thing: Found, ec2: Any) -> None:
-    """Delete until it succeeds or the thing is gone; wait while EC2 says that it is still in use."""
-    until = time.monotonic() + IN_USE_LIMIT_S
-    while True:
-        try:
-            _DELETE[thing.type](ec2, thing.id)
-            return
-        except ClientError as error:
-            code = str(error.response.get("Error", {}).get("Code", ""))
-            if code.endswith((".NotFound", ".Malformed")) or code in _GONE:
-                return
-            if not code.startswith(_PATIENCE) or time.monotonic() > until:
-                raise undeleted(thing, str(error)) from error
-        except BotoCoreError as error:
-            raise undeleted(thing, str(error)) from error
-        time.sleep(_POLL_S)
-
-
-def _delete_instance(ec2: Any, known: str) -> None:
-    ec2.terminate_instances(InstanceIds=[known])
-    waiter = {"Delay": 2, "MaxAttempts": TERMINATE_LIMIT_S // 2}
-    ec2.get_waiter("instance_terminated").wait(InstanceIds=[known], WaiterConfig=waiter)
-
-
-def _delete_address(ec2: Any, known: str) -> None:
-    (entry,) = ec2.describe_addresses(AllocationIds=[known])["Addresses"]
-    if association := entry.get("AssociationId"):
-        ec2.disassociate_address(AssociationId=association)
-    ec2.release_address(AllocationId=known)
-
-
-def _delete_gateway(ec2: Any, known: str) -> None:
-    (entry,) = ec2.describe_internet_gateways(InternetGatewayIds=[known])["InternetGateways"]
-    for attachment in entry.get("Attachments", []):
-        ec2.detach_internet_gateway(InternetGatewayId=known, VpcId=attachment["VpcId"])
-    ec2.delete_internet_gateway(InternetGatewayId=known)
-
-
-def _delete_rule(ec2: Any, known: str, egress: bool) -> None:
-    (rule,) = ec2.describe_security_group_rules(SecurityGroupRuleIds=[known])["SecurityGroupRules"]
-    revoke = ec2.revoke_security_group_egress if egress else ec2.revoke_security_group_ingress
-    revoke(GroupId=rule["GroupId"], SecurityGroupRuleIds=[known])
-
-
-def _delete_attachment(ec2: Any, known: str) -> None:
-    device, volume, instance = known.split(":")
-    ec2.detach_volume(Device=device, VolumeId=volume, InstanceId=instance)
-    ec2.get_waiter("volume_available").wait(VolumeIds=[volume], WaiterConfig={"Delay": 2, "MaxAttempts": 150})
-
-
-def _delete_route(ec2: Any, known: str) -> None:
-    table, _, destination = known.partition("_")
-    ec2.delete_route(RouteTableId=table, DestinationCidrBlock=destination)
-
-
-_DELETE: dict[str, Callable[[Any, str], None]] = {
-    INSTANCE: _delete_instance,
-    ATTACHMENT: _delete_attachment,
-    VOLUME: lambda ec2, known: ec2.delete_volume(VolumeId=known),
-    ADDRESS: _delete_address,
-    INTERFACE: lambda ec2, known: ec2.delete_network_interface(NetworkInterfaceId=known),
-    INGRESS: lambda ec2, known: _delete_rule(ec2, known, False),
-    EGRESS: lambda ec2, known: _delete_rule(ec2, known, True),
-    ASSOCIATION: lambda ec2, known: ec2.disassociate_route_table(AssociationId=known),
-    ROUTE: _delete_route,
-    TABLE: lambda ec2, known: ec2.delete_route_table(RouteTableId=known),
-    GROUP: lambda ec2, known: ec2.delete_security_group(GroupId=known),
-    SUBNET: lambda ec2, known: ec2.delete_subnet(SubnetId=known),
-    GATEWAY: _delete_gateway,
-    VPC: lambda ec2, known: ec2.delete_vpc(VpcId=known),
-    KEY: lambda ec2, known: ec2.delete_key_pair(KeyName=known),
-}

@@ -100,6 +100,22 @@ class AzureWorld:
         except AzureError as error:
             raise _failed("Azure can't be asked", whose, error) from error
 
+    def marked(self, federation: str) -> list[Whose]:
+        """Everybody whose resource group says by its tags that it is this federation's."""
+        names = ("federation", "deployment", "participant")
+        wanted = f"tagName eq '{tag_key('azure', 'federation')}' and tagValue eq '{federation}'"
+        try:
+            groups = list(self._groups.list(filter=wanted))
+        except AzureError as error:
+            raise CloudError("Azure can't be asked", why=str(error).splitlines()[0], next_step=AGAIN) from error
+        told = [[str((group.tags or {}).get(tag_key("azure", name)) or "") for name in names] for group in groups]
+        found = {Whose(*tags) for tags in told if all(tags) and tags[0] == federation}
+        return sorted(found, key=lambda whose: (whose.participant, whose.deployment))
+
+    def zones(self, size: str) -> tuple[str, ...]:
+        """None: a machine without a zone is placed in any of them already."""
+        return ()
+
     def check(self, whose: Whose) -> None:
         """Refuse when the resource group of the fixed name is there and somebody else's."""
         group = self._group(whose)
@@ -144,17 +160,19 @@ class AzureWorld:
 
         machines = list(self._compute.virtual_machines.list(inside))
         for machine in machines:
-            add(MACHINE, machine, created=machine.time_created)
+            size = getattr(machine.hardware_profile, "vm_size", "") or ""
+            add(MACHINE, machine, created=machine.time_created, size=str(getattr(size, "value", size)))
             for extension in self._compute.virtual_machine_extensions.list(inside, machine.name).value or []:
                 add(EXTENSION, extension)
         os_disk = azure_name(whose.federation, whose.participant, "os").lower()
         for disk in self._compute.disks.list_by_resource_group(inside):
+            gib = int(disk.disk_size_gb or 0)
             # The OS disk is in no state: its machine makes it and takes it away.
             if disk.name.lower() == os_disk:
                 name = logical_name(whose.participant, "os-disk")
-                add(DISK, disk, name=name, goes_with=disk.managed_by or "", created=disk.time_created)
+                add(DISK, disk, name=name, goes_with=disk.managed_by or "", created=disk.time_created, gib=gib)
             else:
-                add(DISK, disk, created=disk.time_created)
+                add(DISK, disk, created=disk.time_created, gib=gib)
         for interface in self._network.network_interfaces.list(inside):
             add(INTERFACE, interface)
         for address in self._network.public_ip_addresses.list(inside):

@@ -47,6 +47,8 @@ class Found:
             orphan for as long as that exists.
         created: when, where the cloud says so.
         busy: the cloud is still at work on it; it would refuse another change.
+        size: a machine's size.
+        gib: a disk's size.
     """
 
     cloud: str
@@ -57,6 +59,8 @@ class Found:
     goes_with: str = ""
     created: datetime | None = None
     busy: bool = False
+    size: str = ""
+    gib: int = 0
 
     @property
     def key(self) -> tuple[str, str]:
@@ -97,6 +101,14 @@ class World(Protocol):
 
     def find(self, whose: Whose) -> list[Found]:
         """Everything of this participant that exists now."""
+        ...
+
+    def marked(self, federation: str) -> list[Whose]:
+        """Everybody whose things here say by their tags that they are this federation's."""
+        ...
+
+    def zones(self, size: str) -> tuple[str, ...]:
+        """Zones worth trying one by one for a machine of this size, when the cloud's own choice had no room."""
         ...
 
     def check(self, whose: Whose) -> None:

@@ -114,13 +114,18 @@ def _check_type(query: Query, world: World) -> None:
             "Unsupported",
             f"Your requested instance type ({instance_type}) is not supported in {where}.{hint}",
         )
-    check_capacity(world, instance_type, zone, zones)
+    spot = query.get("InstanceMarketOptions.MarketType") == "spot"
+    check_capacity(world, instance_type, zone, zones, spot=spot)
 
 
-def check_capacity(world: World, instance_type: str, zone: str | None, zones: list[str]) -> None:
-    """The fault `no_capacity`: a zone, or a region and all its zones, out of machines."""
+def check_capacity(world: World, instance_type: str, zone: str | None, zones: list[str], *, spot: bool = False) -> None:
+    """The fault `no_capacity`: a zone, a region and all its zones, a size, or spot machines, out of stock."""
     book = faults.book()
-    if not book.no_capacity(zone, world.region):
+    if spot and book.no_capacity("spot"):
+        raise Refused(
+            "InsufficientInstanceCapacity", "There is no Spot capacity available that matches your request.", 500
+        )
+    if not book.no_capacity(zone, world.region, instance_type):
         return
     others = [other for other in zones if other != zone and not book.no_capacity(other, world.region)]
     hint = (

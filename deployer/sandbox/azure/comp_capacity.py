@@ -65,9 +65,10 @@ def no_capacity(cloud: Cloud, body: Body, size: catalogue.Size) -> ArmError | No
 
 
 def sku_not_available(cloud: Cloud, body: Body, size: catalogue.Size) -> None:
-    """Refuses a machine in a region that a fault has emptied."""
+    """Refuses a machine in a region that a fault has emptied, of a size or a market that it has."""
     place = body["location"]
-    if cloud.faults.no_capacity(place):
+    spot = "spot" if body["properties"].get("priority") == "Spot" else None
+    if cloud.faults.no_capacity(place, size.name, spot):
         raise ArmError(
             409,
             "SkuNotAvailable",

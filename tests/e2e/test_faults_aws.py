@@ -1,0 +1,71 @@
+"""Every call that makes something on AWS goes wrong in turn: `up` goes on, `down` leaves nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from campaign import Bench, bench_in
+from campaign_page import Seen, write_rows
+from campaign_run import NO_LOGIN, check_nothing_left, run_with_fault
+
+pytestmark = pytest.mark.slow
+
+CREATES = (
+    "site-1-vpc",
+    "site-1-gateway",
+    "site-1-subnet",
+    "site-1-routes",
+    "site-1-firewall",
+    "site-1-subnet-routes",
+    "site-1-default-route",
+    "site-1-interface",
+    "site-1-address",
+    "site-1-key",
+    "site-1-ssh-198-51-100-10-32",
+    "site-1-state",
+    "site-1-egress",
+    "site-1-vm",
+    "site-1-state-attachment",
+)
+EVERYWHERE = ("answer lost", "engine killed", "both killed")
+CASES = [
+    *((("create"), name, fault) for name in CREATES for fault in EVERYWHERE),
+    ("configure", "aws", "refused"),
+    ("configure", "aws", "network gone"),
+    ("invoke", "aws:ssm/getParameter:getParameter", "refused"),
+    ("create", "site-1-subnet", "refused"),
+    ("create", "site-1-address", "network gone"),
+    ("create", "site-1-vm", "refused"),
+    ("create", "site-1-vm", "network gone"),
+    ("create", "site-1-vpc", "fedspan killed"),
+    ("create", "site-1-address", "fedspan killed"),
+    ("create", "site-1-vm", "fedspan killed"),
+    ("create", "site-1-interface", "Ctrl-C"),
+    ("create", "site-1-vm", "Ctrl-C"),
+]
+
+
+@pytest.fixture(scope="module")
+def bench(cache: Path) -> Iterator[Bench]:
+    with bench_in(cache) as made:
+        made.write("aws")
+        yield made
+    write_rows("AWS, making", rows)
+
+
+rows: list[Seen] = []
+
+
+def test_the_calls_are_all_that_a_clean_run_makes(bench: Bench) -> None:
+    bench.calls.clear()
+    assert bench.run("up", "--yes").code == NO_LOGIN
+    assert {name for verb, name in bench.calls if verb == "create"} == set(CREATES)
+    assert bench.run("down", "--yes").code == 0
+    check_nothing_left(bench)
+
+
+@pytest.mark.parametrize(("number", "verb", "name", "fault"), [(number, *case) for number, case in enumerate(CASES)])
+def test_a_fault_in_an_up_leaves_nothing(bench: Bench, number: int, verb: str, name: str, fault: str) -> None:
+    rows.append(run_with_fault(bench, verb, name, fault, then="up" if number % 2 else "down"))
