@@ -21,8 +21,7 @@ from scripts import SLOW
 from fl_runtime import localsock, processes
 from fl_runtime.admin import Session
 from fl_runtime.blobs import of_bytes
-from fl_runtime.client.wire import AgentWire
-from fl_runtime.errors import FlError, JobError
+from fl_runtime.errors import JobError
 from fl_runtime.job.envelope import seal
 from fl_runtime.job.spec import parse_spec
 from fl_runtime.names import ADOPT_S, SUBMIT_WITHIN_S
@@ -176,23 +175,32 @@ def test_a_script_waits_a_minute_for_its_agent_and_ends_by_itself(fresh: Federat
     assert "the agent did not come back within 60 s; this process ends" in told
 
 
+# A process of the present launch that says it is of the one before.
+OLDER = """
+import os, pathlib
+from fl_runtime.client.wire import AgentWire
+from fl_runtime.errors import FlError
+epoch = int(os.environ["FEDSPAN_EPOCH"]) - 1
+try:
+    wire = AgentWire(pathlib.Path(os.environ["FEDSPAN_CLIENT_SOCKET"]), {"job": "", "epoch": epoch})
+    wire.attach({"op": "attach", "rank": 1, "world": 1, "pid": 0})
+    print("epoch", epoch, "is taken", flush=True)
+except FlError as error:
+    print("epoch", epoch, "is refused:", error, flush=True)
+"""
+
+
 def test_what_an_older_launch_says_is_refused_on_both_sides(fresh: Federation) -> None:
     with fresh.session() as session:
-        job, marks = submit(fresh, session, seconds=0.4)
-        at_round(session, job, 1)
-        at_site = fresh.sites["site-1"].state / "jobs" / job / "agent.sock"
-        old = AgentWire(at_site, {"job": job, "epoch": 1})
-        second = {"op": "attach", "rank": 1, "world": 1, "pid": 0}  # rank 0 is the script itself
-        old.attach(second)
-        job_processes(job)["site-1"].kill()
-        until(lambda: "below process" in fresh.sites["site-1"].text().partition("started again")[2], 20, "a new launch")
-        task = f"{job}/{session.show(job)['round']}.0/site-1"
-        answer, _ = old.request(
-            {"op": "result", "task": task, "attempt": 1, "meta": {}, "file": None, "tensors": False}
+        folder = fresh.job(
+            "older",
+            OLDER + SLOW,
+            config={"marks": str(fresh.root / "marks"), "seconds": 0.4},
+            workflow={"type": "fedavg", "rounds": ROUNDS, "model": {"tensors": {"w": [4]}}, "min_sites": 3},
         )
-        assert "older launch" in answer["error"]
-        with pytest.raises(FlError, match="this launch of the job is over"):
-            AgentWire(at_site, {"job": job, "epoch": 1}).attach(second)
+        job, marks = session.submit(folder), fresh.root / "marks"
+        at_round(session, job, 1)
+        job_processes(job)["site-1"].kill()
         job_processes(job)["server"].kill()
         until(lambda: "started again from the last" in fresh.server.text(), 20, "a new launch on the server")
         for epoch in (0, 1):
@@ -201,6 +209,10 @@ def test_what_an_older_launch_says_is_refused_on_both_sides(fresh: Federation) -
             assert at_server.receive() == ({"error": "this launch of the job is over"}, b"")
             at_server.close()
         ends_well(fresh, session, job, marks, repeated=1)
+        told = "".join(text for _, text in session.logs(job, "site-1"))
+    for epoch in (0, 1):
+        refusal = f"epoch {epoch} is refused: The agent refuses this process: this launch of the job is over"
+        assert refusal in told
 
 
 def test_an_agent_that_may_not_go_on_with_a_job_ends_what_is_left_of_it(fresh: Federation) -> None:
