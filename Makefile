@@ -1,4 +1,4 @@
-# make demo | test | test-slow | lint | clean. Each makes what it needs in .venv and is fast the second time.
+# make demo | test | test-slow | bench | lint | clean. Each makes what it needs in .venv and is fast the second time.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -9,7 +9,7 @@ PYTEST ?= $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 # The CPU build, installed first and exactly so: a plain `torch` would bring gigabytes of CUDA packages.
 TORCH ?= torch==2.13.0
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo test test-slow bench lint clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.demo ## Both clouds emulated: deploy, train, compare, take down
@@ -20,6 +20,20 @@ test: $(VENV)/.dev ## The default suite, under ten minutes on two cores
 
 test-slow: $(VENV)/.dev $(VENV)/.torch ## The slow suite: kills, fuzzing, torch, whole topologies
 	$(PYTEST) -m slow $(ARGS)
+
+bench: $(VENV)/.dev $(VENV)/.torch ## Every figure of benchmarks/README.md: some ten minutes and 25 GB of disk; nothing else should run
+	$(BIN)/python benchmarks/rounds.py --model-mib 512
+	$(BIN)/python benchmarks/rounds.py --model-mib 64
+	$(BIN)/python benchmarks/rounds.py --model-mib 512 --sites 8 --rounds 2
+	@# one tensor of 2.5 GiB; the limit needs root
+	$(BIN)/python benchmarks/rounds.py --model-mib 2560 --tensors 1 --rounds 1 $$([ "$$(id -u)" != 0 ] || echo --limit-mb 600)
+	$(BIN)/python benchmarks/algorithms.py
+	$(BIN)/python benchmarks/latency.py
+	$(BIN)/python benchmarks/starts.py
+	$(BIN)/python benchmarks/simulator.py
+	$(BIN)/python benchmarks/store.py
+	$(BIN)/python benchmarks/codecs.py
+	$(BIN)/python benchmarks/push.py
 
 lint: $(VENV)/.dev ## ruff and mypy
 	$(BIN)/ruff check .

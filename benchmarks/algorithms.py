@@ -36,9 +36,11 @@ while flare.is_running():
         continue
     for value in model.params.values():
         value += site
-    delta = {"c_delta." + name: value for name, value in model.params.items()}
-    control = delta if flare.get_config()["control"] else None
-    flare.send(flare.FLModel(params=model.params, optimizer_params=control, metrics={"loss": 1.0 / site}))
+    control = {}
+    if flare.get_config()["control"]:
+        control = {"c_delta." + name: value for name, value in model.params.items()}
+    flare.send(flare.FLModel(params=model.params, optimizer_params=control or None, metrics={"loss": 1.0 / site}))
+    del model, control, value  # else they live beside the next ones
 """
 
 

@@ -74,12 +74,14 @@ def main() -> None:
                 "decode_mb_s": size / (done - encoded) / 1e6,
                 "max_error": max(float(np.abs(back.flat(key) - value).max()) for key, value in after.items()),
             }
+    if args.json:
+        print(json.dumps(rows))
+        return
     print(f"{'codec':32} {'ratio':>8} {'encode':>10} {'decode':>10} {'max error':>11}")
     for case, row in rows.items():
         speeds = f"{row['encode_mb_s']:8.0f}/s {row['decode_mb_s']:8.0f}/s"
         print(f"{case:32} {row['ratio']:8.4f} {speeds} {row['max_error']:11.2e}")
-    if args.json:
-        print(json.dumps(rows))
+    print(json.dumps(rows))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """How long it takes from a bare machine to a running participant, by step, beside the simplest ways to do the same.
 
-    python benchmarks/push.py [--machines 3] [--runs 3]
+    python benchmarks/push.py [--machines 3] [--runs 3] [--json]
 
 Machines are the sandbox's (a process each, SSH on loopback), so the network costs nothing and the processor everything:
 the other end's encryption, unpacking and start run on the same cores. The baselines run in the same minute, with the
@@ -11,6 +11,7 @@ Medians of the runs; the smallest and the largest in brackets.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import platform
 import shutil
@@ -120,6 +121,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--machines", type=int, default=3)
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--json", action="store_true", help="print only a line of JSON: medians in seconds")
     options = parser.parse_args()
     names = ["server", *(f"site-{number}" for number in range(1, options.machines))]
     with tempfile.TemporaryDirectory(prefix="fedspan-bench-") as name, machines() as some:
@@ -178,6 +180,14 @@ def main() -> None:
                 runtime_remove(machine)
                 baselines(whole, bundle, machine, scratch)
 
+    medians = {
+        "bundle_mb": round(bundle.size / 1e6, 2),
+        **{f"step: {step}": round(statistics.median(steps[step]), 3) for step in STEPS if steps[step]},
+        **{label: round(statistics.median(whole[label]), 3) for label in sorted(whole)},
+    }
+    if options.json:
+        print(json.dumps(medians))
+        return
     count = len(list(steps["push"]))
     print(
         f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, Python {sys.version.split()[0]};"
@@ -192,6 +202,7 @@ def main() -> None:
         if "bundle" in label and "again" not in label and "making" not in label:
             rate = f"{bundle.size / 1e6 / statistics.median(whole[label]):.0f} MB/s"
         print(row(label, whole[label], rate))
+    print(json.dumps(medians))
 
 
 if __name__ == "__main__":

@@ -173,11 +173,10 @@ def main() -> None:
         "round_s": [entry["seconds"] for entry in done.view["history"]],
         "peak_pss_mb": round(memory.peak_mb),
     }
-    if options.json:
-        print(json.dumps(result))
-        return
-    for key, value in result.items():
-        print(f"{key:<20} {value}")
+    if not options.json:
+        for key, value in result.items():
+            print(f"{key:<20} {value}")
+    print(json.dumps(result))
 
 
 if __name__ == "__main__":

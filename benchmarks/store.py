@@ -96,13 +96,12 @@ def main() -> int:
         found = {"raw_fsync": raw_fsync(Path(name), options.seconds)}
         found["sqlite"] = measure(folders[0], None, options.seconds)
         found["postgres"] = measure(folders[1], url, options.seconds) if url else None
-    if options.json:
-        print(json.dumps(found))
-    else:
+    if not options.json:
         print(f"raw fdatasync      {found['raw_fsync']:10.1f}/s")
         for kind in ("sqlite", "postgres"):
             for what, figure in (found[kind] or {"not installed": 0}).items():
                 print(f"{kind:9} {what:10}{figure:10.1f}/s")
+    print(json.dumps(found))
     return 0
 
 

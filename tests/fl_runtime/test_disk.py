@@ -7,10 +7,11 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from federation import Federation
 
 from fl_runtime.blobs import BLOB_SCHEMA, BlobStore
 from fl_runtime.db import Sqlite
-from fl_runtime.errors import DiskFullError
+from fl_runtime.errors import DiskFullError, JobError
 from fl_runtime.hub import disk
 
 MIB = 1024 * 1024
@@ -54,3 +55,17 @@ def test_a_job_that_does_not_fit_is_told_so_with_the_figures(tmp_path: Path) -> 
         disk.check(workflow, 2, nothing, space)
     assert "(2 sites + 3 + 2 states) x 16.8 MB; 104.9 MB are free or allowed" in (told.value.why or "")
     assert "disk_quota" in (told.value.next_step or "")
+
+
+def test_a_job_too_large_for_the_servers_disk_fails_before_it_starts(stopped: Federation) -> None:
+    stopped.server.env["FEDSPAN_DISK_QUOTA"] = "100MB"
+    stopped.start("server", "site-1")
+    model = {"tensors": {"w": [8 * MIB]}}
+    with stopped.session() as session:
+        job = session.submit(stopped.job("large", "", workflow={"type": "fedavg", "rounds": 1, "model": model}))
+        with pytest.raises(JobError, match=r"134\.2 MB are needed") as told:
+            session.wait(job, 30)
+        assert "(1 sites + 3 + 0 states) x 33.6 MB" in str(told.value)
+        view = session.show(job)
+        assert view["started"] is None
+        assert view["sites"] == {}  # none was asked to run it
