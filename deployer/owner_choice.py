@@ -13,6 +13,7 @@ from deployer.deployment import Deployment, digest
 from deployer.errors import SpecError, UsageError
 from deployer.ledger import Ledger
 from deployer.member import Member
+from deployer.placement import kept
 from deployer.realm import Realm
 from startup_kits import regions
 from startup_kits.kit import Kit
@@ -118,6 +119,8 @@ def deployment_of(kit: Kit, choice: Choice, realm: Realm) -> Deployment:
         subscription=choice.subscription,
     ).with_kit(kit)
     state = state_of(kit)
+    ledger = Ledger(state / "ledger.db")
+    member = kept(member, ledger.participant(kit.name))
     return Deployment(
         federation=kit.federation,
         owner=f"{kit.name}@{kit.federation}",
@@ -129,5 +132,5 @@ def deployment_of(kit: Kit, choice: Choice, realm: Realm) -> Deployment:
         leads=(),
         digest=digest(None, [kit.path]),
         realm=realm,
-        ledger=Ledger(state / "ledger.db"),
+        ledger=ledger,
     )
