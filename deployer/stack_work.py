@@ -102,11 +102,26 @@ class StackWork:
         part.member = moved(before, place)
         part.state, part.preview, part.args = None, None, None
         self.crew.deployment.keys.renew_host(name)
+        self._note_place(part)
         if place.region != before.region:
             assert before.cloud is not None, "only a participant in a cloud has a place"
             part.access = self.crew.deployment.realm.access(before.cloud, part.member)
             if not attempts.regions_only:
                 self._allocate(part)
+
+    def _note_place(self, part: Part) -> None:
+        """Before anything is made there: an `up` that is cut off goes on at this place, not at the one before."""
+        row, member = self.crew.deployment.ledger.participant(part.member.name), part.member
+        assert row is not None, "an attempt has been recorded already"
+        self.crew.deployment.ledger.record(
+            member.name,
+            row.phase,
+            region=member.region,
+            zone=member.zone,
+            size=member.size,
+            outputs={**row.outputs, "market": SPOT if member.spot else ON_DEMAND},
+            usd_hour=member.offer().usd_hour,
+        )
 
     def _leave(self, part: Part, whence: str) -> None:
         """The stack lies elsewhere: take it down there."""

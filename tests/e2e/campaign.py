@@ -62,6 +62,7 @@ class Bench:
     strike: Callable[[Bench, str], None] | None = None
     """Called with `before` or `after` at the call `strike_at`; an exception is the call's answer."""
     struck: bool = False
+    """Set by whatever strikes, when it does."""
     offline: bool = False
     """No call comes through any more, until this command has ended."""
     command_pid: int = 0
@@ -70,13 +71,13 @@ class Bench:
     def fed(self) -> Path:
         return self.folder / "fed"
 
-    def write(self, cloud: str) -> None:
-        """federation.yml with one site in that cloud; the server is its owner's."""
+    def write(self, cloud: str, **site: Any) -> None:
+        """federation.yml with one site in that cloud, and what else is said of it; the server is its owner's."""
         spec = {
             "version": 1,
             "name": "digits",
             "server": {"target": "kit"},
-            "sites": {"site-1": SITES[cloud]},
+            "sites": {"site-1": {**SITES[cloud], **site}},
             "admins": {LEAD: {"role": "lead"}},
         }
         self.fed.mkdir(exist_ok=True)
@@ -158,7 +159,6 @@ def listening(bench: Bench) -> Callable[..., Any]:
         strike = bench.strike if here == bench.strike_at and not bench.struck else None
         if strike is None:
             return original(self, context, call, verb, work, request)
-        bench.struck = True
 
         def struck_work() -> Any:
             strike(bench, "before")

@@ -21,30 +21,35 @@ NO_LOGIN = 9
 def refused(bench: Bench, when: str) -> None:
     """The cloud refuses."""
     if when == "before":
+        bench.struck = True
         raise ProviderError("api error InternalError: An internal error has occurred")
 
 
 def lost(bench: Bench, when: str) -> None:
     """The cloud does it, and the answer is lost with the connection."""
     if when == "after":
+        bench.struck = True
         raise ProviderError("error reading from server: EOF")
 
 
 def engine_killed(bench: Bench, when: str) -> None:
     """The cloud has done it; the engine is killed before it hears of it."""
     if when == "after":
+        bench.struck = True
         bench.kill_engines()
 
 
 def command_killed(bench: Bench, when: str) -> None:
     """The cloud has done it; fedspan is killed, the engine goes on alone and finds its program gone."""
     if when == "after":
+        bench.struck = True
         bench.kill_command()
 
 
 def both_killed(bench: Bench, when: str) -> None:
     """The cloud has done it; fedspan and the engine are killed (the machine lost its power)."""
     if when == "after":
+        bench.struck = True
         bench.kill_command()
         bench.kill_engines()
 
@@ -52,12 +57,13 @@ def both_killed(bench: Bench, when: str) -> None:
 def interrupted(bench: Bench, when: str) -> None:
     """Ctrl-C while the cloud does it."""
     if when == "before":
+        bench.struck = True
         os.kill(bench.command_pid, signal.SIGINT)
 
 
 def network_gone(bench: Bench, when: str) -> None:
     """The network goes away: neither this call nor any later one of this command comes through."""
-    bench.offline = True
+    bench.struck = bench.offline = True
     offline()
 
 

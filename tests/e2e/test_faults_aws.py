@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from campaign import Bench, bench_in
 from campaign_page import Seen, write_rows
 from campaign_run import NO_LOGIN, check_nothing_left, run_with_fault
+
+from deployer.sandbox.faults import Faults
 
 pytestmark = pytest.mark.slow
 
@@ -69,3 +72,15 @@ def test_the_calls_are_all_that_a_clean_run_makes(bench: Bench) -> None:
 @pytest.mark.parametrize(("number", "verb", "name", "fault"), [(number, *case) for number, case in enumerate(CASES)])
 def test_a_fault_in_an_up_leaves_nothing(bench: Bench, number: int, verb: str, name: str, fault: str) -> None:
     rows.append(run_with_fault(bench, verb, name, fault, then="up" if number % 2 else "down"))
+
+
+@pytest.mark.parametrize("fault", ["engine killed", "both killed", "fedspan killed"])
+def test_a_fault_in_a_move_to_another_zone_leaves_nothing(bench: Bench, fault: str) -> None:
+    bench.write("aws", zone=None, zones=["eu-central-1a", "eu-central-1b"])
+    bench.daemon.faults.write(Faults(no_capacity=("eu-central-1a",)))
+    try:
+        seen = run_with_fault(bench, "create", "site-1-vm", fault, then="up")
+    finally:
+        bench.daemon.faults.write(Faults())
+        bench.write("aws")
+    rows.append(replace(seen, step="create site-1-vm in the second zone"))
