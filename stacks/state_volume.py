@@ -36,7 +36,7 @@ candidate() {
     "$dev"/disk/by-id/nvme-Amazon_Elastic_Block_Store_vol* "$dev"/xvdf "$dev"/sdf; do
     [ -e "$link" ] || continue
     disk=$(readlink -f "$link")
-    [ "$(lsblk -ndo TYPE "$disk")" = disk ] || continue
+    case "$(lsblk -ndo TYPE "$disk")" in disk | loop) ;; *) continue ;; esac
     [ "$(lsblk -nlo NAME "$disk" | wc -l)" -eq 1 ] || continue
     echo "$disk"
     return 0

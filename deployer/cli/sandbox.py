@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,18 +23,48 @@ sandbox_app = typer.Typer(
 )
 
 
+class Driver(str, Enum):
+    """What a machine of the sandbox is."""
+
+    process = "process"
+    nspawn = "nspawn"
+
+
 @sandbox_app.command()
-def start() -> None:
+def start(
+    driver: Annotated[
+        Driver | None,
+        typer.Option(help="What machines are: processes (no root), or systems booted by systemd-nspawn (root, Linux)."),
+    ] = None,
+) -> None:
     """Start the sandbox, unless it runs already."""
     from deployer.sandbox.client import Sandbox
 
     found = Sandbox.find()
-    sandbox = found or Sandbox.ensure()
+    if found is not None and driver is not None and found.driver != driver.value:
+        raise SandboxError(
+            f"the sandbox runs with the driver {found.driver}",
+            why="its machines are made and can't change what they are",
+            next_step=f"fedspan sandbox stop, then fedspan sandbox start --driver {driver.value}",
+        )
+    image = None
+    if found is None and driver is Driver.nspawn:
+        from deployer.sandbox.machines.nspawn.image import ensure
+
+        image = ensure(lambda line: None if context.options().json else context.say(line))
+    sandbox = found or Sandbox.ensure(image)
     if context.options().json:
-        context.emit({"realm_id": sandbox.realm_id, "started": found is None, "log": str(sandbox.log)})
+        context.emit(
+            {
+                "realm_id": sandbox.realm_id,
+                "started": found is None,
+                "log": str(sandbox.log),
+                "driver": sandbox.driver,
+            }
+        )
         return
     context.say(f"{'runs already' if found else 'started'}: {sandbox.realm_id}\n  log: {sandbox.log}")
-    context.say("  next: fedspan --sandbox up")
+    context.say(f"  machines: driver {sandbox.driver}\n  next: fedspan --sandbox up")
 
 
 @sandbox_app.command()
@@ -58,7 +89,8 @@ def describe(state: dict[str, Any]) -> Iterable[str]:
     machines = state["machines"]
     yield f"{state['realm_id']}: runs for {_duration(state['uptime_s'])} as process {state['pid']}, in {state['home']}"
     yield f"  AWS {state['aws']}, Azure {state['azure']}: {state['resources']} resources"
-    yield f"  machines in {state['addresses']}, SSH on port {state['ssh_port']}, {len(machines)} of them:"
+    where = f"in {state['addresses']}, SSH on port {state['ssh_port']}"
+    yield f"  machines (driver {state['driver']}) {where}, {len(machines)} of them:"
     for machine in machines:
         ports = ",".join(map(str, machine["ports"])) or "none"
         where = f"{machine['cloud']} {machine['region']} {machine['size']}"
@@ -130,6 +162,9 @@ def fault(
         typer.Option(help="A participant whose machine shows another host key."),
     ] = [],  # noqa: B006 - never changed
     fail: Annotated[list[str], typer.Option(help="KIND=MESSAGE: creating such a resource fails.")] = [],  # noqa: B006 - never changed
+    link: Annotated[
+        list[str], typer.Option(help="PARTICIPANT=DELAY_MS,LOSS_PERCENT,RATE_MBIT: its link (driver nspawn).")
+    ] = [],  # noqa: B006 - never changed
     clear: Annotated[bool, typer.Option("--clear", help="End all faults first.")] = False,
 ) -> None:
     """Make things go wrong, or show what does. KIND: vm, address, volume, network, …, ec2:instance, or '*'."""
@@ -147,6 +182,7 @@ def fault(
                 "never_ssh": [*old.never_ssh, *never_ssh],
                 "wrong_host_key": [*old.wrong_host_key, *wrong_host_key],
                 "fail": {**old.fail, **_pairs(fail, "--fail")},
+                "links": {**old.links, **_links(link)},
             }
         )
     except ValueError as error:
@@ -160,6 +196,18 @@ def fault(
         context.say(line)
 
 
+def _links(values: list[str]) -> dict[str, dict[str, float]]:
+    from deployer.sandbox.faults import LINK
+
+    found = {}
+    for name, text in _pairs(values, "--link").items():
+        numbers = text.split(",")
+        if len(numbers) > len(LINK):
+            raise ValueError(f"--link {name}={text}: at most {len(LINK)} numbers, {', '.join(LINK)}")
+        found[name] = {word: float(number or 0) for word, number in zip(LINK, numbers, strict=False)}
+    return found
+
+
 def _fault_lines(faults: dict[str, Any]) -> list[str]:
     return [
         *(f"{kind} takes {seconds:g} s" for kind, seconds in faults["delays"].items()),
@@ -167,6 +215,10 @@ def _fault_lines(faults: dict[str, Any]) -> list[str]:
         *(f"{name} never opens SSH" for name in faults["never_ssh"]),
         *(f"{name} shows another host key" for name in faults["wrong_host_key"]),
         *(f"{kind} fails: {message}" for kind, message in faults["fail"].items()),
+        *(
+            f"link of {name}: {', '.join(f'{word} {number:g}' for word, number in link.items())}"
+            for name, link in faults["links"].items()
+        ),
     ]
 
 

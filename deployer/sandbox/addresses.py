@@ -23,6 +23,10 @@ _BLOCKS = (int(ipaddress.IPv4Address("127.255.0.0")) - _FIRST_BLOCK) // _BLOCK_S
 _RESERVED = 16
 
 
+SPACES = ("127.0.0.0/8", "198.18.0.0/15")
+"""Addresses that never leave this computer: loopback, and what is set aside for benchmarks (the nspawn driver)."""
+
+
 class AddressPoolExhausted(Exception):
     """No address is left in the block."""
 
@@ -32,7 +36,7 @@ class NoLoopbackBlock(Exception):
 
 
 class AddressPool:
-    """Hands out the addresses of one network within 127.0.0.0/8. Thread-safe. The first `reserved` stay out.
+    """Hands out the addresses of one network. Thread-safe. The first `reserved` stay out.
 
     Freshly released addresses are handed out last, as a cloud does: a stale endpoint then meets nobody rather than
     a stranger.
@@ -40,8 +44,8 @@ class AddressPool:
 
     def __init__(self, network: str, reserved: int = 0) -> None:
         self.network = ipaddress.IPv4Network(network)
-        if not self.network.subnet_of(ipaddress.IPv4Network("127.0.0.0/8")):
-            raise ValueError(f"{network} is not within 127.0.0.0/8")
+        if not any(self.network.subnet_of(ipaddress.IPv4Network(space)) for space in SPACES):
+            raise ValueError(f"{network} is not within {' or '.join(SPACES)}")
         first = int(self.network.network_address)
         self._free = [str(ipaddress.IPv4Address(first + i)) for i in range(reserved, self.network.num_addresses - 1)]
         self._free.reverse()

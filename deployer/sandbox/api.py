@@ -50,7 +50,8 @@ def status(daemon: Daemon) -> dict[str, Any]:
         "home": str(daemon.home),
         "aws": daemon.aws_url,
         "azure": daemon.azure_url,
-        "addresses": str(daemon.block.public.network),
+        "driver": daemon.kind.name,
+        "addresses": str(daemon.public.network),
         "ssh_port": daemon.ssh_port,
         "world": daemon.world.map(),
         "exits": [vars(exit) for exit in daemon.world.exits()],
@@ -63,6 +64,7 @@ def status(daemon: Daemon) -> dict[str, Any]:
 
 def _set_faults(daemon: Daemon, body: Any) -> dict[str, Any]:
     daemon.faults.write(Faults.from_json(body))
+    daemon.changed()  # a machine's link follows at once
     return daemon.faults.read().to_json()
 
 
@@ -89,7 +91,7 @@ def _host(daemon: Daemon, body: Any) -> dict[str, str]:
     port = int(body.get("ssh_port") or daemon.ssh_port)
     data = network.host_user_data(str(body["user"]), str(body["public_key"]), port)
     address = daemon.world.host(str(body["name"]), data, body.get("egress"))
-    daemon.settle(20.0)
+    daemon.settle(60.0)
     return {"address": address}
 
 

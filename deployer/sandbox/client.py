@@ -53,8 +53,11 @@ class Sandbox:
         return None if state is None else cls(home, state)
 
     @classmethod
-    def ensure(cls) -> Sandbox:
-        """The running sandbox; started if there is none. Raises SandboxError, which says where the log is."""
+    def ensure(cls, image: Path | None = None) -> Sandbox:
+        """The running sandbox; started if there is none. Raises SandboxError, which says where the log is.
+
+        With `image`, the root file system of the nspawn driver, a start makes one with such machines.
+        """
         found = cls.find()
         if found is None:
             home = home_folder()
@@ -62,7 +65,7 @@ class Sandbox:
                 home.mkdir(mode=0o700, parents=True, exist_ok=True)
                 home.chmod(0o700)
                 with locked(home / START_LOCK):
-                    found = cls.find() or cls(home, launch(home))
+                    found = cls.find() or cls(home, launch(home, image))
             except OSError as error:
                 raise SandboxError(
                     f"the sandbox's folder {home} can't be used",
@@ -104,8 +107,13 @@ class Sandbox:
         return self._state.realm_id
 
     @property
+    def driver(self) -> str:
+        """What makes the machines: `process` or `nspawn`."""
+        return self._state.driver
+
+    @property
     def ssh_port(self) -> int:
-        """The port for SSH on this sandbox's machines (22 would need root)."""
+        """The port for SSH on this sandbox's machines (22 would need root, which only the nspawn driver has)."""
         return self._state.ssh_port
 
     @property

@@ -1,4 +1,6 @@
-"""The sandbox's daemon: `python -m deployer.sandbox.daemon HOME [READY_FD]`.
+"""The sandbox's daemon: `python -m deployer.sandbox.daemon HOME [READY_FD [IMAGE]]`.
+
+With IMAGE, the root file system of the nspawn driver, machines are systems of their own; without, processes.
 
 It holds the emulated clouds, the plugins' leases, the machines and the world around them. One for each home (a lock
 says so); each start is another realm, because the clouds live in this process's memory. When it is killed, its machines
@@ -31,6 +33,9 @@ from deployer.sandbox.control import Control
 from deployer.sandbox.leftovers import clean
 from deployer.sandbox.machines import tree
 from deployer.sandbox.machines.driver import Driver
+from deployer.sandbox.machines.kind import PROCESS
+from deployer.sandbox.machines.nspawn.core import Core, NoNetwork
+from deployer.sandbox.machines.nspawn.kind import nspawn_kind
 from deployer.sandbox.model import InventoryItem, MachineSpec
 from deployer.sandbox.plugins import Plugins
 from deployer.sandbox.state import DEFAULT_REGION, FAULTS, LOCK, SandboxState, try_lock
@@ -45,7 +50,7 @@ VOLUME_KINDS = ("ec2:volume", "Microsoft.Compute/disks")
 class Daemon:
     """One life of a sandbox."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, image: Path | None = None) -> None:
         from fl_runtime import version
 
         self.home = home
@@ -56,10 +61,16 @@ class Daemon:
         self._dirty = threading.Event()
         self.faults = faults.use(home / FAULTS)
         self.block: Block = take_block(str(home))
-        self.driver = Driver(home, str(self.block.public.network), self.block.private, self.faults, adopts=True)
-        self.world = network.World(self.block.public, self.changed)
+        self.public, self.kind, self.ssh_port = self.block.public, PROCESS, 22
+        claim = None
+        if image is not None:
+            core = Core.take(home)
+            self.public, self.kind, claim = core.public, nspawn_kind(home, image, core.name), core.claim
+        else:
+            self.ssh_port = _free_port(str(self.public.network[1]))
+        self.driver = Driver(home, str(self.public.network), self.block.private, self.faults, True, self.kind)
+        self.world = network.World(self.public, self.changed, claim)
         self._applied_world: Mapping[str, str] = {}
-        self.ssh_port = _free_port(str(self.block.public.network[1]))
         self._start_clouds()
         self.plugins = Plugins({"aws": self._aws_provider, "azure-native": self._azure_provider})
         self._control = Control(self.block.holder, secrets.token_hex(16), routes(self))
@@ -68,13 +79,13 @@ class Daemon:
         from deployer.sandbox.aws.moto_server import MotoServer
         from deployer.sandbox.azure.arm_server import ArmServer
 
-        self._aws = MotoServer(self.changed, self.block.public)
+        self._aws = MotoServer(self.changed, self.public)
         self.aws_url = self._aws.start()
         self.write_profiles()
         (self.home / "azure").mkdir(mode=0o700, exist_ok=True)
         self.azure = ArmServer(
             self.changed,
-            addresses=self.block.public,
+            addresses=self.public,
             home=self.home / "azure",
             faults=self.faults,
             console=self.driver.console,
@@ -108,7 +119,8 @@ class Daemon:
             control=(host, port),
             token=self._control.token,
             ssh_port=self.ssh_port,
-            block=str(self.block.public.network),
+            block=str(self.public.network),
+            driver=self.kind.name,
             aws_url=self.aws_url,
             arm_url=self.azure_url,
             ca_file=str(self.azure.ca_file),
@@ -237,8 +249,8 @@ def main() -> int:
     for name in ("tmp", "home"):
         (home / name).mkdir(mode=0o700)
     try:
-        daemon = Daemon(home)
-    except NoLoopbackBlock as error:
+        daemon = Daemon(home, Path(sys.argv[3]) if len(sys.argv) > 3 else None)
+    except (NoLoopbackBlock, NoNetwork) as error:
         say(error=str(error))
         return 1
     for number in (signal.SIGTERM, signal.SIGINT):

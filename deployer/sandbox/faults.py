@@ -38,10 +38,12 @@ class Faults:
     never_ssh: tuple[str, ...] = ()  # participants whose machine never opens SSH
     wrong_host_key: tuple[str, ...] = ()  # participants whose machine shows another host key
     fail: Mapping[str, str] = field(default_factory=dict)  # kind -> message with which its creation fails
+    # participant -> delay_ms, loss_percent, rate_mbit of its link (only machines of the nspawn driver have one)
+    links: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         data = dataclasses.asdict(self)
-        return {**data, "delays": dict(self.delays), "fail": dict(self.fail)}
+        return {**data, "delays": dict(self.delays), "fail": dict(self.fail), "links": dict(self.links)}
 
     @classmethod
     def from_json(cls, data: object) -> Faults:
@@ -59,6 +61,9 @@ class Faults:
         fail = data.get("fail", {})
         if not isinstance(fail, dict) or not all(isinstance(v, str) for v in fail.values()):
             raise ValueError("fail maps a kind of resource to a message")
+        links = data.get("links", {})
+        if not isinstance(links, dict) or not all(_is_link(link) for link in links.values()):
+            raise ValueError(f"links maps a participant to {', '.join(LINK)}, each a number of 0 or more")
         lists: dict[str, tuple[str, ...]] = {}
         for name in ("no_capacity", "never_ssh", "wrong_host_key"):
             value = data.get(name, [])
@@ -66,8 +71,22 @@ class Faults:
                 raise ValueError(f"{name} is a list of names")
             lists[name] = tuple(value)
         return cls(
-            delays={str(k): float(v) for k, v in delays.items()}, fail={str(k): v for k, v in fail.items()}, **lists
+            delays={str(k): float(v) for k, v in delays.items()},
+            fail={str(k): v for k, v in fail.items()},
+            links={str(k): {name: float(number) for name, number in v.items()} for k, v in links.items()},
+            **lists,
         )
+
+
+LINK = ("delay_ms", "loss_percent", "rate_mbit")
+
+
+def _is_link(value: object) -> bool:
+    return (
+        isinstance(value, dict)
+        and set(value) <= set(LINK)
+        and all(isinstance(v, int | float) and not isinstance(v, bool) and v >= 0 for v in value.values())
+    )
 
 
 def _names(kinds: tuple[str, ...]) -> set[str]:

@@ -24,8 +24,11 @@ _LOG_BYTES = 4 * 1024 * 1024
 _KEPT = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "SSL_CERT_DIR", "VIRTUAL_ENV")
 
 
-def launch(home: Path) -> SandboxState:
-    """Starts the daemon, detached from this process, and waits until it says that it is ready."""
+def launch(home: Path, image: Path | None = None) -> SandboxState:
+    """Starts the daemon, detached from this process, and waits until it says that it is ready.
+
+    With `image`, the root file system of the nspawn driver, its machines are systems of their own.
+    """
     _require_packages()
     if (home / LOG).exists() and (home / LOG).stat().st_size > _LOG_BYTES:
         os.replace(home / LOG, home / f"{LOG}.old")
@@ -35,7 +38,14 @@ def launch(home: Path) -> SandboxState:
         log.flush()
         try:
             process = subprocess.Popen(
-                [sys.executable, "-m", "deployer.sandbox.daemon", str(home), str(writer)],
+                [
+                    sys.executable,
+                    "-m",
+                    "deployer.sandbox.daemon",
+                    str(home),
+                    str(writer),
+                    *([str(image)] if image else []),
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

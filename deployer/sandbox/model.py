@@ -7,6 +7,7 @@ nobody calls into anybody else's state. All of it is plain data that goes throug
 from __future__ import annotations
 
 import dataclasses
+import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -46,6 +47,24 @@ class Rule:
     def allows_tcp(self) -> bool:
         return self.protocol.lower() in ("tcp", "6", "-1", "*", "all")
 
+    @property
+    def span(self) -> tuple[int, int]:
+        """The first and the last port that it opens."""
+        every = self.protocol == "-1"
+        return (
+            1 if every or self.port_from < 1 else self.port_from,
+            65535 if every or self.port_to < 1 else self.port_to,
+        )
+
+    @property
+    def source(self) -> str | None:
+        """The IPv4 network that it lets in; None for what is none (IPv6, a tag): that lets nobody in."""
+        cidr = "0.0.0.0/0" if self.cidr in ("*", "Internet", "Any") else self.cidr  # Azure's words
+        try:
+            return str(ipaddress.IPv4Network(cidr, strict=False))
+        except ValueError:
+            return None
+
 
 @dataclass(frozen=True)
 class MachineSpec:
@@ -65,6 +84,7 @@ class MachineSpec:
     ingress: tuple[Rule, ...] = ()
     volumes: tuple[tuple[str, str], ...] = ()  # (volume id, device); their contents outlive the machine
     tags: Mapping[str, str] = field(default_factory=dict)
+    metadata_hops: int = 1  # EC2: how many hops the metadata service's token may travel
     boots: int = 0  # the cloud counts reboots here: another number than last time means "reboot it"
 
     @property

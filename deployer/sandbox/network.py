@@ -30,8 +30,13 @@ class Exit:
 class World:
     """World addresses and cloudless machines of one sandbox. Thread-safe. `changed` is called after each change."""
 
-    def __init__(self, public: AddressPool, changed: Callable[[], None]) -> None:
+    def __init__(
+        self, public: AddressPool, changed: Callable[[], None], claim: Callable[[str], str] | None = None
+    ) -> None:
+        """`claim` makes a world address one that this computer's programs can come from, where machines have a network
+        of their own; without it a loopback address stands for it, and for this workstation 127.0.0.1 does."""
         self._public = public
+        self._claim = claim
         self._changed = changed
         self._lock = threading.Lock()
         self._loop = asyncio.new_event_loop()
@@ -46,7 +51,8 @@ class World:
         """Loopback source -> world address."""
         with self._lock:
             exits = {exit.source: exit.world for exit in self._exits.values()}
-            return {"127.0.0.1": WORKSTATION, **exits, **self._host_world}
+            workstation = "127.0.0.1" if self._claim is None else WORKSTATION
+            return {workstation: WORKSTATION, **exits, **self._host_world}
 
     def exits(self) -> list[Exit]:
         with self._lock:
@@ -60,7 +66,7 @@ class World:
         address = world_address(world)
         with self._lock:
             if address not in self._exits:
-                source = self._public.allocate(f"on premises, {address}")
+                source = self._claim(address) if self._claim else self._public.allocate(f"on premises, {address}")
                 allowed = str(self._public.network)
 
                 async def open_egress() -> Egress:

@@ -46,6 +46,7 @@ class SandboxState:
     token: str
     ssh_port: int
     block: str
+    driver: str  # "process" or "nspawn"
     aws_url: str
     arm_url: str
     ca_file: str

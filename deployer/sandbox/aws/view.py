@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from deployer.sandbox.addresses import SPACES
 from deployer.sandbox.aws.world import LOCK
 from deployer.sandbox.model import InventoryItem, MachineSpec, Rule
 
@@ -64,8 +65,9 @@ def _user_data(instance: Any) -> str:
 def _address(eni: Any) -> str | None:
     """The public address, if it is one that can be reached here: an Elastic IP of the sandbox's own."""
     with contextlib.suppress(ValueError):
-        if eni.public_ip and ipaddress.IPv4Address(eni.public_ip).is_loopback:
-            return str(eni.public_ip)
+        address = ipaddress.IPv4Address(eni.public_ip or "0.0.0.0")  # noqa: S104 - nobody listens there
+        if any(address in ipaddress.IPv4Network(space) for space in SPACES):
+            return str(address)
     return None
 
 
@@ -112,6 +114,7 @@ def _machines() -> Iterator[MachineSpec]:
                     if name != instance.root_device_name
                 ),
                 tags=_tags(backend, instance.id),
+                metadata_hops=instance.metadata_options.http_put_response_hop_limit,
                 boots=getattr(instance, "sandbox_boots", 0),
             )
 

@@ -10,6 +10,7 @@ import secrets
 import threading
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from deployer.sandbox.addresses import AddressPool
 from deployer.sandbox.faults import FaultBook
 from deployer.sandbox.machines import disk, tree
 from deployer.sandbox.machines.handle import MachineHandle, Nursery
+from deployer.sandbox.machines.kind import PROCESS, MachineKind
 from deployer.sandbox.machines.setup import Network, volume_folder
 from deployer.sandbox.model import MachineSpec
 
@@ -31,10 +33,17 @@ class Driver:
     """
 
     def __init__(
-        self, home: Path, public: str, private: AddressPool, faults: FaultBook | None = None, adopts: bool = False
+        self,
+        home: Path,
+        public: str,
+        private: AddressPool,
+        faults: FaultBook | None = None,
+        adopts: bool = False,
+        kind: MachineKind = PROCESS,
     ) -> None:
         """`adopts`: this process is a subreaper and starts nothing but machines in sessions of their own."""
         self._home = home
+        self._kind = kind
         self._volumes = home / "volumes"
         self._private = private
         self._faults = faults or FaultBook(None)
@@ -50,7 +59,10 @@ class Driver:
         """From now on exactly the machines of `specs` exist. `volumes`: ids of the volumes that still exist; the
         folders of others are removed (None: keep all)."""
         wanted = {spec.id: spec for spec in specs}
+        links = self._faults.read().links
         with self._lock:
+            if links != self._network.links:
+                self._network = replace(self._network, links=links)
             for gone in set(self._handles) - set(wanted):
                 handle = self._handles.pop(gone)
                 self._leaving.append(handle)
@@ -76,7 +88,7 @@ class Driver:
         def released() -> None:
             self._private.release(bind)
 
-        return MachineHandle(spec.id, folder, self._volumes, bind, self._faults, self._nursery, released)
+        return MachineHandle(spec.id, folder, self._volumes, bind, self._faults, self._nursery, released, self._kind)
 
     def _prune(self, existing: set[str]) -> None:
         kept = {volume_folder(self._volumes, volume).name for volume in existing}
@@ -92,7 +104,7 @@ class Driver:
     def set_world(self, world: Mapping[str, str]) -> None:
         """Tells all machines which loopback sources stand for which addresses of the world."""
         with self._lock:
-            self._network = Network(self._network.public, dict(world))
+            self._network = replace(self._network, world=dict(world))
             for handle in self._handles.values():
                 handle.want(handle.wanted, self._network)
 

@@ -26,28 +26,18 @@ def admits(rules: Iterable[Rule], source: str, port: int) -> bool:
     """Whether the rules let `source` (as the world sees it) come to TCP `port`. A rule without a valid CIDR is none."""
     address = ipaddress.ip_address(source)
     for rule in rules:
-        if not rule.allows_tcp or not _from(rule) <= port <= _to(rule):
+        first, last = rule.span
+        if not rule.allows_tcp or not first <= port <= last or rule.source is None:
             continue
-        cidr = "0.0.0.0/0" if rule.cidr in ("*", "Internet", "Any") else rule.cidr  # Azure's words
-        try:
-            if address in ipaddress.ip_network(cidr, strict=False):
-                return True
-        except ValueError:
-            continue
+        if address in ipaddress.ip_network(rule.source):
+            return True
     return False
-
-
-def _from(rule: Rule) -> int:
-    return 1 if rule.protocol == "-1" or rule.port_from < 1 else rule.port_from
-
-
-def _to(rule: Rule) -> int:
-    return 65535 if rule.protocol == "-1" or rule.port_to < 1 else rule.port_to
 
 
 def is_wide(rule: Rule) -> bool:
     """Whether a rule opens more ports than can be listened on one by one."""
-    return rule.allows_tcp and _to(rule) - _from(rule) >= _WIDE
+    first, last = rule.span
+    return rule.allows_tcp and last - first >= _WIDE
 
 
 def open_ports(rules: Iterable[Rule], used: Iterable[int]) -> set[int]:
@@ -56,9 +46,9 @@ def open_ports(rules: Iterable[Rule], used: Iterable[int]) -> set[int]:
     ports: set[int] = set()
     for rule in rules:
         if not is_wide(rule):
-            ports |= set(range(_from(rule), _to(rule) + 1))
+            ports |= set(range(rule.span[0], rule.span[1] + 1))
     for rule in rules:
-        ports |= {port for port in used if _from(rule) <= port <= _to(rule)}
+        ports |= {port for port in used if rule.span[0] <= port <= rule.span[1]}
     return ports
 
 

@@ -7,7 +7,6 @@ import json
 import logging
 import os
 import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from dataclasses import asdict
@@ -17,11 +16,13 @@ from typing import Any
 import deployer
 from deployer.sandbox.faults import FaultBook
 from deployer.sandbox.machines import disk, tree
-from deployer.sandbox.machines.setup import SHUTDOWN_S, MachineSetup, Network
+from deployer.sandbox.machines.kind import PROCESS, SWITCHED_OFF, MachineKind
+from deployer.sandbox.machines.setup import MachineSetup, Network
 from deployer.sandbox.model import MachineSpec, machine_to_json
 
 _LOG = logging.getLogger(__name__)
-_KILL_AFTER_S = SHUTDOWN_S + 5.0
+_MORE_S = 5.0
+"""Beyond its own time for a shutdown: then a machine's process is killed."""
 
 
 class Nursery:
@@ -62,9 +63,11 @@ class MachineHandle:
         faults: FaultBook,
         nursery: Nursery,
         released: Callable[[], None],
+        kind: MachineKind = PROCESS,
     ) -> None:
         self.id, self._folder, self._volumes_folder, self._bind = id, folder, volumes_folder, bind
-        self._faults, self._nursery, self._released = faults, nursery, released
+        self._faults, self._nursery, self._released, self._kind = faults, nursery, released, kind
+        self._kill_after_s = kind.shutdown_s + _MORE_S
         self._changed = threading.Condition()
         self.wanted: MachineSpec | None = None
         self._network = Network("127.0.0.0/32")
@@ -159,7 +162,7 @@ class MachineHandle:
                 elif self._process is None:
                     self._start(wanted, network)
                 elif not wanted.running or (self._told and self._told[0].boots != wanted.boots):
-                    self._end(SHUTDOWN_S)
+                    self._end(self._kind.shutdown_s)
                 else:
                     self._send(
                         {"do": "change", "machine": machine_to_json(wanted), "network": asdict(network)},
@@ -196,17 +199,18 @@ class MachineHandle:
             network=network,
             never_ssh=name in faults.never_ssh,
             wrong_host_key=name in faults.wrong_host_key,
+            options=self._kind.options,
         )
         path = self._folder / "setup.json"
         setup.save(path)
         with open(self._folder / "process.log", "a") as log:
             process = self._nursery.start(
-                [sys.executable, "-m", "deployer.sandbox.machines.process", str(path)],
+                self._kind.command(path),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
                 cwd=self._folder,
-                env=_environment(setup.root),
+                env={**_environment(setup.root), **self._kind.environment},
             )
         with self._changed:
             self._process, self._told, self._report, self._state = process, (spec, network), {}, "starting"
@@ -235,7 +239,7 @@ class MachineHandle:
         except (OSError, ValueError):
             # It is ending: `_listen` will say so.
             with self._changed:
-                self._changed.wait_for(lambda: self._ended, timeout=_KILL_AFTER_S)
+                self._changed.wait_for(lambda: self._ended, timeout=self._kill_after_s)
             return
         if told is not None:
             with self._changed:
@@ -250,7 +254,7 @@ class MachineHandle:
             self._state = "stopping"
         self._send({"do": "stop", "grace": grace}, None)
         with self._changed:
-            ended = self._changed.wait_for(lambda: self._ended, timeout=_KILL_AFTER_S)
+            ended = self._changed.wait_for(lambda: self._ended, timeout=self._kill_after_s)
         if not ended:
             process.kill()
             with self._changed:
@@ -263,6 +267,7 @@ class MachineHandle:
         if process is not None:
             self._nursery.buried(process.pid)
         tree.end_strays(os.fsencode(f"FEDSPAN_ROOT={self._folder / 'root'}"), True, self._nursery.orphans)
+        self._kind.buried(self._folder)
         with self._changed:
             crashed = self._state in ("starting", "running")
             self._state = "crashed" if crashed else "stopped"
@@ -270,6 +275,8 @@ class MachineHandle:
             if crashed:
                 code = process.returncode if process else None
                 why = f"the machine's process ended ({code}): {self._folder / 'process.log'}"
+                if code == SWITCHED_OFF:
+                    why = "the machine switched itself off"
                 self._report = {**self._report, "problems": [why]}
                 _LOG.warning("machine %s: %s", self._folder.name, why)
         if process is not None:

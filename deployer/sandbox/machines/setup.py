@@ -23,6 +23,7 @@ class Network:
 
     public: str  # the block of the sandbox's public addresses, e.g. "127.70.4.0/23": egress goes only there
     world: Mapping[str, str] = field(default_factory=dict)  # loopback source -> the address that rules know it by
+    links: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # participant -> its link
 
     def seen_as(self, source: str) -> str:
         return self.world.get(source, source)
@@ -40,6 +41,7 @@ class MachineSetup:
     never_ssh: bool = False  # faults
     wrong_host_key: bool = False
     watch_stdin: bool = True  # end when standard input ends, because then whoever started the machine is gone
+    options: Mapping[str, str] = field(default_factory=dict)  # of the kind of machine, see `MachineKind`
     confine: bool = True  # let the kernel refuse writes outside the machine's folders, where it can (Landlock)
 
     @property
@@ -47,8 +49,8 @@ class MachineSetup:
         return Path(self.folder, "root")
 
     def save(self, path: Path) -> None:
-        data = {**dataclasses.asdict(self), "machine": machine_to_json(self.machine)}
-        data["network"] = {"public": self.network.public, "world": dict(self.network.world)}
+        data = {**dataclasses.asdict(self), "machine": machine_to_json(self.machine), "options": dict(self.options)}
+        data["network"] = {**vars(self.network), "world": dict(self.network.world)}
         # User-data holds the machine's host key.
         with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
             json.dump(data, file)
