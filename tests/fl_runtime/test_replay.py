@@ -5,12 +5,21 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+import yaml
 from federation import Federation, job_processes, until
+from flare_programs import NUMPY_EXECUTOR, SCATTER, adapted
+from safetensors.numpy import load_file
 from scripts import ADD
 
 from fl_runtime.admin import Session
 from fl_runtime.errors import JobError
+
+MEAN = 14 / 6  # of 1, 2 and 3, weighted by themselves
+AGGREGATOR = {
+    "path": "fl_runtime.app_common.aggregators.intime_accumulate_model_aggregator.InTimeAccumulateWeightedAggregator"
+}
 
 # Three calls in each round, and a pause after the second: there the test kills its process.
 CALLS = """
@@ -70,3 +79,40 @@ def test_a_workflow_that_asks_for_something_else_in_its_replay_fails_the_job(run
         kill_in_the_pause(session, job)
         with pytest.raises(JobError, match=r"not deterministic: call 1 of round 1 was 'train'"):
             session.wait(job, 40)
+
+
+@pytest.mark.parametrize("journal", ["1GB", "1500KB"])
+def test_a_control_flow_without_rounds_is_replayed_while_its_journal_fits(running: Federation, journal: str) -> None:
+    """Each round keeps a model of 400 KB and three results: 1.6 MB."""
+    folder = running.job(f"flow-{journal}", "")
+    (folder / "train.py").unlink()
+    slowly = NUMPY_EXECUTOR.replace("number = int", "import time; time.sleep(0.3); number = int")
+    (folder / "mine.py").write_text(adapted(SCATTER.replace("np.zeros(4,", "np.zeros(100_000,")))
+    (folder / "trainer.py").write_text(adapted(slowly))
+    workflow = {
+        "type": "controller",
+        "path": "mine.Scatter",
+        "args": {"num_rounds": 5},
+        "components": {"aggregator": AGGREGATOR},
+        "journal": journal,
+    }
+    document = {"name": folder.name, "workflow": workflow, "executor": {"path": "trainer.AddExecutor"}}
+    (folder / "job.yml").write_text(yaml.safe_dump(document))
+    with running.session() as session:
+        job = session.submit(folder)
+
+        def done() -> int:
+            return "".join(text for _, text in session.logs(job, "server")).count("task done")
+
+        until(lambda: done() >= 3, 40, "three rounds")
+        job_processes(job)["server"].kill()
+        if journal == "1GB":
+            session.wait(job, 60)
+        else:
+            with pytest.raises(JobError, match=r"not resumable.*had outgrown 1500000 bytes.*the last model is kept"):
+                session.wait(job, 60)
+        model = load_file(session.download(job, running.root / f"results-{journal}") / "model.safetensors")["w"]
+    rounds = model[0] / MEAN
+    assert model == pytest.approx(np.full(100_000, model[0]), rel=1e-6)
+    assert rounds == pytest.approx(5 if journal == "1GB" else round(float(rounds)), rel=1e-6)
+    assert rounds > 1.5
