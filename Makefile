@@ -62,4 +62,5 @@ $(VENV)/.dev: pyproject.toml | $(BIN)/python
 
 $(VENV)/.torch: | $(BIN)/python
 	@$(INSTALL) '$(TORCH)'
+	@$(INSTALL) 'lightning>=2.5,<3'
 	@touch $@

@@ -49,7 +49,7 @@ class Console:
                 self._logs, "logs JOB [NAME] [-f]", "what its processes wrote; -f follows", ("job", "site"), 1, 3
             ),
             "download": Command(
-                self._download, "download JOB [FOLDER]", "fetch model, metrics, logs", ("job", "path"), 1, 2
+                self._download, "download JOB [FOLDER]", "fetch model, metrics, plot, logs", ("job", "path"), 1, 2
             ),
             "abort": Command(self._abort, "abort JOB", "end a job now", ("job",), 1, 1),
             "delete": Command(self._delete, "delete JOB", "forget a job that has ended", ("job",), 1, 1),
@@ -220,7 +220,7 @@ class Console:
     def _download(self, words: list[str]) -> None:
         with jobs.about():
             path = self._session.download(words[0], Path(words[1]).expanduser() if len(words) > 1 else Path("results"))
-        _tell({"job": words[0], "path": str(path)}, str(path))
+        jobs.tell_results(words[0], path)
 
     def _abort(self, words: list[str]) -> None:
         with jobs.about():

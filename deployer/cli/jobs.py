@@ -169,6 +169,19 @@ def show(job: Annotated[str, typer.Argument(help="The job's id.")], kit: KitOpti
         tell_view(connection.show(job))
 
 
+def _duration(view: dict[str, Any]) -> str:
+    if view.get("seconds") is None:
+        return ""
+    return f", {'ran' if view['state'] in ENDED else 'runs for'} {view['seconds']:.1f} s"
+
+
+def _words_of(best: dict[str, Any]) -> str:
+    """As the built-in workflows note it (metric, value, round), or what an own controller has said."""
+    if "metric" in best:
+        return f"{best['metric']} {best['value']:.4g} in round {best['round']}"
+    return ", ".join(f"{key} {value}" for key, value in best.items())
+
+
 def tell_view(view: dict[str, Any]) -> None:
     """Everything about a job, for the screen."""
     if context.options().json:
@@ -177,8 +190,16 @@ def tell_view(view: dict[str, Any]) -> None:
     context.say(f"{view['id']}: {view.get('name', '')}, {str(view['state']).lower()}")
     if detail := view.get("cause") or view.get("detail"):
         context.say(f"  {detail}")
+    context.say(f"  submitted {view['submitted']} by {view['submitter']}{_duration(view)}")
+    for site, row in view["sites"].items():
+        words = [row["state"], row.get("why") or "", f"(its task: {row['task']})" if row.get("task") else ""]
+        context.say(f"  {site}: {' '.join(word for word in words if word)}")
     for entry in view.get("history") or []:
         context.say(f"  {event_in_words({'event': 'round', **entry})}")
+    if best := view.get("best_metric"):
+        context.say(f"  best: {_words_of(best)}")
+    if view.get("model"):
+        context.say(f"  next: fedspan job download {view['id']}")
 
 
 @job_app.command()
@@ -209,16 +230,26 @@ def download(
     to: Annotated[Path, typer.Option("--to", help="Folder for it.")] = Path("results"),
     kit: KitOption = None,
 ) -> None:
-    """Fetch what a job has made: model, metrics, history, logs."""
+    """Fetch what a job has made: model, metrics, history, logs, and a plot of the metrics."""
     with session(kit) as connection:
         with about():
             connection.show(job)
         to.mkdir(parents=True, exist_ok=True)
         path = connection.download(job, to)
+    tell_results(job, path)
+
+
+def tell_results(job: str, path: Path, **more: Any) -> None:
+    """Where a job's results lie, what there is, and why there is no plot."""
+    from fl_runtime.admin.plot import NAME, why_none
+
+    files = sorted(file.name + ("/" if file.is_dir() else "") for file in path.iterdir())
     if context.options().json:
-        context.emit({"job": job, "path": str(path)})
-    else:
-        context.say(f"{job}: {path}")
+        context.emit({"job": job, "path": str(path), "files": files, **more})
+        return
+    context.say(f"{job}: {path}\n  {', '.join(files)}")
+    if NAME not in files:
+        context.say(f"  no {NAME}: {why_none(path)}")
 
 
 @job_app.command()

@@ -96,7 +96,7 @@ EXTRAS = {
     "flask": "sandbox",
     "flask_cors": "sandbox",
     "sklearn": "demo",
-    "matplotlib": "demo",
+    "matplotlib": "plot",
     "torch": "torch",
 }
 

@@ -50,10 +50,11 @@ def simulate(
             job_id=job_id,
             on_event=progress,
         )
-    if context.options().json:
-        context.emit({"job": done.job, "path": str(done.folder), "state": done.view["state"]})
-    else:
-        context.say(f"{done.job}: {done.folder}")
+    from deployer.cli.jobs import tell_results
+    from fl_runtime.admin.plot import draw
+
+    draw(done.folder)
+    tell_results(done.job, done.folder, state=done.view["state"])
 
 
 def wanted_sites(text: str | None) -> int | list[str] | None:

@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from fl_runtime.admin import transfer
 from fl_runtime.admin.connection import TIMEOUT_S, Connection
+from fl_runtime.admin.plot import draw
 from fl_runtime.admin.results import write_results
 from fl_runtime.blobs import Manifest, of_bytes
 from fl_runtime.errors import FlError, JobError, RefusedError
@@ -174,7 +175,8 @@ class Session:
         self._connection.ask("delete", job)
 
     def download(self, job: str, dest: Path | str) -> Path:
-        """Fetch what a job has made into `dest/JOB`: model.safetensors, metrics.json, history.csv, logs/NAME.log.
+        """Fetch what a job has made into `dest/JOB`: model.safetensors, best.safetensors, metrics.json, history.csv,
+        logs/NAME.log, and plot.png where matplotlib is installed.
 
         A download that was broken off goes on where it ended, also in another process.
         """
@@ -194,7 +196,9 @@ class Session:
                 for _, text in self.logs(job, name):
                     file.write(text)
 
-        return write_results(view, target, fetch, log)
+        write_results(view, target, fetch, log)
+        draw(target)
+        return target
 
     # --- sites
 

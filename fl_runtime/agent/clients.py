@@ -79,12 +79,11 @@ class _Client:
         if self._job:
             waiting = [run for run in waiting if run.job == self._job]
         if len(waiting) != 1:
-            names = ", ".join(run.job for run in waiting)
-            return (
-                f"several jobs wait for a process here, name one: flare.init(job=...): {names}"
-                if waiting
-                else f"{f'the job {self._job}' if self._job else 'no job'} waits for no process here (attach: true)"
-            )
+            if waiting:
+                names = ", ".join(run.job for run in waiting)
+                return f"several jobs wait for a process here, name one: flare.init(job=...): {names}"
+            who = f"the job {self._job} does not wait" if self._job else "no job waits"
+            return f"{who} for a process here (attach: true)"
         self._job, self._epoch = waiting[0].job, waiting[0].epoch
         return waiting[0]
 

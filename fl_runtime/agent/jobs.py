@@ -114,14 +114,18 @@ class SiteJobs:
             reserved.why, reserved.never = str(error), error.never
         except (FlError, ValueError) as error:
             reserved.why, reserved.never = str(error), True
-        reserved.figures = self._figures()
+        reserved.figures = self.figures()
         self._agent.link.send(reserved=reserved)
 
-    def _figures(self) -> bytes:
+    def figures(self) -> bytes:
+        """What there is and what of it is free, for the server."""
         try:
             return json.dumps(self.capacity.figures()).encode()
         except FlError as error:
             return json.dumps({"error": str(error)}).encode()
+
+    def tell_figures(self) -> None:
+        self._agent.link.send(site_state=pb.SiteState(state="here", figures=self.figures()))
 
     def _restore(self, run: Run) -> None:
         try:
@@ -225,7 +229,7 @@ class SiteJobs:
         patiently(lambda: self._journal.set_job(run.job, state, why), lambda: not run.over, run.job)
         self.capacity.release(run.job)
         self._agent.reports.flush(run)
-        self._agent.link.send(site_state=pb.SiteState(job=run.job, state=state, why=why))
+        self._agent.link.send(site_state=pb.SiteState(job=run.job, state=state, why=why, figures=self.figures()))
 
     def stop(self, stop: pb.JobStop) -> None:
         """The job is over: everything of it goes, but the memory of its id."""
@@ -237,9 +241,9 @@ class SiteJobs:
             log.info("%s: over: %s %s", stop.job, stop.state, stop.why)
         self.capacity.release(stop.job)
         if run is not None:
-            self._agent.reports.ended(run)
+            self._agent.reports.ended(run, self.figures())
         else:
-            self._agent.link.send(site_state=pb.SiteState(job=stop.job, state="ended"))
+            self._agent.link.send(site_state=pb.SiteState(job=stop.job, state="ended", figures=self.figures()))
         if socket is not None:
             socket.close()
         self._agent.shaping.end(stop.job)

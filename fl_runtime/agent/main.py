@@ -103,6 +103,7 @@ class Agent:
     def _welcomed(self) -> None:
         for run in self.jobs.runs():
             self.link.send(site_state=pb.SiteState(job=run.job, state="running"))
+        self._jobs_worker.do(self.jobs.tell_figures)
         self.reports.welcomed()
         self.results.welcomed()
 

@@ -142,12 +142,12 @@ class Reports:
         self._ship_metrics(run.job, reported, _END_PATIENCE_S)
         reported.log.ship(self._piece(run.job, _END_PATIENCE_S), None)
 
-    def ended(self, run: Run) -> None:
-        """The job is over here: the rest, then the word that nothing follows."""
+    def ended(self, run: Run, figures: bytes) -> None:
+        """The job is over here: the rest, then the word that nothing follows, and what is free now."""
         self.flush(run)
         with self._lock:
             self._reported.pop(run.job, None)
-        self._send(_END_PATIENCE_S, site_state=pb.SiteState(job=run.job, state="ended"))
+        self._send(_END_PATIENCE_S, site_state=pb.SiteState(job=run.job, state="ended", figures=figures))
 
 
 def _lines(fd: int, at: int) -> bytes:

@@ -40,6 +40,7 @@ class Task:
         timeout: seconds after which it is closed with the results that are there; 0 = never.
         before_task_sent_cb, after_task_sent_cb, result_received_cb: called with (client_task, fl_ctx).
         task_done_cb: called with (task, fl_ctx).
+        operator, secure: taken as FLARE's are; everything travels over mutual TLS here.
 
     Callbacks run one at a time. After a restart of the server they run again, in the order in which they ran before.
     """
@@ -55,6 +56,7 @@ class Task:
         result_received_cb: Callable[[ClientTask, FLContext], None] | None = None,
         task_done_cb: Callable[[Task, FLContext], None] | None = None,
         operator: Any = None,
+        secure: bool = False,
     ) -> None:
         if not isinstance(name, str) or not isinstance(data, Shareable):
             raise TypeError("a Task takes a name and a Shareable")
@@ -69,6 +71,7 @@ class Task:
         self.result_received_cb = result_received_cb
         self.task_done_cb = task_done_cb
         self.operator = operator
+        self.secure = secure
         self.task_id = str(uuid.uuid4())
         self.targets: list[str] | None = None
         self.client_tasks: list[ClientTask] = []

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from fl_runtime.apis.fl_constant import FLMetaKey
 from fl_runtime.apis.shareable import Shareable
 
 
@@ -23,17 +24,9 @@ class DataKind:
     APP_DEFINED = "APP_DEFINED"
 
 
-class MetaKey:
-    NUM_STEPS_CURRENT_ROUND = "NUM_STEPS_CURRENT_ROUND"  # the weight of a result; 1 when absent
-    PROCESSED_ALGORITHM = "PROCESSED_ALGORITHM"
-    PROCESSED_KEYS = "PROCESSED_KEYS"
-    INITIAL_METRICS = "initial_metrics"
-    FILTER_HISTORY = "filter_history"
-    CURRENT_ROUND = "current_round"
-    TOTAL_ROUNDS = "total_rounds"
-    START_ROUND = "start_round"
-    JOB_ID = "job_id"
-    SITE_NAME = "site_name"
+class MetaKey(FLMetaKey):
+    """Keys of a DXO's meta with a meaning."""
+
     AGGREGATION_WEIGHT = "aggregation_weight"
     WEIGHT = "weight"
 

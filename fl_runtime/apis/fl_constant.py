@@ -77,6 +77,23 @@ class FLContextKey:
     FILTERED_TASK = "__filtered_task__"
 
 
+class FLMetaKey:
+    """Keys in the meta of models and DXOs."""
+
+    NUM_STEPS_CURRENT_ROUND = "NUM_STEPS_CURRENT_ROUND"  # the weight of a result; 1 when absent
+    PROCESSED_ALGORITHM = "PROCESSED_ALGORITHM"
+    PROCESSED_KEYS = "PROCESSED_KEYS"
+    INITIAL_METRICS = "initial_metrics"
+    FILTER_HISTORY = "filter_history"
+    CONFIGS = "configs"
+    VALIDATE_TYPE = "validate_type"
+    START_ROUND = "start_round"
+    CURRENT_ROUND = "current_round"
+    TOTAL_ROUNDS = "total_rounds"
+    JOB_ID = "job_id"
+    SITE_NAME = "site_name"
+
+
 class ReservedTopic:
     DO_TASK = "__do_task__"
     ABORT_TASK = "__abort_task__"

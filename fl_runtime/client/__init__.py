@@ -54,6 +54,7 @@ def init(
     job: str | None = None,
     site: str | Path | None = None,
     wait: float = 0.0,
+    world: int | None = None,
     **_flare: Any,
 ) -> None:
     """Attach to the site's agent. Calling it again does nothing.
@@ -63,6 +64,7 @@ def init(
         job, site: for a process that the agent has not started (a notebook): the job's id (needed when several wait),
             and the state folder of the site's agent, else FEDSPAN_SITE. The job must have `attach: true`.
         wait: seconds to wait for such a job.
+        world: number of ranks; overrides the environment's WORLD_SIZE.
     """
     global _session
     if _session is not None:
@@ -72,7 +74,7 @@ def init(
     until = time.monotonic() + wait
     while True:
         try:
-            _session = Session(AgentWire.here(job, site), None if rank is None else int(rank))
+            _session = Session(AgentWire.here(job, site), None if rank is None else int(rank), world)
             break
         except FlError:
             if time.monotonic() >= until:

@@ -39,9 +39,10 @@ class Session:
     Args:
         wire: the way to the agent; default: what the environment says.
         rank: of this process among the script's; default: RANK, else 0. Every rank gets each task, rank 0 answers.
+        world: number of ranks; default: WORLD_SIZE, else 1.
     """
 
-    def __init__(self, wire: Wire | None = None, rank: int | None = None) -> None:
+    def __init__(self, wire: Wire | None = None, rank: int | None = None, world: int | None = None) -> None:
         self._wire: Wire = wire if wire is not None else AgentWire.here()
         self._lock = threading.RLock()
         self.rank = int(os.environ.get("RANK", "0")) if rank is None else rank
@@ -56,7 +57,7 @@ class Session:
                 "job": "",
                 "epoch": 0,
                 "rank": self.rank,
-                "world": int(os.environ.get("WORLD_SIZE", "1")),
+                "world": int(os.environ.get("WORLD_SIZE", "1")) if world is None else world,
                 "pid": os.getpid(),
             }
         )

@@ -208,7 +208,9 @@ class Jobs(JobViews):
             running.ready.set()
 
     def site_state(self, site: str, message: pb.SiteState) -> None:
-        """How the job's process fares on a site."""
+        """How the job's process fares on a site, and what is free there."""
+        if message.figures:
+            self.starter.said(site, message.figures)
         known = self.taking_part(message.job).get(site)
         if known is None or message.state == known:
             return

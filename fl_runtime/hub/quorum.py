@@ -68,7 +68,8 @@ def decide(
     overdue = deadline is not None and waited >= deadline + max(part.queued for part in waiting)
     gone = [part for part in waiting if part.lost_for is not None and part.lost_for >= grace and not part.late]
     if met and (overdue or all(part.lost_for is not None and part.lost_for >= grace for part in waiting)):
-        return Decision("use-late") if standing else Decision("close")
+        passed = f"the deadline of {deadline:g} s passed" if overdue else ""
+        return Decision("use-late") if standing else Decision("close", passed)
     if not met and overdue and below != "wait":
         return Decision("fail", f"the deadline of {deadline:g} s passed; " + _short(parts, len(accepted), minimum))
     if not met and below == "fail" and possible - len(gone) < minimum:

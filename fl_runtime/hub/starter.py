@@ -76,7 +76,7 @@ class Starter:
         """A site has set aside what a job needs, or could not."""
         with self._lock:
             if message.figures:
-                self._figures[site] = json.loads(message.figures)
+                self.said(site, message.figures)
             late = self._late.pop((message.job, site), None)
             if late is not None and message.attempt == 0:
                 job = self._hub.store.job(message.job)
@@ -133,6 +133,11 @@ class Starter:
     def waits_for(self, job: str) -> str:
         with self._lock:
             return self._scheduler.waits_for(job)
+
+    def said(self, site: str, figures: bytes) -> None:
+        """What a site has, and what of it is free."""
+        with self._lock:
+            self._figures[site] = json.loads(figures)
 
     def figures(self, site: str) -> dict[str, Any]:
         """What the site said last about what it has."""

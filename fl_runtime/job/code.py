@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,7 +20,10 @@ def load_class(path: str, where: str) -> type[Any]:
     try:
         found = getattr(importlib.import_module(module), name)
     except Exception as error:  # whatever the job's module does when it is imported
-        raise JobSpecError(f"{where}: {path} can't be loaded", why=f"{type(error).__name__}: {error}") from error
+        why = f"{type(error).__name__}: {error}"
+        if module.partition(".")[0] in sys.stdlib_module_names:
+            why += f"; Python has a module {module!r} of its own: give yours another name"
+        raise JobSpecError(f"{where}: {path} can't be loaded", why=why) from error
     if not isinstance(found, type):
         raise JobSpecError(f"{where}: {path} is no class", why=f"it is {type(found).__name__}")
     return found

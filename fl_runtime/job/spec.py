@@ -24,7 +24,7 @@ resources: {gpus: 1, gpu_memory: 16GB, memory: 8GB, slots: 1}   # on each site, 
 network: none             # the script gets no network; the site must be able to keep it away
 filters: {results: [{type: clip_norm, max_norm: 1.0}], tasks: []}   # change values; the site's own come last
 codecs: [{type: quantize8, on: results}, {type: zstd}]   # change what travels only
-tracking: {csv: true}     # what `job download` makes of the metrics beside metrics.json: csv, plot (both by default)
+tracking: {csv: true, plot: true}   # what `job download` makes of the metrics beside metrics.json (both by default)
 """
 
 from __future__ import annotations

@@ -331,14 +331,16 @@ class ReportHave(_message.Message):
     def __init__(self, job: _Optional[str] = ..., log: _Optional[int] = ..., metric: _Optional[int] = ...) -> None: ...
 
 class SiteState(_message.Message):
-    __slots__ = ("job", "state", "why")
+    __slots__ = ("job", "state", "why", "figures")
     JOB_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     WHY_FIELD_NUMBER: _ClassVar[int]
+    FIGURES_FIELD_NUMBER: _ClassVar[int]
     job: str
     state: str
     why: str
-    def __init__(self, job: _Optional[str] = ..., state: _Optional[str] = ..., why: _Optional[str] = ...) -> None: ...
+    figures: bytes
+    def __init__(self, job: _Optional[str] = ..., state: _Optional[str] = ..., why: _Optional[str] = ..., figures: _Optional[bytes] = ...) -> None: ...
 
 class Manifest(_message.Message):
     __slots__ = ("length", "leaves")

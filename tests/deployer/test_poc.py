@@ -168,7 +168,9 @@ def test_the_console_completes_remembers_and_survives_ctrl_c(poc: Poc) -> None:
         assert job is not None
         terminal.type("nonsense\n")
         terminal.until(r"there is no command 'nonsense'[\s\S]*fedspan> ")
-        terminal.type("half a line\x03")
+        terminal.type("half a line")
+        terminal.until("half a line")  # both at once, and the terminal drops what readline is about to read
+        terminal.type("\x03")
         terminal.until("fedspan> ")
         terminal.type(f"monitor {job[0]}\n")
         terminal.until(r"ended FINISHED[\s\S]*fedspan> ")

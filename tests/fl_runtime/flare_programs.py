@@ -203,6 +203,124 @@ class Counting(Executor):
 """
 
 
+# One of each call, with every callback, one after the other; what they say is the test's to judge.
+ERRANDS = """
+import threading
+import time
+import numpy as np
+from nvflare.apis.controller_spec import SendOrder, Task, TaskCompletionStatus
+from nvflare.apis.dxo import DXO, DataKind, from_shareable
+from nvflare.apis.event_type import EventType
+from nvflare.apis.fl_constant import FLContextKey, ReturnCode
+from nvflare.apis.impl.controller import Controller
+from nvflare.apis.shareable import Shareable
+from nvflare.apis.signal import Signal
+
+SITES = ["site-1", "site-2", "site-3"]
+
+
+class Errands(Controller):
+    def __init__(self):
+        super().__init__()
+        self.told = []
+
+    def handle_event(self, event_type, fl_ctx):
+        if event_type in (EventType.START_RUN, EventType.END_RUN):
+            self.log_info(fl_ctx, f"event {event_type}")
+
+    def start_controller(self, fl_ctx):
+        assert self._engine is fl_ctx.get_engine()
+        assert [c.name for c in self._engine.validate_targets(["site-1", "nobody"])[0]] == ["site-1"]
+
+    def task(self, name, timeout=0, data=None):
+        return Task(name=name, data=data or Shareable(), timeout=timeout, before_task_sent_cb=self.before,
+                    after_task_sent_cb=self.after, result_received_cb=self.received, task_done_cb=self.done)
+
+    def before(self, client_task, fl_ctx):
+        self.told.append(f"before {client_task.client.name}")
+
+    def after(self, client_task, fl_ctx):
+        self.told.append(f"after {client_task.client.name}")
+
+    def received(self, client_task, fl_ctx):
+        assert fl_ctx.get_prop(FLContextKey.TASK_NAME) == client_task.task.name
+        self.told.append(f"received {client_task.client.name} {client_task.result.get_return_code()}")
+
+    def done(self, task, fl_ctx):
+        self.told.append(f"done {task.name} {task.completion_status.name}")
+
+    def tell(self, what, fl_ctx):
+        self.log_info(fl_ctx, f"{what}: {', '.join(self.told)}")
+        self.told = []
+
+    def control_flow(self, abort_signal, fl_ctx):
+        self.send_and_wait(self.task("quick"), fl_ctx, targets=SITES[1:], send_order=SendOrder.SEQUENTIAL,
+                           abort_signal=abort_signal)
+        self.tell("send", fl_ctx)
+
+        self.broadcast_and_wait(self.task("site-3 is slow"), fl_ctx, min_responses=2, wait_time_after_min_received=0,
+                                abort_signal=abort_signal)
+        self.told.sort()
+        self.tell("two are enough", fl_ctx)
+
+        self.broadcast_and_wait(self.task("slow", timeout=1), fl_ctx, targets=["site-1"], abort_signal=abort_signal)
+        self.tell("timeout", fl_ctx)
+
+        self.relay_and_wait(self.task("site-2 is slow"), fl_ctx, targets=SITES, task_result_timeout=1,
+                            abort_signal=abort_signal)
+        self.tell("relay", fl_ctx)
+
+        mine = Signal()
+        threading.Timer(0.3, mine.trigger, ("enough",)).start()
+        self.broadcast_and_wait(self.task("slow"), fl_ctx, targets=["site-1"], abort_signal=mine)
+        while self.get_num_standing_tasks():
+            time.sleep(0.02)
+        self.tell("aborted", fl_ctx)
+
+        self.own = {}
+        self.broadcast_and_wait(
+            Task(name="echo", data=Shareable(), before_task_sent_cb=self.give, result_received_cb=self.take),
+            fl_ctx, targets=SITES, min_responses=3, abort_signal=abort_signal)
+        self.log_info(fl_ctx, f"own data: {sorted(self.own.items())}")
+        self.system_panic("that was all", fl_ctx)
+
+    def give(self, client_task, fl_ctx):
+        number = int(client_task.client.name[-1])
+        client_task.task.data = DXO(DataKind.WEIGHTS, {"w": np.full(2, number)}).to_shareable()
+        client_task.task.data.set_header("for", client_task.client.name)
+        client_task.task.data.add_cookie("number", number)
+
+    def take(self, client_task, fl_ctx):
+        result = client_task.result
+        self.own[client_task.client.name] = (from_shareable(result).data["w"].tolist(), result.get_cookie("number"))
+
+    def stop_controller(self, fl_ctx):
+        self.log_info(fl_ctx, "stopped")
+"""
+
+ERRAND_EXECUTOR = """
+import time
+from nvflare.apis.dxo import from_shareable
+from nvflare.apis.executor import Executor
+from nvflare.apis.fl_constant import ReturnCode
+from nvflare.apis.shareable import make_reply
+
+
+class ErrandExecutor(Executor):
+    def execute(self, task_name, shareable, fl_ctx, abort_signal):
+        me = fl_ctx.get_identity_name()
+        if task_name == "echo":
+            assert shareable.get_header("for") == me
+            return from_shareable(shareable).to_shareable()
+        if task_name in ("slow", f"{me} is slow"):
+            while not abort_signal.triggered:
+                time.sleep(0.02)
+            self.log_info(fl_ctx, "told to stop")
+            return make_reply(ReturnCode.TASK_ABORTED)
+        return make_reply(ReturnCode.OK)
+"""
+
+
 def adapted(text: str) -> str:
     """What a user does to run it here."""
     return text.replace("nvflare", "fl_runtime")

@@ -147,4 +147,4 @@ def test_each_rank_gets_each_task_and_rank_0_answers(running: Federation) -> Non
 
         model = load_file(session.download(job, running.root / "results") / "model.safetensors")
     assert model["w"].tolist() == [3.0] * 5
-    assert {f"rank {rank} round {number}" for rank in range(3) for number in range(2)} <= set(text.splitlines())
+    assert {f"rank {rank} round {number}" for rank in range(3) for number in range(2)} <= set(text.splitlines()), text

@@ -11,9 +11,21 @@ import psutil
 import pytest
 import yaml
 from federation import Federation, until
-from flare_programs import COUNTING_EXECUTOR, CYCLIC, NUMPY_EXECUTOR, SCATTER, STANDING, adapted
+from flare_programs import (
+    COUNTING_EXECUTOR,
+    CYCLIC,
+    ERRAND_EXECUTOR,
+    ERRANDS,
+    NUMPY_EXECUTOR,
+    SCATTER,
+    STANDING,
+    adapted,
+)
 from safetensors.numpy import load_file
 from scripts import ADD
+
+from fl_runtime.errors import JobError
+from fl_runtime.simulator import simulate
 
 MEAN = 14.0 / 6  # of 1, 2, 3, weighing 1, 2, 3
 
@@ -47,13 +59,15 @@ AGGREGATOR = {
 
 
 def test_scatter_and_gather_with_a_numpy_executor(running: Federation) -> None:
-    made = folder(running, "scatter", mine=SCATTER, site=NUMPY_EXECUTOR)
+    made = folder(running, "scatter", mine=SCATTER, worker=NUMPY_EXECUTOR)
     write(
         made,
         controller={"path": "mine.Scatter", "args": {"num_rounds": 2}, "components": {"aggregator": AGGREGATOR}},
-        executor={"path": "site.AddExecutor", "tasks": ["train"]},
+        executor={"path": "worker.AddExecutor", "tasks": ["train"]},
     )
     model, log, _ = run(running, made)
+    done = simulate(made, sites=3, workers=2, to=running.root / "simulated")
+    assert np.array_equal(load_file(done.folder / "model.safetensors")["w"], model["w"])
     assert model["w"] == pytest.approx(np.full(4, 2 * MEAN), rel=1e-6)
     assert log.count("heard ['site-1', 'site-2', 'site-3']") == 2
     assert log.count("task done: 3 results") == 2
@@ -61,25 +75,52 @@ def test_scatter_and_gather_with_a_numpy_executor(running: Federation) -> None:
 
 
 def test_cyclic_relays_in_the_given_order(running: Federation) -> None:
-    made = folder(running, "relay", mine=CYCLIC, site=NUMPY_EXECUTOR)
-    write(made, controller={"path": "mine.Cyclic"}, executor={"path": "site.AddExecutor"})
+    made = folder(running, "relay", mine=CYCLIC, worker=NUMPY_EXECUTOR)
+    write(made, controller={"path": "mine.Cyclic"}, executor={"path": "worker.AddExecutor"})
     model, log, _ = run(running, made)
     assert "order site-3 site-2 site-1" in log
     assert model["w"].tolist() == [(3 * 2 + 2) * 2 + 1.0] * 4
 
 
 def test_standing_tasks_cancelling_and_a_broken_executor(running: Federation) -> None:
-    made = folder(running, "standing", mine=STANDING, site=COUNTING_EXECUTOR)
-    write(made, controller={"path": "mine.Standing"}, executor={"path": "site.Counting"})
+    made = folder(running, "standing", mine=STANDING, worker=COUNTING_EXECUTOR)
+    write(made, controller={"path": "mine.Standing"}, executor={"path": "worker.Counting"})
     _, log, _ = run(running, made)
     assert "TaskCompletionStatus.OK TaskCompletionStatus.CANCELLED" in log
     assert "('site-1', 'OK'), ('site-2', 'OK'), ('site-3', 'EXECUTION_EXCEPTION')" in log
 
 
+def test_every_call_with_every_callback(running: Federation) -> None:
+    made = folder(running, "errands", mine=ERRANDS, worker=ERRAND_EXECUTOR)
+    write(made, controller={"path": "mine.Errands"}, executor={"path": "worker.ErrandExecutor"})
+    with running.session() as session:
+        job = session.submit(made)
+        with pytest.raises(JobError, match="that was all"):  # system_panic ends the job with its reason
+            session.wait(job, 60)
+        log = "".join(text for _, text in session.logs(job, "server", follow=True))
+        slow = "".join(text for _, text in session.logs(job, "site-1", follow=True))
+    told = [line.partition("Errands: ")[2] for line in log.splitlines() if "Errands: " in line]
+    three = ", ".join(f"after site-{n}" for n in (1, 2, 3)) + ", " + ", ".join(f"before site-{n}" for n in (1, 2, 3))
+    assert told == [
+        "event _start_run",
+        "send: before site-2, after site-2, received site-2 OK, done quick OK",
+        f"two are enough: {three}, done site-3 is slow OK, received site-1 OK, received site-2 OK",
+        "timeout: before site-1, after site-1, done slow TIMEOUT",
+        "relay: before site-1, after site-1, received site-1 OK, before site-2, after site-2, before site-3,"
+        " after site-3, received site-3 OK, done site-2 is slow OK",
+        "aborted: before site-1, after site-1, done slow ABORTED",
+        "own data: [('site-1', ([1, 1], 1)), ('site-2', ([2, 2], 2)), ('site-3', ([3, 3], 3))]",
+        "that was all",
+        "stopped",
+        "event _end_run",
+    ]
+    assert slow.count("told to stop") == 2
+
+
 def test_an_executor_serves_a_built_in_workflow_and_a_script_serves_a_controller(running: Federation) -> None:
-    made = folder(running, "built-in", site=NUMPY_EXECUTOR)
+    made = folder(running, "built-in", worker=NUMPY_EXECUTOR)
     workflow = {"type": "fedavg", "rounds": 2, "model": {"tensors": {"w": [4]}}}
-    write(made, workflow=workflow, executor={"path": "site.AddExecutor"})
+    write(made, workflow=workflow, executor={"path": "worker.AddExecutor"})
     model, _, _ = run(running, made)
     assert model["w"] == pytest.approx(np.full(4, 2 * MEAN), rel=1e-6)
     made = folder(running, "mixed", mine=SCATTER, train=ADD)
@@ -137,12 +178,12 @@ def test_a_killed_controller_replays_its_control_flow(fresh: Federation) -> None
         fresh,
         "killed",
         mine=SCATTER,
-        site=NUMPY_EXECUTOR.replace("number = int", "import time; time.sleep(0.1); number = int"),
+        worker=NUMPY_EXECUTOR.replace("number = int", "import time; time.sleep(0.1); number = int"),
     )
     write(
         made,
         controller={"path": "mine.Scatter", "args": {"num_rounds": 8}, "components": {"aggregator": AGGREGATOR}},
-        executor={"path": "site.AddExecutor"},
+        executor={"path": "worker.AddExecutor"},
     )
     with fresh.session() as session:
         job = session.submit(made)

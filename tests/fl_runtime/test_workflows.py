@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from federation import Federation
 from safetensors.numpy import load_file
 from scripts import REGRESSION
 
 from fl_runtime.errors import JobError
+from fl_runtime.simulator import simulate
 
 ROUNDS, RATE = 4, 0.1
 Table = tuple[np.ndarray, np.ndarray]
@@ -145,6 +148,37 @@ def test_fedprox_tells_the_sites_mu(running: Federation, tables: dict[str, Table
     assert got["model"] == pytest.approx(w, abs=2e-7)
 
 
+@pytest.mark.parametrize("aggregator", ["median", {"type": "trimmed_mean", "trim": 0.2}, {"type": "krum", "keep": 2}])
+def test_robust_aggregation_of_seven_sites_one_of_which_lies(tmp_path: Path, aggregator: Any) -> None:
+    """In the simulator, whose server is the real one."""
+    rng, tables = np.random.default_rng(8), {}
+    for number in range(1, 8):
+        x = rng.normal(size=(12, 5))
+        tables[f"site-{number}"] = (x, x @ (np.ones(5) + 0.1 * rng.normal(size=5)) + (1e3 if number == 4 else 0.0))
+        np.savez(tmp_path / f"site-{number}.npz", x=x, y=tables[f"site-{number}"][1])
+
+    def combine(w: np.ndarray, results: list[np.ndarray], _: np.ndarray) -> np.ndarray:
+        stack = np.stack(results)
+        if aggregator == "median":
+            return np.median(stack, axis=0)
+        if aggregator["type"] == "trimmed_mean":
+            return np.sort(stack, axis=0)[1:-1].mean(axis=0)
+        gaps = ((stack[:, None] - stack[None]) ** 2).sum(axis=2)  # Krum: the 2 with the nearest 7 - 1 - 2 neighbours
+        scores = np.sort(gaps, axis=1)[:, 1:5].sum(axis=1)
+        return stack[np.argsort(scores)[:2]].mean(axis=0)
+
+    folder = tmp_path / "job"
+    folder.mkdir()
+    (folder / "train.py").write_text(REGRESSION)
+    workflow = {"type": "fedavg", "rounds": ROUNDS, "model": W, "aggregator": aggregator}
+    document = {"name": "robust", "script": "train.py", "data": ["table"], "config": {"rate": RATE}}
+    (folder / "job.yml").write_text(yaml.safe_dump({**document, "workflow": workflow}))
+    done = simulate(folder, sites=7, workers=2, data={"table": f"{tmp_path}/{{site}}.npz"}, to=tmp_path / "to")
+    got = load_file(done.folder / "model.safetensors")["w"]
+    assert got == pytest.approx(reference(tables, combine), rel=1e-5, abs=1e-5)
+    assert np.abs(got).max() < 3
+
+
 SCAFFOLD = """
 import numpy as np
 import fl_runtime.client as flare
@@ -213,10 +247,18 @@ def test_the_best_model_is_kept_and_training_stops_early(running: Federation, ta
 
 @SLOW
 def test_a_sample_of_the_sites_trains_each_round(running: Federation, tables: dict[str, Table]) -> None:
-    _, view = run(running, type="fedavg", sample=2, rounds=6)
+    got, view = run(running, type="fedavg", sample=2, rounds=6)
     chosen = [tuple(entry["sites"]) for entry in view["history"]]
     assert {len(sites) for sites in chosen} == {2}
     assert len(set(chosen)) > 1
+    w = first_model()
+    for sites in chosen:
+        w = np.average(
+            [local(tables[site], w).astype(np.float64) for site in sites],
+            axis=0,
+            weights=[len(tables[site][0]) for site in sites],
+        ).astype(np.float32)
+    assert got["model"] == pytest.approx(w, abs=3e-7)
 
 
 EVALUATING = REGRESSION.replace(

@@ -6,29 +6,39 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from fl_runtime.apis import wire
 from fl_runtime.apis.client import Client
 from fl_runtime.apis.controller_spec import ClientTask, SendOrder, Task, TaskCompletionStatus
-from fl_runtime.apis.dxo import DXO, DataKind
 from fl_runtime.apis.fl_constant import FLContextKey, ReservedKey
 from fl_runtime.apis.fl_context import FLContext, FLContextManager
+from fl_runtime.apis.impl.contents import COOKIES, Content, contents_of
 from fl_runtime.apis.impl.judging import fault_of
+from fl_runtime.apis.impl.models import Models
 from fl_runtime.apis.shareable import ReservedHeaderKey, Shareable
 from fl_runtime.apis.signal import Signal
 from fl_runtime.errors import FlError
-from fl_runtime.models import tensors as safetensors
-from fl_runtime.names import INLINE_LIMIT
 from fl_runtime.workflow.calls import OpenCall
 from fl_runtime.workflow.link import HubGoneError
-from fl_runtime.workflow.records import Model, Result
+from fl_runtime.workflow.records import Result
 
 if TYPE_CHECKING:
     from fl_runtime.apis.impl.hosting import ControllerWorkflow
 
 log = logging.getLogger("fedspan.job")
+Done = Callable[[Task, list[OpenCall]], None]
 _IDLE_S = 0.3  # without a question from the controller, after which results are handed out from another thread
+
+
+@dataclass(eq=False)
+class _Standing:
+    """A task that is not over. It has several calls where sites get different content."""
+
+    task: Task
+    calls: list[OpenCall] = field(default_factory=list)
+    status: TaskCompletionStatus | None = None  # why it was cancelled
 
 
 class Communicator:
@@ -40,10 +50,8 @@ class Communicator:
         self.failure: BaseException | None = None
         self._contexts = contexts
         self._calls = workflow.calls
-        self._open: dict[str, tuple[Task, OpenCall | None]] = {}  # standing tasks, by task id
-        self._status: dict[str, TaskCompletionStatus] = {}  # why a task was cancelled
-        self._weights: Model | None = None  # sent last
-        self._saved = False
+        self._open: dict[str, _Standing] = {}  # by task id
+        self.models = Models(workflow)
         self._stopped = threading.Event()
 
     # --- calls
@@ -55,7 +63,7 @@ class Communicator:
             settings["after_min"] = float(wait_after)
         with self._calls.lock:
             self._register(task, names)
-            self._open[task.task_id] = (task, self._make(task, names, settings, self._done))
+            self._make(task, names, settings, self._done)
 
     def send(self, task: Task, targets: Any, order: SendOrder, timeout: float) -> None:
         self._visit(task, self._in_order(targets, order), timeout, 0.0, only_one=True)
@@ -83,14 +91,13 @@ class Communicator:
                 settings["grace"] = float(timeout)
             if result_timeout:
                 settings["deadline"] = float(result_timeout)
-            call = self._make(task, [left.pop(0)], settings, after)
-            self._open[task.task_id] = (task, call)
+            self._make(task, [left.pop(0)], settings, after)
 
-        def after(_: Task, call: OpenCall) -> None:
-            status = self._status.get(task.task_id)
+        def after(_: Task, calls: list[OpenCall]) -> None:
+            status = self._open[task.task_id].status
             if status is not None or task.completion_status is not None:
                 self._finish(task, status or TaskCompletionStatus.ERROR)
-            elif only_one and call.results:
+            elif only_one and calls[0].results:
                 self._finish(task, TaskCompletionStatus.OK)
             else:
                 hop()
@@ -103,58 +110,85 @@ class Communicator:
         if task.schedule_time is not None:
             raise ValueError(f"the task {task.name!r} was scheduled before: make a new Task for each call")
         task.targets, task.schedule_time = list(names), time.time()
-        self._open[task.task_id] = (task, None)
+        self._open[task.task_id] = _Standing(task)
 
-    def _make(self, task: Task, names: list[str], settings: dict[str, Any], done: Callable[..., None]) -> OpenCall:
+    def _make(self, task: Task, names: list[str], settings: dict[str, Any], done: Done) -> None:
+        """Ask the sites; one call for all that get the same."""
         parts = {name: ClientTask(Client(name), task) for name in names}
-        for part in parts.values():
-            self._callback(task.before_task_sent_cb, task, part, part.client.name)
-        task.data.set_header(ReservedHeaderKey.TASK_NAME, task.name)
-        meta, arrays = wire.encode(task.data)
-        model = self._keep(arrays) if arrays else None
+        contents = contents_of(task, parts, self._callback)
+        standing = self._open[task.task_id]
+        standing.calls = []
         if task.timeout:
             settings["deadline"] = float(task.timeout)
+        least, after = settings["min"], settings.get("after_min", 0.0)
+        if len(contents) > 1:  # each call has a site or some only: what is enough is counted here
+            settings = {**settings, "min": 0}
+            settings.pop("after_min", None)
 
         def took(result: Result) -> None:
             part = parts[result.site]
             part.result, part.result_received_time = self._shareable(task, result), time.time()
+            cookies = part.props.pop(COOKIES, None)  # a script's answer knows nothing of them
+            if cookies and not part.result.get_cookie_jar():
+                part.result.set_cookie_jar(cookies)
             task.client_tasks.append(part)
             task.last_client_task_map[result.site] = part
             self.workflow.note(result.size)
             self._callback(task.result_received_cb, task, part, result.site)
+            if len(contents) > 1 and least and len(task.client_tasks) == least:
+                self._enough(task, after)
 
-        call = self._calls.open(
-            task.name,
-            model.blob if model else None,
-            meta,
-            targets=names,
-            settings=settings,
-            judge=fault_of(model if meta["params_type"] == "FULL" else None),
-            on_result=took,
-            on_closed=lambda closed: self._closed(task, closed, done),
-        )
-        if model is not None:
-            self.workflow.note(model.size)
-            if meta["params_type"] == "FULL":
-                self._sent_weights(model, meta)
+        def closed(call: OpenCall) -> None:
+            self.workflow.closed(call.index)
+            if all(made.outcome is not None for made in standing.calls):
+                done(task, list(standing.calls))
+
+        for content in contents:
+            standing.calls.append(self._call(task, content, settings, took, closed))
         for part in parts.values():
             part.task_sent_time = time.time()
             self._callback(task.after_task_sent_cb, task, part, part.client.name)
+
+    def _call(
+        self,
+        task: Task,
+        content: Content,
+        settings: dict[str, Any],
+        took: Callable[[Result], None],
+        closed: Callable[[OpenCall], None],
+    ) -> OpenCall:
+        model = self.models.keep(content.arrays) if content.arrays else None
+        whole = model is not None and content.meta["params_type"] == "FULL"
+        call = self._calls.open(
+            task.name,
+            model.blob if model else None,
+            content.meta,
+            targets=content.sites,
+            settings=settings,
+            judge=fault_of(model if whole else None),
+            on_result=took,
+            on_closed=closed,
+        )
+        if model is not None:
+            self.workflow.note(model.size)
+            if whole:
+                self.models.sent(model, content.meta)
         return call
+
+    def _enough(self, task: Task, after: float) -> None:
+        """The rest is waited for so many seconds more."""
+        if after <= 0:
+            self.cancel(task, TaskCompletionStatus.OK)
+            return
+        timer = threading.Timer(after, self.cancel, (task, TaskCompletionStatus.OK))
+        timer.daemon = True
+        timer.start()
 
     def _shareable(self, task: Task, result: Result) -> Shareable:
         made = wire.decode(result.meta, result.source)
         made.set_header(ReservedHeaderKey.TASK_NAME, task.name)
         made.set_peer_props({ReservedKey.IDENTITY_NAME: result.site, ReservedKey.CLIENT_NAME: result.site})
         return made
-
-    def _keep(self, arrays: dict[str, Any]) -> Model:
-        plan, buffers = safetensors.encode(arrays)
-        if plan.size <= INLINE_LIMIT:
-            return self.workflow.store.keep_bytes(safetensors.dump(plan, buffers))
-        path = self.workflow.new_file(plan.size)
-        safetensors.write(path, plan, buffers)
-        return self.workflow.keep(path)
 
     # --- results and the end of tasks
 
@@ -181,18 +215,15 @@ class Communicator:
             task.exception = error
             self.cancel(task, TaskCompletionStatus.ERROR)
 
-    def _closed(self, task: Task, call: OpenCall, done: Callable[..., None]) -> None:
-        self.workflow.closed(call.index)
-        done(task, call)
-
-    def _done(self, task: Task, call: OpenCall) -> None:
-        assert call.outcome is not None
-        status = self._status.get(task.task_id)
+    def _done(self, task: Task, calls: list[OpenCall]) -> None:
+        status = self._open[task.task_id].status
         if status is None:
-            status = TaskCompletionStatus.OK
-            if call.outcome["verdict"] == "fail":
-                late = "deadline" in call.outcome["why"]
-                status = TaskCompletionStatus.TIMEOUT if late else TaskCompletionStatus.CLIENT_DEAD
+            outcomes = [call.outcome for call in calls if call.outcome is not None]
+            late = any("deadline" in outcome["why"] for outcome in outcomes)
+            failed = any(outcome["verdict"] == "fail" for outcome in outcomes)
+            status = TaskCompletionStatus.CLIENT_DEAD if failed else TaskCompletionStatus.OK
+            if late and (failed or task.timeout):
+                status = TaskCompletionStatus.TIMEOUT
         self._finish(task, status)
 
     def _finish(self, task: Task, status: TaskCompletionStatus) -> None:
@@ -203,11 +234,11 @@ class Communicator:
 
     def cancel(self, task: Task, status: TaskCompletionStatus) -> None:
         with self._calls.lock:
-            _, call = self._open.get(task.task_id, (task, None))
-            if task.task_id not in self._open:
+            standing = self._open.get(task.task_id)
+            if standing is None:
                 return
-            self._status.setdefault(task.task_id, status)
-            if call is not None:
+            standing.status = standing.status or status
+            for call in standing.calls:
                 self._calls.cancel(call, status.value)
 
     # --- waiting
@@ -228,7 +259,7 @@ class Communicator:
         return len(self.standing_tasks())
 
     def standing_tasks(self) -> list[Task]:
-        return [task for task, _ in list(self._open.values())]
+        return [standing.task for standing in list(self._open.values())]
 
     def _raise(self) -> None:
         if self.failure is not None:
@@ -256,28 +287,6 @@ class Communicator:
 
     def stop(self) -> None:
         self._stopped.set()
-
-    # --- models
-
-    def _sent_weights(self, model: Model, meta: dict[str, Any]) -> None:
-        """Weights that go out are the job's model so far, as long as the controller has saved none itself."""
-        if self._saved or (self._weights is not None and self._weights.blob == model.blob):
-            return
-        self._weights = model
-        self.workflow.checkpoint(model, {"round": meta.get("current_round")})
-
-    def save_model(self, weights: dict[str, Any], metrics: dict[str, Any], best: bool) -> None:
-        arrays = wire.encode(DXO(DataKind.WEIGHTS, weights).to_shareable())[1]
-        self._saved = True
-        with self._calls.lock:
-            self.workflow.checkpoint(self._keep(arrays), metrics, best)
-
-    def load_model(self) -> dict[str, Any] | None:
-        model = self.workflow.first_model()
-        if model is None:
-            return None
-        file = model.open()
-        return {name: file.array(name) for name in file.tensors}
 
 
 def _names(targets: Iterable[Any]) -> list[str]:

@@ -26,6 +26,7 @@ class Controller(FLComponent, ControllerSpec):
         super().__init__()
         self._task_check_period = task_check_period
         self._communicator: Communicator | None = None
+        self._engine: Any = None  # set before `initialize`
 
     @property
     def communicator(self) -> Communicator:
@@ -137,6 +138,9 @@ class Controller(FLComponent, ControllerSpec):
         """Close it with the results that are there; sites that are at it are told to stop."""
         self.communicator.cancel(task, completion_status)
 
+    def abort_task(self, task: Task, fl_ctx: FLContext | None = None) -> None:
+        self.cancel_task(task, TaskCompletionStatus.ABORTED, fl_ctx)
+
     def cancel_all_tasks(
         self,
         completion_status: TaskCompletionStatus = TaskCompletionStatus.CANCELLED,
@@ -178,8 +182,8 @@ class Controller(FLComponent, ControllerSpec):
 
     def save_model(self, weights: dict[str, Any], metrics: dict[str, float] | None = None, best: bool = False) -> None:
         """Keep a model (name -> array) as the job's last, and with `best` as its best one too."""
-        self.communicator.save_model(weights, metrics or {}, best)
+        self.communicator.models.save(weights, metrics or {}, best)
 
     def load_model(self) -> dict[str, Any] | None:
         """The weights of the last committed model, else of job.yml's `workflow.model`; None when there are none."""
-        return self.communicator.load_model()
+        return self.communicator.models.load()

@@ -78,6 +78,11 @@ class Engine:
     def get_client_from_name(self, name: str) -> Client | None:
         return Client(name) if name in self._sites() else None
 
+    def validate_targets(self, client_names: list[str]) -> tuple[list[Client], list[str]]:
+        """Those that take part, and the names that nobody has."""
+        known = self._sites()
+        return [Client(name) for name in client_names if name in known], [n for n in client_names if n not in known]
+
     def get_component(self, component_id: str) -> Any:
         """None when there is none of that id."""
         return self._components.get(component_id)

@@ -62,7 +62,7 @@ class ControllerWorkflow(Workflow):
         every = {"controller": controller, **components}
         engine = Engine("server", self.job_id, Path(self.bundle), every, self.sites, self._panic)
         communicator = Communicator(self, engine.fl_ctx_mgr)
-        controller._communicator = communicator
+        controller._communicator, controller._engine = communicator, engine
         os.chdir(self.bundle)
         self._listen()
         context = engine.new_context()

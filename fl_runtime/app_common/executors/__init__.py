@@ -1,1 +1,0 @@
-"""See `fl_runtime.app_common`."""
