@@ -154,6 +154,10 @@ class Journal:
             *(result, json.dumps(dict(answer)), error, task),
         )
 
+    def settle_task(self, task: TaskRow) -> None:
+        """The server needs it no more, but the script does: see `close_task`."""
+        self.db.run("UPDATE tasks SET state = 'closed' WHERE id = ?", task.id)
+
     def close_task(self, task: TaskRow) -> None:
         """Nobody needs it here any more."""
         with self.db.tx():

@@ -54,7 +54,7 @@ class Agent:
         self.revocations = RevocationBook(state, kit.path, kit.ca, kit.federation)
         self.link.on_beat = self.revocations.look
         self.shaping = Shaping(self.journal, kit, state, self.link.features)
-        self.results = Results(self.journal, self.link, self.shaping)
+        self.results = Results(self.journal, self.link, self.shaping, self.run_of)
         self.jobs = SiteJobs(self)
         self.reports = Reports(self.link, self.jobs.runs)
         self.exit_code = 0

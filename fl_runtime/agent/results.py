@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable
 
 from fl_runtime.agent import transfer
 from fl_runtime.agent.journal import Journal, TaskRow
 from fl_runtime.agent.link import Link
+from fl_runtime.agent.run import Run
 from fl_runtime.agent.shaping import Shaping
 from fl_runtime.agent.worker import Worker
 from fl_runtime.errors import StorageError
@@ -23,7 +25,8 @@ log = logging.getLogger("fedspan.agent")
 class Results:
     """What the journal holds as done and the server has not confirmed."""
 
-    def __init__(self, journal: Journal, link: Link, shaping: Shaping) -> None:
+    def __init__(self, journal: Journal, link: Link, shaping: Shaping, run_of: Callable[[str], Run | None]) -> None:
+        self._run_of = run_of
         self._journal = journal
         self._link = link
         self._shaping = shaping
@@ -130,5 +133,10 @@ class Results:
             return
         if not ack.accepted:
             log.warning("%s: the server refuses %s: %s", ack.job, ack.task, ack.why)
-        self._journal.close_task(task)
+        run = self._run_of(ack.job)
+        if run is not None and run.holds(task.id):
+            self._journal.settle_task(task)
+            run.afterwards(task.id, lambda: self._journal.close_task(task))
+        else:
+            self._journal.close_task(task)
         self._sent.discard(ack.task)

@@ -10,7 +10,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from fl_runtime import processes
 from fl_runtime.agent.interpreter import Interpreter, own_interpreter
 from fl_runtime.agent.journal import READY, Journal, TaskRow
 from fl_runtime.agent.place import SWEEP_S, Place
+from fl_runtime.agent.ranks import Current
 from fl_runtime.client.session import EPOCH, JOB, SOCKET
 from fl_runtime.errors import FlError
 from fl_runtime.job.spec import JobSpec
@@ -29,14 +29,6 @@ log = logging.getLogger("fedspan.agent")
 
 MAX_RESTARTS = 3  # of a script that fails, without a finished task between
 AGENT_GONE = 75  # the exit code of a script whose agent did not come back
-
-
-@dataclass
-class Current:
-    task: TaskRow
-    epoch: int
-    done: bool = False
-    taken: set[int] = field(default_factory=set)  # ranks that have it
 
 
 class Run:
@@ -72,6 +64,8 @@ class Run:
         self._current: Current | None = None
         self._cancelled: set[str] = set()
         self._clients: dict[int, int] = {}  # rank -> pid of the process that is attached as it
+        self._others = False  # a rank beside 0 has attached to this launch
+        self._due: list[Callable[[], None]] = []  # see `afterwards`
         self._failures = 0
         self._child: subprocess.Popen[bytes] | None = None
         self.process: processes.ProcessId | None = None
@@ -109,7 +103,8 @@ class Run:
             self.epoch += 1
             if self._current is not None and not self._current.done:
                 self._ready.appendleft(self._current.task)
-            self._current = None
+            self._replace(None)
+            self._others = False
             self._condition.notify_all()
             self._journal.set_process(self.job, self.epoch, None)
             env = processes.job_environment({SOCKET: str(self.place.socket), JOB: self.job, EPOCH: str(self.epoch)})
@@ -249,6 +244,7 @@ class Run:
             if other is not None and other != pid and processes.is_running(other):
                 return other
             self._clients[rank] = pid
+            self._others = self._others or rank != 0
             return None
 
     def leave(self, rank: int, pid: int) -> None:
@@ -259,33 +255,84 @@ class Run:
     def next_task(self, rank: int, epoch: int, after: str | None, timeout: float | None = None) -> TaskRow | None:
         """Block until there is a task for this rank; None when the job is over.
 
-        Rank 0 takes the next task when the last one is answered and every rank has had it; the other ranks follow it.
+        Rank 0 takes the next task when the last one is answered and every rank is through with it, that is has asked
+        for the one after it; the other ranks follow.
 
         Raises:
             RuntimeError: the process is of an older launch.
             TimeoutError: there was none within `timeout` seconds.
         """
         until = None if timeout is None else time.monotonic() + timeout
-        with self._condition:
-            while not self.over:
-                if epoch != self.epoch:
-                    raise RuntimeError("this process is of an older launch of the job")
-                current = self._current
-                if rank == 0:
-                    if self._ready and (current is None or (current.done and len(current.taken) >= self.world)):
-                        current = self._current = Current(self._ready.popleft(), epoch)
-                        self._condition.notify_all()
-                    if current is not None and not current.done:
-                        current.taken.add(0)
-                        return current.task
-                elif current is not None and current.task.id != after and (not current.done or current.epoch == epoch):
-                    current.taken.add(rank)
-                    self._condition.notify_all()
-                    return current.task
-                if until is not None and time.monotonic() >= until:
-                    raise TimeoutError
-                self._condition.wait(None if until is None else max(0.0, until - time.monotonic()))
+        try:
+            with self._condition:
+                while not self.over:
+                    if epoch != self.epoch:
+                        raise RuntimeError("this process is of an older launch of the job")
+                    task = self._first() if rank == 0 else self._follow(rank, after)
+                    if task is not None:
+                        return task
+                    if until is not None and time.monotonic() >= until:
+                        raise TimeoutError
+                    left = None if until is None else max(0.0, until - time.monotonic())
+                    if rank == 0 and self._ready:  # others are waited for, but not for ever
+                        left = 1.0 if left is None else min(1.0, left)
+                    self._condition.wait(left)
+                return None
+        finally:
+            self._do_due()
+
+    def _first(self) -> TaskRow | None:
+        """What rank 0 has to do now."""
+        current = self._current
+        if self._ready and (current is None or current.is_over(self.world, self._others)):
+            if current is not None and len(current.through) < self.world - 1:
+                log.warning("%s: only rank 0 of %d uses the Client API", self.job, self.world)
+            current = Current(self._ready.popleft(), self.epoch)
+            self._replace(current)
+            self._condition.notify_all()
+        return current.task if current is not None and not current.done else None
+
+    def _follow(self, rank: int, after: str | None) -> TaskRow | None:
+        """What another rank has to do now: what rank 0 has, or has had."""
+        current = self._current
+        if current is None:
             return None
+        if current.task.id != after:
+            return current.task if not current.done or current.epoch == self.epoch else None
+        if rank not in current.through:
+            current.through.add(rank)
+            if current.is_over(self.world, self._others):
+                self._due += current.afterwards
+                current.afterwards = []
+            self._condition.notify_all()
+        return None
+
+    def _replace(self, current: Current | None) -> None:
+        if self._current is not None:
+            self._due += self._current.afterwards
+        self._current = current
+
+    def holds(self, task_id: str) -> bool:
+        """Some ranks are not through with the task."""
+        with self._condition:
+            current = self._current
+            if current is None or current.task.id != task_id or self.over:
+                return False
+            return not current.is_over(self.world, self._others)
+
+    def afterwards(self, task_id: str, action: Callable[[], None]) -> None:
+        """Do it when every rank is through with the task: at once, unless some are not."""
+        with self._condition:
+            if self._current is not None and self.holds(task_id):
+                self._current.afterwards.append(action)
+                return
+        action()
+
+    def _do_due(self) -> None:
+        with self._condition:
+            due, self._due = self._due, []
+        for action in due:
+            action()
 
     def _hide(self, task: TaskRow) -> None:
         """What is open or mapped stays so."""
@@ -298,8 +345,9 @@ class Run:
             self._failures = 0
             self._ready = deque(task for task in self._ready if task.id != task_id)
             if self._current is not None and self._current.task.id == task_id:
-                self._current.done = True
-                self._hide(self._current.task)
+                task = self._current.task
+                self._current.done_at = time.monotonic()
+                self.afterwards(task_id, lambda: self._hide(task))
             self._condition.notify_all()
 
     def requeue(self) -> None:

@@ -94,8 +94,11 @@ _get = current_session
 
 
 def is_running() -> bool:
-    """Block until there is a task (True) or the job is over (False)."""
-    return _get().wait()
+    """Block until there is a task (True) or the job is over (False).
+
+    Every rank may ask. Those beside rank 0 get the next task when rank 0 has answered, also without `send`.
+    """
+    return _get().running()
 
 
 def receive(timeout: float | None = None) -> FLModel | None:

@@ -64,6 +64,14 @@ class Session:
 
     # --- tasks
 
+    def running(self) -> bool:
+        """Block until there is a task (True), or the job is over (False). Other ranks than 0 need not answer: who has
+        received the task's model and asks again is through with it."""
+        with self._lock:
+            if self.rank != 0 and self._work is not None and self._model is not None:
+                self._done(self._work)
+            return self.wait()
+
     def wait(self, timeout: float | None = None) -> bool:
         """Block until there is a task (True), or the job is over or the time is up (False)."""
         with self._lock:

@@ -321,6 +321,31 @@ class ErrandExecutor(Executor):
 """
 
 
+# The newer style: one function over FLModels.
+MODEL_CONTROLLER = """
+from nvflare.app_common.abstract.fl_model import FLModel
+from nvflare.app_common.workflows.base_fedavg import BaseFedAvg
+
+
+class Mine(BaseFedAvg):
+    def run(self) -> None:
+        self.info("Start FedAvg.")
+        model = self.load_model()
+        model.start_round = self.start_round
+        model.total_rounds = self.num_rounds
+        for self.current_round in range(self.start_round, self.start_round + self.num_rounds):
+            self.info(f"Round {self.current_round} started.")
+            model.current_round = self.current_round
+            clients = self.sample_clients(self.num_clients)
+            results = self.send_model_and_wait(targets=clients, data=model)
+            self.info(f"heard {[r.meta['client_name'] for r in results]} mean {[r.metrics['mean'] for r in results]}")
+            aggregate_results = self.aggregate(results, aggregate_fn=self.aggregate_fn)
+            model = self.update_model(model, aggregate_results)
+            self.save_model(model)
+        self.info("Finished FedAvg.")
+"""
+
+
 def adapted(text: str) -> str:
     """What a user does to run it here."""
     return text.replace("nvflare", "fl_runtime")

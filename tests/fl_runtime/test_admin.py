@@ -58,6 +58,15 @@ def done(running: Federation) -> str:
     return job
 
 
+def test_what_sites_have_and_what_is_free_is_known_before_a_job_and_after_it(running: Federation) -> None:
+    with running.session() as session:
+        known = until(lambda: all("slots" in row for row in session.resources().values()) and session.resources(), 10)
+        assert {name: row["free"]["slots"] for name, row in known.items()} == dict.fromkeys(running.sites, 4)
+        job = session.submit(running.job("busy", ADD, workflow={"type": "fedavg", "rounds": 1, "model": W}))
+        session.wait(job, 30)
+        until(lambda: {row["free"]["slots"] for row in session.resources().values()} == {4}, 10)
+
+
 def test_an_observer_looks_and_does_nothing_else(
     running: Federation, people: dict[str, Path], done: str, tmp_path: Path
 ) -> None:
@@ -99,15 +108,6 @@ def test_a_member_acts_on_jobs_of_their_own_only(running: Federation, people: di
         session.delete(own)
         with pytest.raises(JobError, match="there is no job"):
             session.show(own)
-
-
-def test_what_sites_have_and_what_is_free_is_known_before_a_job_and_after_it(running: Federation) -> None:
-    with running.session() as session:
-        known = until(lambda: all("slots" in row for row in session.resources().values()) and session.resources(), 10)
-        assert {name: row["free"]["slots"] for name, row in known.items()} == dict.fromkeys(running.sites, 4)
-        job = session.submit(running.job("busy", ADD, workflow={"type": "fedavg", "rounds": 1, "model": W}))
-        session.wait(job, 30)
-        until(lambda: {row["free"]["slots"] for row in session.resources().values()} == {4}, 10)
 
 
 def test_a_clone_is_signed_by_the_cloner_and_gives_the_same_bits(

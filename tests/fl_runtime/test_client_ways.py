@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ import pytest
 from federation import Federation, until
 from safetensors.numpy import load_file
 
+from fl_runtime.agent.journal import TaskRow
+from fl_runtime.agent.ranks import ALONE_S, Current
 from fl_runtime.localsock import Server
 from fl_runtime.models.tensors import TensorFile
 
@@ -27,9 +30,10 @@ def finished(fed: Federation, folder: Path) -> tuple[dict[str, np.ndarray], str,
     """The job's model, the log of site-1, and what `show` says."""
     with fed.session() as session:
         job = session.submit(folder)
-        view = session.wait(job, 120)
+        session.wait(job, 120)
         log = "".join(text for _, text in session.logs(job, "site-1", follow=True))
         target = session.download(job, fed.root / "results")
+        view = until(lambda: (seen := session.show(job))["settled"] and seen, 10)  # all logs and metrics are here
     model = TensorFile(target / "model.safetensors")
     return {name: model.flat(name).copy() for name in model.tensors}, log, view
 
@@ -166,6 +170,8 @@ while flare.is_running():
 
 DECORATED = """
 import fl_runtime.client as flare
+from fl_runtime.apis.analytix import AnalyticsDataType
+from fl_runtime.client.tracking import SummaryWriter
 
 @flare.train
 def train(model, step=1):
@@ -178,9 +184,12 @@ def evaluate(model, metric="mean"):
     return {metric: float(model.params["w"].mean())}
 
 flare.init()
+writer = SummaryWriter()
 while flare.is_running():
     model = flare.receive()
-    evaluate(model)
+    writer.add_scalar("seen", model.current_round, global_step=model.current_round)
+    flare.log("also", 0.5, AnalyticsDataType.SCALAR)
+    evaluate(model=model)
     train(model, step=2)
 """
 
@@ -190,6 +199,8 @@ def test_decorated_functions_train_evaluate_and_answer_evaluation_only(running: 
     model, log, view = finished(running, running.job("decorated", DECORATED, workflow=workflow))
     assert model["w"].tolist() == [4.0] * 5
     assert [entry["metrics"]["mean"] for entry in view["history"]] == [0.0, 2.0, 4.0]
+    streamed = [(item["site"], item["value"]) for item in view["metrics"] if item["key"] == "seen"]
+    assert sorted(streamed) == sorted((site, number) for site in running.sites for number in range(3))
     assert log.splitlines() == ["evaluate 0", "train 0", "evaluate 1", "train 1", "evaluate 2"]
 
 
@@ -245,8 +256,9 @@ while flare.is_running():
     dist.all_reduce(gradient)
     os.write(1, f"rank {rank} {flare.get_task_name()} {model.current_round} {flare.get_job_id()}\\n".encode())
     flare.log("loss", 0.5, global_step=model.current_round)
-    params = {"w": model.params["w"] + gradient if rank == 0 else torch.full((5,), 1e9)}
-    flare.send(flare.FLModel(params=params))  # rank 0's counts
+    if rank == 0 or model.current_round == 1:  # rank 0's counts; the others may, and need not
+        params = {"w": model.params["w"] + gradient if rank == 0 else torch.full((5,), 1e9)}
+        flare.send(flare.FLModel(params=params))
 dist.destroy_process_group()
 """
 LAUNCH = """
@@ -266,6 +278,19 @@ def test_torchrun_gives_every_rank_every_task_and_takes_rank_0s_answer(running: 
     assert model["w"].tolist() == [9.0] * 5  # 3 rounds of 1 + 2
     told = [line for line in log.splitlines() if line.startswith("rank ")]
     assert sorted(told) == sorted(f"rank {rank} train {number} {view['id']}" for rank in (0, 1) for number in range(3))
+
+
+def test_a_rank_0_that_uses_the_client_api_alone_is_not_left_waiting() -> None:
+    def current(answered: float | None, *through: int) -> Current:
+        done_at = None if answered is None else time.monotonic() - answered
+        return Current(TaskRow("t", "j", 1, "train", {}, None, 0, "ready"), 1, done_at, set(through))
+
+    assert current(0.0).is_over(world=1, others=False)
+    assert not current(None, 1, 2).is_over(world=3, others=True)  # not answered
+    assert not current(ALONE_S, 1).is_over(world=3, others=True)
+    assert current(0.0, 1, 2).is_over(world=3, others=True)
+    assert not current(ALONE_S / 2).is_over(world=3, others=False)
+    assert current(ALONE_S).is_over(world=3, others=False)
 
 
 # --- Lightning

@@ -16,6 +16,7 @@ from flare_programs import (
     CYCLIC,
     ERRAND_EXECUTOR,
     ERRANDS,
+    MODEL_CONTROLLER,
     NUMPY_EXECUTOR,
     SCATTER,
     STANDING,
@@ -72,6 +73,20 @@ def test_scatter_and_gather_with_a_numpy_executor(running: Federation) -> None:
     assert log.count("heard ['site-1', 'site-2', 'site-3']") == 2
     assert log.count("task done: 3 results") == 2
     assert "stopped" in log
+
+
+def test_a_model_controller_and_a_script_of_the_client_api(running: Federation) -> None:
+    made = folder(running, "models", mine=MODEL_CONTROLLER, train=ADD.replace("fl_runtime.client", "nvflare.client"))
+    write(
+        made,
+        controller={"path": "mine.Mine", "args": {"num_clients": 3, "num_rounds": 2}},
+        workflow={"model": {"tensors": {"w": [4]}}},
+        script="train.py",
+    )
+    model, log, _ = run(running, made)
+    assert model["w"] == pytest.approx(np.full(4, 2 * MEAN), rel=1e-6)
+    assert "heard ['site-1', 'site-2', 'site-3'] mean [0.0, 0.0, 0.0]" in log
+    assert "Finished FedAvg." in log
 
 
 def test_cyclic_relays_in_the_given_order(running: Federation) -> None:

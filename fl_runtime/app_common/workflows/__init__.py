@@ -1,1 +1,1 @@
-"""See `fl_runtime.app_common`."""
+"""Controllers that speak FLModel: `model_controller`, `base_fedavg`."""
