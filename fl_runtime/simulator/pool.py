@@ -7,6 +7,7 @@ there are places.
 
 from __future__ import annotations
 
+import base64
 import json
 import logging
 import subprocess
@@ -170,12 +171,16 @@ class Pool:
         if task.HasField("payload") and payload.blob:
             inline = payload.inline if payload.length == len(payload.inline) else b""
             file = None if inline else str(hub.blobs.path(payload.blob))
+        meta = json.loads(task.meta or b"{}")
         body = {
             "id": task.task,
             "attempt": task.attempt,
             "name": task.name,
-            "meta": json.loads(task.meta or b"{}"),
+            "meta": meta,
             "file": file,
+            "blobs": {
+                key: self._described(hub, bytes.fromhex(blob)) for key, blob in (meta.get("blobs") or {}).items()
+            },
         }
         message = {
             "op": "task",
@@ -185,6 +190,13 @@ class Pool:
             "log": str(hub.logs.path(self._job, site.name)),
         }
         self._tell(worker, message, inline)
+
+    def _described(self, hub: SimHub, blob: bytes) -> dict[str, str]:
+        """A model that goes with a task: its bytes when it is small, else its file."""
+        inline = hub.blobs.inline(blob)
+        return (
+            {"data": base64.b64encode(inline).decode()} if inline is not None else {"file": str(hub.blobs.path(blob))}
+        )
 
     def _tell(self, worker: _Worker, message: dict[str, Any], binary: bytes = b"") -> None:
         if worker.connection is None:

@@ -76,6 +76,12 @@ def simulate(
             why="they are done by sites and server on the way between them",
             next_step=f"fedspan poc up -n 2, then: fedspan -f poc job submit {folder}",
         )
+    if spec.attach:
+        raise JobSpecError(
+            "The job waits for processes that attach themselves (attach: true)",
+            why="a simulated site has none",
+            next_step="name a `script` in job.yml, or use a real site: fedspan poc up -n 2",
+        )
     names = site_names(spec, sites)
     where = data_mapping(spec, data or {}, names)
     job = job_id or new_job_id(spec.name)
@@ -96,7 +102,13 @@ def simulate(
             "bundle": str(work / "bundle"),
             "script": spec.script,
             "args": list(spec.args),
-            "info": {"job": job, "config": spec.config, "framework": spec.framework, "federation": "simulation"},
+            "info": {
+                "job": job,
+                "config": spec.config,
+                "framework": spec.framework,
+                "executor": spec.executor,
+                "federation": "simulation",
+            },
             "preload": preloads(work / "bundle", spec.script),
             "gpus": list(gpus),
         }

@@ -264,7 +264,7 @@ def test_a_zip_described_in_json_is_a_job_too(running: Federation, tmp_path: Pat
         "name": "zipped",
         "script": "code/train.py",
         "workflow": {"type": "fedavg", "rounds": 1, "model": W},
-        "tracking": {"csv": False},
+        "tracking": {"csv": False, "plot": False},
     }
     with zipfile.ZipFile(tmp_path / "job.zip", "w") as archive:
         archive.writestr("zipped/job.json", json.dumps(description))

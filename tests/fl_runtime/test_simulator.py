@@ -9,6 +9,7 @@ import pytest
 import yaml
 from federation import Federation
 from safetensors.numpy import load_file
+from scripts import ADD
 
 from fl_runtime.errors import JobError, JobSpecError
 from fl_runtime.simulator import simulate
@@ -165,12 +166,29 @@ def test_what_is_wrong_is_told_before_anything_starts(seeded: Path, tmp_path: Pa
         simulate(seeded, sites=2, data={"table": "{where}"}, to=tmp_path)
     with pytest.raises(JobSpecError, match="0 sites"):
         simulate(seeded, sites=0, to=tmp_path)
+    attached = tmp_path / "attached"
+    attached.mkdir()
+    (attached / "job.yml").write_text("name: attached\nattach: true\n")
+    with pytest.raises(JobSpecError, match="attach themselves"):
+        simulate(attached, sites=2, to=tmp_path)
     named = write(tmp_path / "named", "pass", sites=["a", "b"])
     with pytest.raises(JobSpecError, match="names 2 sites, not 3"):
         simulate(named, sites=3, to=tmp_path)
     broken = write(tmp_path / "broken", "def", workflow="fedavg")
     with pytest.raises(JobSpecError, match="is not Python"):
         simulate(broken, to=tmp_path / "to")
+
+
+def test_a_simulated_site_aggregates_with_the_same_bits(tmp_path: Path) -> None:
+    made = {}
+    for place in ("server", "rotate"):
+        workflow = {"type": "fedopt", "rounds": 2, "aggregate_at": place, "model": W}
+        job = write(tmp_path / place, ADD, workflow=workflow)
+        done = simulate(job, sites=3, workers=2, to=tmp_path / "to")
+        made[place] = (done.folder / "model.safetensors").read_bytes()
+        at = [entry.get("aggregated_at") for entry in done.view["history"]]
+        assert at == ([None, None] if place == "server" else ["site-1", "site-2"])
+    assert made["server"] == made["rotate"]
 
 
 TORCH = """
