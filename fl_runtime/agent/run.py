@@ -8,7 +8,6 @@ import select
 import subprocess
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from fl_runtime import processes
 from fl_runtime.agent.interpreter import Interpreter, own_interpreter
 from fl_runtime.agent.journal import READY, Journal, TaskRow
 from fl_runtime.agent.place import SWEEP_S, Place
-from fl_runtime.agent.ranks import Current
+from fl_runtime.agent.ranks import Turns
 from fl_runtime.client.session import EPOCH, JOB, SOCKET
 from fl_runtime.errors import FlError
 from fl_runtime.job.spec import JobSpec
@@ -31,7 +30,7 @@ MAX_RESTARTS = 3  # of a script that fails, without a finished task between
 AGENT_GONE = 75  # the exit code of a script whose agent did not come back
 
 
-class Run:
+class Run(Turns):
     """`on_end(run, state, why)` is called when the script has left or failed for good."""
 
     def __init__(
@@ -44,29 +43,18 @@ class Run:
         on_end: Callable[[Run, str, str], None],
         interpreter: Callable[[], Interpreter] = own_interpreter,
     ) -> None:
-        self.job = job
+        super().__init__(job)
         self.spec = spec
         self.place = place
         self.data = data
         self.log_path = place.log
-        self.epoch = 0
-        self.over = False
         self.gpus: tuple[str, ...] = ()  # what CUDA_VISIBLE_DEVICES names
         self.memory = 0  # bytes it may use; 0 = as many as there are
-        self.world = 1  # ranks of the script, as torchrun's WORLD_SIZE says
         self.log_lock = threading.Lock()
         self.log_offset: int | None = None  # what the server has; None until it said so
         self._journal = journal
         self._on_end = on_end
         self._interpreter = interpreter
-        self._condition = threading.Condition()
-        self._ready: deque[TaskRow] = deque()
-        self._current: Current | None = None
-        self._cancelled: set[str] = set()
-        self._clients: dict[int, int] = {}  # rank -> pid of the process that is attached as it
-        self._others = False  # a rank beside 0 has attached to this launch
-        self._due: list[Callable[[], None]] = []  # see `afterwards`
-        self._failures = 0
         self._child: subprocess.Popen[bytes] | None = None
         self.process: processes.ProcessId | None = None
 
@@ -101,11 +89,7 @@ class Run:
             if self.over or (self.process is not None and self.process.alive()):
                 return
             self.epoch += 1
-            if self._current is not None and not self._current.done:
-                self._ready.appendleft(self._current.task)
-            self._replace(None)
-            self._others = False
-            self._condition.notify_all()
+            self._again()
             self._journal.set_process(self.job, self.epoch, None)
             env = processes.job_environment({SOCKET: str(self.place.socket), JOB: self.job, EPOCH: str(self.epoch)})
             env.update(python.environment)
@@ -195,160 +179,15 @@ class Run:
         """Where the program may read a blob of its task."""
         return self.place.show(blob.hex(), self._journal.blobs.path(blob))
 
-    def deliver(self, task: TaskRow) -> None:
-        """A task whose content is here."""
-        with self._condition:
-            known = [entry.id for entry in self._ready]
-            if self._current is not None:
-                known.append(self._current.task.id)
-            if task.id not in known:
-                self._ready.append(task)
-                self._condition.notify_all()
-
-    def begun(self, task_id: str) -> bool:
-        """The script has the task."""
-        with self._condition:
-            return self._current is not None and self._current.task.id == task_id
-
-    @property
-    def at_work(self) -> str | None:
-        """The task that the script has."""
-        with self._condition:
-            return self._current.task.id if self._current is not None and not self._current.done else None
-
-    def cancel(self, task_id: str) -> None:
-        with self._condition:
-            self._ready = deque(task for task in self._ready if task.id != task_id)
-            self._cancelled.add(task_id)
-            self._condition.notify_all()
-
-    def wait_cancelled(self, task_id: str) -> bool:
-        """Block while the task is at work; True when it was cancelled, or the job has ended."""
-        with self._condition:
-            while not self.over and task_id not in self._cancelled:
-                if self._current is None or self._current.task.id != task_id or self._current.done:
-                    return False
-                self._condition.wait()
-            self._cancelled.discard(task_id)
-            return True
-
     def owns(self, pid: int) -> bool:
         """Whether a process belongs to the present launch: it, or what it has started."""
         with self._condition:
             return self.process is not None and processes.descends(pid, self.process.pid)
 
-    def enter(self, rank: int, pid: int) -> int | None:
-        """A process attaches as this rank; the process that is in its place, if that lives."""
-        with self._condition:
-            other = self._clients.get(rank)
-            if other is not None and other != pid and processes.is_running(other):
-                return other
-            self._clients[rank] = pid
-            self._others = self._others or rank != 0
-            return None
-
-    def leave(self, rank: int, pid: int) -> None:
-        with self._condition:
-            if self._clients.get(rank) == pid:
-                del self._clients[rank]
-
-    def next_task(self, rank: int, epoch: int, after: str | None, timeout: float | None = None) -> TaskRow | None:
-        """Block until there is a task for this rank; None when the job is over.
-
-        Rank 0 takes the next task when the last one is answered and every rank is through with it, that is has asked
-        for the one after it; the other ranks follow.
-
-        Raises:
-            RuntimeError: the process is of an older launch.
-            TimeoutError: there was none within `timeout` seconds.
-        """
-        until = None if timeout is None else time.monotonic() + timeout
-        try:
-            with self._condition:
-                while not self.over:
-                    if epoch != self.epoch:
-                        raise RuntimeError("this process is of an older launch of the job")
-                    task = self._first() if rank == 0 else self._follow(rank, after)
-                    if task is not None:
-                        return task
-                    if until is not None and time.monotonic() >= until:
-                        raise TimeoutError
-                    left = None if until is None else max(0.0, until - time.monotonic())
-                    if rank == 0 and self._ready:  # others are waited for, but not for ever
-                        left = 1.0 if left is None else min(1.0, left)
-                    self._condition.wait(left)
-                return None
-        finally:
-            self._do_due()
-
-    def _first(self) -> TaskRow | None:
-        """What rank 0 has to do now."""
-        current = self._current
-        if self._ready and (current is None or current.is_over(self.world, self._others)):
-            if current is not None and len(current.through) < self.world - 1:
-                log.warning("%s: only rank 0 of %d uses the Client API", self.job, self.world)
-            current = Current(self._ready.popleft(), self.epoch)
-            self._replace(current)
-            self._condition.notify_all()
-        return current.task if current is not None and not current.done else None
-
-    def _follow(self, rank: int, after: str | None) -> TaskRow | None:
-        """What another rank has to do now: what rank 0 has, or has had."""
-        current = self._current
-        if current is None:
-            return None
-        if current.task.id != after:
-            return current.task if not current.done or current.epoch == self.epoch else None
-        if rank not in current.through:
-            current.through.add(rank)
-            if current.is_over(self.world, self._others):
-                self._due += current.afterwards
-                current.afterwards = []
-            self._condition.notify_all()
-        return None
-
-    def _replace(self, current: Current | None) -> None:
-        if self._current is not None:
-            self._due += self._current.afterwards
-        self._current = current
-
-    def holds(self, task_id: str) -> bool:
-        """Some ranks are not through with the task."""
-        with self._condition:
-            current = self._current
-            if current is None or current.task.id != task_id or self.over:
-                return False
-            return not current.is_over(self.world, self._others)
-
-    def afterwards(self, task_id: str, action: Callable[[], None]) -> None:
-        """Do it when every rank is through with the task: at once, unless some are not."""
-        with self._condition:
-            if self._current is not None and self.holds(task_id):
-                self._current.afterwards.append(action)
-                return
-        action()
-
-    def _do_due(self) -> None:
-        with self._condition:
-            due, self._due = self._due, []
-        for action in due:
-            action()
-
     def _hide(self, task: TaskRow) -> None:
         """What is open or mapped stays so."""
         for blob in (*([task.payload] if task.payload is not None else []), *task.more):
             self.place.hide(blob.hex())
-
-    def answered(self, task_id: str) -> None:
-        """The task's result is committed."""
-        with self._condition:
-            self._failures = 0
-            self._ready = deque(task for task in self._ready if task.id != task_id)
-            if self._current is not None and self._current.task.id == task_id:
-                task = self._current.task
-                self._current.done_at = time.monotonic()
-                self.afterwards(task_id, lambda: self._hide(task))
-            self._condition.notify_all()
 
     def requeue(self) -> None:
         """After a restart of the agent: tasks that are here and not answered."""
