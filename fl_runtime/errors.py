@@ -19,6 +19,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+# What Python says when a message holds something else than it should: too deep, too large, of another type.
+NONSENSE = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
+
 
 class FlError(Exception):
     """Base of all errors that a user of the runtime may see: what happened, to whom, why, and what to do next."""

@@ -11,10 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from fl_runtime.errors import KitError
 from fl_runtime.filters.registry import parse_filters
+from fl_runtime.plain import check_plain, read_plain
 
 SERVER = "server"
 
@@ -103,13 +102,19 @@ class Kit:
                 next_step="start.sh --server HOST:PORT",
             )
         host, _, port = str(server).rpartition(":")
-        if not host or not port.isdigit():
+        if not host or not (port.isascii() and port.isdigit() and len(port) < 6):
             host, port = str(server), str(self.port)
-        return Endpoint(host.strip("[]"), int(port), document.get("proxy") or None)
+        proxy = document.get("proxy")
+        return Endpoint(host.strip("[]"), int(port), str(proxy) if proxy else None)
 
     def declared(self) -> dict[str, str]:
         """Names of the data that this site declares, and the path of each as the spec and people write it."""
-        return {str(name): str(path) for name, path in (self._local("data.yml").get("data") or {}).items()}
+        named = self._local("data.yml").get("data") or {}
+        if not isinstance(named, dict):
+            raise KitError(
+                "local/data.yml: data must map names to paths", participant=self.name, why=f"it is {named!r}"
+            )
+        return {str(name): str(path) for name, path in named.items()}
 
     def data(self) -> dict[str, Path]:
         """Names of the data that this site declares, and where each lies on this machine."""
@@ -155,10 +160,11 @@ class Kit:
     def _local(self, name: str) -> dict[str, Any]:
         path = self.path / "local" / name
         try:
-            document = yaml.safe_load(path.read_text()) or {}
+            document = read_plain(path) or {}
+            check_plain(document)
         except FileNotFoundError:
             return {}
-        except (OSError, yaml.YAMLError) as error:
+        except (OSError, ValueError) as error:
             raise KitError(f"local/{name} can't be read", participant=self.name, why=str(error)) from None
         if not isinstance(document, dict):
             raise KitError(f"local/{name} must hold a mapping", participant=self.name)
@@ -178,14 +184,15 @@ def read_kit(path: Path | str) -> Kit:
     folder = Path(path)
     file = folder / "startup" / "participant.yml"
     try:
-        document = yaml.safe_load(file.read_text())
+        document = read_plain(file)
+        check_plain(document)
     except OSError as error:
         raise KitError(
             f"{folder} is not a kit",
             why=f"{file.name}: {error.strerror}",
             next_step="fedspan kit verify " + str(folder),
         ) from None
-    except yaml.YAMLError as error:
+    except ValueError as error:
         raise KitError(f"{file} can't be read", why=str(error)) from None
     try:
         server = document["server"]

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from fl_runtime.errors import FlError, ProtocolError
+from fl_runtime.errors import NONSENSE, FlError, ProtocolError
 
 _HEADER = struct.Struct("<II")
 _MAX_JSON = 64 * 1024 * 1024
@@ -56,7 +56,7 @@ class Connection:
             return None
         try:
             message = json.loads(body)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ProtocolError("A local frame is not JSON", why=str(error)) from None
         if not isinstance(message, dict):
             raise ProtocolError("A local frame is not an object")
@@ -190,7 +190,7 @@ class Server:
                 self._attach(connection, first[0])
         except OSError:
             self._log.debug("a local peer went away")
-        except (FlError, ValueError, KeyError, TypeError) as error:
+        except (FlError, *NONSENSE) as error:
             self._log.error("a local peer sent nonsense: %s", error)
         finally:
             connection.close()

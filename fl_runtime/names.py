@@ -38,6 +38,7 @@ LOW_WAITING = 8  # messages of low priority (logs) that wait on an agent; the re
 CALLS_EACH = 24  # at once of one participant
 
 _JOB_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,79}")
+_TASK_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,79}/-?\d{1,9}\.\d{1,9}/[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}")
 
 
@@ -50,6 +51,11 @@ def new_job_id(name: str) -> str:
 def is_job_id(text: str) -> bool:
     """Job ids become folder names, so nothing else is let through."""
     return _JOB_ID.fullmatch(text) is not None
+
+
+def is_task_id(text: str) -> bool:
+    """JOB/ROUND.INDEX/SITE."""
+    return _TASK_ID.fullmatch(text) is not None
 
 
 def is_participant_name(text: str) -> bool:

@@ -23,10 +23,10 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from fl_runtime.errors import KitError, RefusedError
+from fl_runtime.errors import NONSENSE, KitError, RefusedError
 from fl_runtime.kit import Kit
 from fl_runtime.names import is_participant_name
-from fl_runtime.wire.identity import Identity, read_identity
+from fl_runtime.wire.identity import Identity, issued_by_ca, read_identity
 
 RESTART, SHUTDOWN = "restart", "shutdown"
 ACTIONS = (RESTART, SHUTDOWN)
@@ -84,11 +84,8 @@ def open_order(kit: Kit, document: bytes, signature: bytes, certificate_pem: byt
         return RefusedError("The order is refused", participant=kit.name, why=why, next_step="fedspan site list")
 
     try:
-        certificate = x509.load_pem_x509_certificate(certificate_pem)
-        authority = x509.load_pem_x509_certificate(kit.ca)
-        signer = read_identity(certificate)
-        certificate.verify_directly_issued_by(authority)
-    except (ValueError, TypeError, InvalidSignature):
+        certificate, signer = issued_by_ca(certificate_pem, kit.ca)
+    except ValueError:
         raise refuse("its signer's certificate is not from this federation's CA") from None
     now = datetime.now(timezone.utc)
     if not certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc:
@@ -114,7 +111,7 @@ def open_order(kit: Kit, document: bytes, signature: bytes, certificate_pem: byt
             signer=signer,
         )
         federation, serial, issued = str(body["federation"]), str(body["signer"]["serial"]), float(body["issued"])
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except NONSENSE as error:
         raise refuse(f"its document is not readable: {error}") from None
     if federation != kit.federation:
         raise refuse(f"it is for the federation {federation}")
@@ -177,4 +174,4 @@ class UsedOrders:
 
 
 def _canonical(document: dict[str, Any]) -> bytes:
-    return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()
+    return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode()

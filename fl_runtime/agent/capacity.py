@@ -20,6 +20,7 @@ from typing import Any
 from fl_runtime.errors import KitError
 from fl_runtime.job.resources import Need, parse_bytes, show_bytes
 from fl_runtime.kit import Kit
+from fl_runtime.processes import job_environment
 
 
 @dataclass(frozen=True)
@@ -185,7 +186,8 @@ def probe_gpus() -> tuple[Gpu, ...]:
     found: tuple[Gpu, ...] = ()
     argv = ["nvidia-smi", "--query-gpu=index,memory.total,uuid", "--format=csv,noheader,nounits"]
     try:
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=20, check=False)
+        env = job_environment({})
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=20, check=False, env=env)
         rows = [[word.strip() for word in line.split(",")] for line in done.stdout.splitlines() if done.returncode == 0]
     except (OSError, subprocess.TimeoutExpired):
         rows = []

@@ -55,7 +55,7 @@ def means() -> Means:
     offered: dict[str, bool] = {}
     if sys.platform.startswith("linux"):
         argv = [sys.executable, "-I", "-S", namespaces.__file__]
-        done = subprocess.run(argv, capture_output=True, timeout=20, check=False)
+        done = subprocess.run(argv, capture_output=True, timeout=20, check=False, env={"PATH": os.defpath})
         offered = json.loads(done.stdout or b"{}")
     return Means(os.geteuid() == 0, landlock.abi(), offered.get("mounts", False), offered.get("network", False))
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fl_runtime import localsock, processes
-from fl_runtime.agent import isolation, place, policy, requirements, transfer
+from fl_runtime.agent import cgroups, isolation, place, policy, requirements, transfer
 from fl_runtime.agent.capacity import Capacity, FullError, Held
 from fl_runtime.agent.clients import serve_clients
 from fl_runtime.agent.interpreter import Interpreter, job_interpreter
@@ -249,4 +249,5 @@ class SiteJobs:
         self._agent.shaping.end(stop.job)
         self._journal.end_job(stop.job, stop.state)
         self._journal.blobs.collect()
+        cgroups.remove(self._state, stop.job)
         place.clear(self._state / "jobs" / stop.job)

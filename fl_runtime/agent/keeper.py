@@ -21,6 +21,7 @@ from typing import Any
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _EVERY_S = 0.25  # between looks at the memory
+_TOO_MUCH = "it needed more than its {:.2f} GB of memory"
 NOT_ISOLATED = 126  # exit code: the program was not started
 
 
@@ -100,7 +101,7 @@ def _isolate(order: dict[str, Any]) -> None:
         landlock.only_file_capabilities()
     os.umask(0o077)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if order["memory"]:
+    if order["memory"] and not order["cgroups"]:  # it counts private maps of files too, which cost nothing
         resource.setrlimit(resource.RLIMIT_DATA, (order["memory"], order["memory"]))
     if ruleset is not None:
         ruleset.restrict()
@@ -113,7 +114,7 @@ def _isolate(order: dict[str, Any]) -> None:
 
 def _watch(order: dict[str, Any], script: int, waited: set[signal.Signals]) -> tuple[int, str]:
     """Until the program has ended: its exit code (negative: a signal), and why when we ended it."""
-    watched = order["memory"] if not order["cgroups"] else 0
+    watched = order["memory"]
     asked_at: float | None = None
     why = ""
     while True:
@@ -124,9 +125,9 @@ def _watch(order: dict[str, Any], script: int, waited: set[signal.Signals]) -> t
                 _signal(pid, signal.SIGTERM)
         code = _reap(script)
         if code is not None:
-            return code, why or _out_of_memory(order, code)
-        if watched and _anonymous(descendants(os.getpid())) > watched:
-            why = f"it needed more than its {watched / 1e9:.2f} GB of memory"
+            return code, why or (_TOO_MUCH.format(watched / 1e9) if code < 0 and _over(order) else "")
+        if watched and not why and _over(order):
+            why = _TOO_MUCH.format(watched / 1e9)
             _signal(script, signal.SIGKILL)
         if asked_at is not None and time.monotonic() - asked_at > order["grace"]:
             _signal(script, signal.SIGKILL)
@@ -248,16 +249,16 @@ def _anonymous(pids: list[int]) -> int:
     return total
 
 
-def _out_of_memory(order: dict[str, Any], code: int) -> str:
-    """Whether the kernel ended it for its cgroup's limit."""
-    if code != -signal.SIGKILL:
-        return ""
+def _over(order: dict[str, Any]) -> bool:
+    """Whether the kernel has killed one of its processes for its group's limit; without a group: what we count."""
+    if not order["cgroups"]:
+        return bool(order["memory"]) and _anonymous(descendants(os.getpid())) > order["memory"]
     for path in order["oom"]:
         with contextlib.suppress(OSError), open(path) as file:
             words = file.read().split()
             if int(dict(zip(words[::2], words[1::2], strict=False)).get("oom_kill", "0")):
-                return f"it needed more than its {order['memory'] / 1e9:.2f} GB of memory"
-    return ""
+                return True
+    return False
 
 
 def _signal(pid: int, number: signal.Signals) -> None:

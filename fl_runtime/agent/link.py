@@ -12,7 +12,7 @@ from typing import Any
 
 from fl_runtime import version
 from fl_runtime.agent.attempt import Attempt
-from fl_runtime.errors import FlError
+from fl_runtime.errors import NONSENSE, FlError
 from fl_runtime.kit import Endpoint, Kit
 from fl_runtime.names import (
     BACKOFF_S,
@@ -167,7 +167,7 @@ class Link:
                     self._say(Diagnosis("refused-by-server", refusal.what, refusal.why, refusal.next))
                     refused = True
                 elif kind != "heartbeat":
-                    self._on_message(message)
+                    self._take(kind, message)
         except grpc.RpcError as error:
             failure = error
         finally:
@@ -187,6 +187,13 @@ class Link:
         else:
             self._look(endpoint, failure, attempt.silent)
         return attempt.welcome is not None
+
+    def _take(self, kind: str | None, message: pb.ToParticipant) -> None:
+        """One message; a server that sends nonsense ends nobody."""
+        try:
+            self._on_message(message)
+        except (FlError, *NONSENSE) as error:
+            log.error("the server sent a message (%s) that makes no sense: %r", kind, error)
 
     def _welcomed(self, attempt: Attempt, welcome: pb.Welcome) -> None:
         attempt.welcome = welcome

@@ -25,9 +25,9 @@ from fl_runtime.agent.run import Run
 from fl_runtime.agent.shaping import Shaping
 from fl_runtime.agent.worker import Worker
 from fl_runtime.blobs.space import disk_quota
-from fl_runtime.errors import FlError, QuotaError, StorageError
+from fl_runtime.errors import NONSENSE, FlError, ProtocolError, QuotaError, StorageError
 from fl_runtime.kit import Kit
-from fl_runtime.names import iso
+from fl_runtime.names import is_job_id, is_task_id, iso
 from fl_runtime.patience import again, is_full
 from fl_runtime.proto import fedspan_pb2 as pb
 from fl_runtime.wire.revocations import RevocationBook
@@ -109,6 +109,10 @@ class Agent:
 
     def _message(self, message: pb.ToParticipant) -> None:
         kind = message.WhichOneof("body")
+        body = getattr(message, kind) if kind else None
+        job, task = getattr(body, "job", None), getattr(body, "task", None)
+        if (job is not None and not is_job_id(job)) or (task is not None and not is_task_id(task)):
+            raise ProtocolError("A message names what can be no job or task", why=f"{kind}: {job!r}, {task!r}")
         if kind == "job_start":
             self._jobs_worker.do(lambda: self._storing(message, lambda: self.jobs.start(message.job_start)))
         elif kind == "job_stop":
@@ -125,6 +129,9 @@ class Agent:
             log.info("%s: a transfer broke off: %s", kind, error.code().name)
             if self.link.connected and error.code() is not grpc.StatusCode.PERMISSION_DENIED:
                 again(lambda: self._message(message), transfer.AGAIN_S)
+        except (ProtocolError, *NONSENSE) as error:
+            log.error("the server sent a message (%s) that makes no sense: %r", kind, error)
+            log.debug("where:", exc_info=True)
         except Exception as error:
             if not is_full(error):
                 log.exception("a message of the server could not be handled: %s", kind)

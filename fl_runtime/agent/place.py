@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import fl_runtime
-from fl_runtime.agent import keeper, view
+from fl_runtime.agent import cgroups, keeper, view
 from fl_runtime.agent.interpreter import imports
 from fl_runtime.agent.isolation import Isolation
 from fl_runtime.blobs import BlobStore
@@ -171,6 +171,7 @@ class Place:
         places = [str(self.packages)] * self.packages.exists() + [env.get("PYTHONPATH", ""), fallback]
         env["PYTHONPATH"] = ":".join(dict.fromkeys(filter(None, places)))
         paths = view.paths(self._kit, self._state, argv[0], run=[str(self.packages), fallback], **folders)
+        group = cgroups.make(self._state, self.folder.name, memory) if memory else None
         order = {
             "argv": list(argv),
             "env": env,
@@ -187,9 +188,9 @@ class Place:
             "tmp": str(self.folder / "tmp") if self.isolation.mounts else tmp,
             "paths": paths,
             "memory": memory,
-            "cgroups": [],
-            "kill": [],
-            "oom": [],
+            "cgroups": group.join if group else [],
+            "kill": group.kill if group else [],
+            "oom": group.killed if group else [],
             "grace": STOP_S,
         }
         return _start_keeper(order, self.log, note)
@@ -228,6 +229,7 @@ class Place:
 
     def remove(self) -> None:
         """The job is over."""
+        cgroups.remove(self._state, self.folder.name)
         clear(self.folder)
 
 

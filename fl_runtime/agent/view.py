@@ -14,6 +14,7 @@ from pathlib import Path
 import fl_runtime
 from fl_runtime.agent.isolation import folders, harmless
 from fl_runtime.kit import Kit
+from fl_runtime.processes import job_environment
 
 _RUN = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/opt", "/nix/store", "/gnu/store", "/snap")
 # Not all of /etc: as root without a user of their own, jobs could read passwords there.
@@ -83,5 +84,6 @@ def _user_site(python: str) -> tuple[str, ...]:
 @functools.lru_cache(maxsize=8)
 def _asked(python: str, _changed: int) -> tuple[str, ...]:
     code = "import json, sys; print(json.dumps([sys.prefix, sys.base_prefix, sys.exec_prefix, *sys.path[1:]]))"
-    done = subprocess.run([python, "-c", code], capture_output=True, timeout=30, check=False, cwd="/")
+    env = job_environment({})
+    done = subprocess.run([python, "-c", code], capture_output=True, timeout=30, check=False, cwd="/", env=env)
     return tuple(json.loads(done.stdout)) if done.returncode == 0 else ()

@@ -48,6 +48,7 @@ class Pool:
             name = secrets.token_hex(8)
             with contextlib.suppress(FileNotFoundError):
                 path.rename(self._folder / name)
+                (self._folder / name).chmod(0o600)  # some job's user may have been let in
                 self._sizes[name] = size
                 if not unused(self._folder / name):
                     self._waiting.add(name)

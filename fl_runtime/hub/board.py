@@ -16,6 +16,7 @@ from fl_runtime.hub.late import LateResults
 from fl_runtime.hub.quorum import DEFAULT_GRACE_S, Decision, Part, decide
 from fl_runtime.hub.sessions import Sessions
 from fl_runtime.hub.state import ACCEPTED, ANSWERED, BROKEN, OPEN, REFUSED, Call, StateStore, Task
+from fl_runtime.models.meta import parse_meta
 from fl_runtime.proto import fedspan_pb2 as pb
 
 log = logging.getLogger("fedspan.hub")
@@ -194,15 +195,15 @@ class Board:
                 if staged[0].id != blob:
                     self._ack(site, result, False, "the content does not have the announced hash")
                     return
-            elif not self._blobs.has(blob):
+            elif not self._granted(task, blob):
                 log.warning(
                     "%s: the result of %s came before its content; waiting for it to be sent again", task.job, site
                 )
                 return
         try:
-            meta = json.loads(result.meta or b"{}")
-        except ValueError:
-            self._ack(site, result, False, "its meta is not JSON")
+            meta = parse_meta(result.meta)
+        except ValueError as error:
+            self._refuse(task, result, str(error))
             return
         if late:
             self.late.bank(task, meta, staged, blob)
@@ -226,6 +227,19 @@ class Board:
             entry = self._calls.get((task.job, task.round, task.index))
         if entry is not None and done is not None:
             entry.listener.result(done)
+
+    def _granted(self, task: Task, blob: bytes) -> bool:
+        """Whether the content is here because it came for this task: knowing the id of another's grants nothing."""
+        owners = self._blobs.owners(blob)
+        return f"job:{task.job}:task:{task.id}" in owners or self.late.owner(task.job, task.site) in owners
+
+    def _refuse(self, task: Task, result: pb.TaskResult, why: str) -> None:
+        """The answer is none: the site will not send another one."""
+        with self._store.tx():
+            self._store.judge(task.id, BROKEN, why)
+            self._store.add_event(task.job, {"event": "refused", "site": task.site, "round": task.round, "why": why})
+        self._ack(task.site, result, False, why)
+        self._evaluate((task.job, task.round, task.index))
 
     def _ack(self, site: str, result: pb.TaskResult, accepted: bool, why: str) -> None:
         ack = pb.ResultAck(job=result.job, task=result.task, accepted=accepted, why=why)

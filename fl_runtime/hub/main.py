@@ -14,7 +14,7 @@ from typing import Any
 from fl_runtime import localsock, version
 from fl_runtime.blobs import BlobStore
 from fl_runtime.blobs.space import disk_quota
-from fl_runtime.errors import FlError, KitError, StorageError
+from fl_runtime.errors import NONSENSE, FlError, KitError, ProtocolError, StorageError
 from fl_runtime.hub.board import Board
 from fl_runtime.hub.bulk import BulkService
 from fl_runtime.hub.desk import Desk
@@ -175,7 +175,17 @@ class Hub:
         self.changed()
 
     def on_message(self, session: Session, message: pb.ToHub) -> None:
-        """One message of a site."""
+        """One message of a site.
+
+        Raises:
+            ProtocolError: it holds what it should not.
+        """
+        try:
+            self._on_message(session, message)
+        except NONSENSE as error:
+            raise ProtocolError("A message makes no sense", why=repr(error)) from error
+
+    def _on_message(self, session: Session, message: pb.ToHub) -> None:
         name, kind = session.identity.name, message.WhichOneof("body")
         if kind == "heartbeat":
             session.send(heartbeat=pb.Heartbeat(clock_ms=now_ms()))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from fl_runtime import version
-from fl_runtime.errors import FlError, StorageError
+from fl_runtime.errors import FlError, ProtocolError, StorageError
 from fl_runtime.hub.sessions import Session
 from fl_runtime.hub.turnstile import HungUpError
 from fl_runtime.names import FEATURES, PROTOCOL_MAJOR, PROTOCOL_MINOR, now_ms
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from fl_runtime.hub.main import Hub
 
 log = logging.getLogger("fedspan.hub")
+_MAX_HELLO = 64 * 1024
 SETTLE_S = 3.0  # after a job's end, for the sites to send the rest of their logs
 
 
@@ -40,6 +41,8 @@ class HubService:
         if first is None or first.WhichOneof("body") != "hello":
             context.abort(grpc.StatusCode.FAILED_PRECONDITION, "the first message must be a Hello")
             raise AssertionError
+        if first.ByteSize() > _MAX_HELLO:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"a Hello has at most {_MAX_HELLO} bytes")
         hello = first.hello
         refusal = versions.refusal(hello)
         if refusal is not None:
@@ -99,6 +102,8 @@ class HubService:
         except StorageError as error:  # it says it again over its next connection
             log.error("%s: what it said can't be stored: %s", session.identity.name, error)
             time.sleep(AGAIN_S)
+        except ProtocolError as error:
+            log.error("%s: its stream is ended: %s", session.identity.name, error)
         except Exception:
             log.exception("%s: its message could not be handled", session.identity.name)
         finally:

@@ -75,21 +75,33 @@ def version_key(text: str) -> Key:
 def satisfies(version: str, operator: str, wanted: str) -> bool:
     if operator == "===":
         return version == wanted
+    have = version_key(version)
     if wanted.endswith(".*"):
-        prefix = [int(part) for part in wanted[:-2].split(".")]
-        release = list(map(int, re.match(r"\d+(?:\.\d+)*", version.split("!")[-1]).group().split(".")))  # type: ignore[union-attr]
-        same = (release + [0] * len(prefix))[: len(prefix)] == prefix
+        same = _begins(have, wanted[:-2])
         return same if operator == "==" else not same
-    have, want = version_key(version), version_key(wanted)
+    want = version_key(wanted)
     if operator == "~=":
-        prefix_length = len(re.match(r"[\d.]+", wanted).group().strip(".").split(".")) - 1  # type: ignore[union-attr]
-        start = ".".join(wanted.split(".")[:prefix_length])
-        return have >= want and satisfies(version, "==", f"{start}.*")
-    if operator == "<" and have[2] != (3, 0) and want[2] == (3, 0) and have[:2] == want[:2]:
+        release = re.match(r"v?(?:\d+!)?\d+(?:\.\d+)*", wanted).group()  # type: ignore[union-attr]
+        return have >= want and _begins(have, release.rpartition(".")[0])
+    if operator == "<" and have[:2] == want[:2] and have[3] == want[3] and _early(have) and not _early(want):
         return False  # 2.0rc1 is not below 2.0 for whoever writes <2.0
+    if operator == ">" and have[:3] == want[:3] and have[3] >= 0 > want[3] and want[4] == sys.maxsize:
+        return False  # nor is 2.0.post1 above it
     return {"==": have == want, "!=": have != want, "<=": have <= want, ">=": have >= want}.get(
         operator, have < want if operator == "<" else have > want
     )
+
+
+def _begins(have: Key, wanted: str) -> bool:
+    """Whether a version's release begins with these numbers, of the same epoch."""
+    epoch, _, release = wanted.removeprefix("v").rpartition("!")
+    prefix = [int(part) for part in release.split(".")]
+    return have[0] == int(epoch or 0) and ([*have[1], *[0] * len(prefix)])[: len(prefix)] == prefix
+
+
+def _early(key: Key) -> bool:
+    """A pre-release or one for developers."""
+    return key[2] != (3, 0) or key[4] != sys.maxsize
 
 
 def missing(requirements: Sequence[str]) -> dict[str, str]:

@@ -20,13 +20,13 @@ def parse_bytes(value: Any) -> int:
     if isinstance(value, bool):
         raise ValueError(f"{value!r} is no size")
     if isinstance(value, (int, float)):
-        return _natural(int(value), value)
+        return _natural(value, value)
     found = _SIZE.fullmatch(str(value).strip())
     if found is None:
         raise ValueError(f"{value!r} is no size such as 16GB or 512MiB")
     number, prefix, binary = found.groups()
     power = " KMGT".index(prefix.upper() or " ")
-    return int(float(number) * float((1024 if binary else 1000) ** power))
+    return _natural(float(number) * float((1024 if binary else 1000) ** power), value)
 
 
 def show_bytes(size: int) -> str:
@@ -83,7 +83,7 @@ def parse_need(document: Mapping[str, Any]) -> Need:
     )
 
 
-def _natural(number: int, given: Any) -> int:
-    if number < 0:
+def _natural(number: float, given: Any) -> int:
+    if not 0 <= number < 2**63:  # not a number, either
         raise ValueError(f"{given!r} is no size")
-    return number
+    return int(number)

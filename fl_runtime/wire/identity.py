@@ -56,6 +56,21 @@ def read_identity(certificate: x509.Certificate) -> Identity:
     )
 
 
+def issued_by_ca(pem: bytes, ca: bytes) -> tuple[x509.Certificate, Identity]:
+    """A certificate of this CA (both PEM), and whom it names. Its time is not looked at.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        certificate = x509.load_pem_x509_certificate(pem)
+        identity = read_identity(certificate)
+        certificate.verify_directly_issued_by(x509.load_pem_x509_certificate(ca))
+    except Exception as error:  # of many families, for what may be broken in a certificate
+        raise ValueError(f"not a certificate of this CA: {error!r}") from None
+    return certificate, identity
+
+
 class Gate:
     """Every call passes here: by role, by certificate (revoked, expired), and only so many at once.
 

@@ -6,6 +6,7 @@ library, whose errors name the cause.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import os
 import socket
@@ -13,7 +14,7 @@ import ssl
 import tempfile
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 from urllib.request import proxy_bypass
 
 from cryptography import x509
@@ -62,14 +63,34 @@ def answers(endpoint: Endpoint, timeout: float) -> bool:
     """Whether a TCP connection towards the server (to the proxy, where there is one) can be made in time."""
     proxy = proxy_for(endpoint)
     host, port = endpoint.host, endpoint.port
-    if proxy:
-        parts = urlsplit(proxy if "//" in proxy else f"//{proxy}")
-        host, port = parts.hostname or "", parts.port or 3128
     try:
+        if proxy:
+            host, port, _ = _parts(proxy)
         socket.create_connection((host, port), timeout).close()
-    except OSError:
+    except (OSError, ValueError):
         return False
     return True
+
+
+def shown(proxy: str) -> str:
+    """A proxy for people and logs: without the user and the password that its URL may hold."""
+    try:
+        host, port, _ = _parts(proxy)
+    except ValueError:
+        return "(its address makes no sense)"
+    return f"{host}:{port}"
+
+
+def _parts(proxy: str) -> tuple[str, int, str]:
+    """Host, port, and `user:password` or nothing.
+
+    Raises:
+        ValueError: it is no address.
+    """
+    parts = urlsplit(proxy if "//" in proxy else f"//{proxy}")
+    if not parts.hostname:
+        raise ValueError("no host")
+    return parts.hostname, parts.port or 3128, unquote(parts.netloc.rpartition("@")[0])
 
 
 class _Problem(Exception):
@@ -141,10 +162,16 @@ def _tcp(host: str, port: int, timeout: float, whom: str, where: str) -> socket.
 
 
 def _through(proxy: str, endpoint: Endpoint, timeout: float) -> socket.socket:
-    parts = urlsplit(proxy if "//" in proxy else f"//{proxy}")
-    connection = _tcp(parts.hostname or "", parts.port or 3128, timeout, "the proxy", "local/endpoint.yml")
     try:
-        connection.sendall(f"CONNECT {endpoint.address} HTTP/1.1\r\nHost: {endpoint.address}\r\n\r\n".encode())
+        host, port, login = _parts(proxy)
+    except ValueError:
+        what = "The proxy's address makes no sense"
+        raise _Problem("proxy", what, "it is not of the form http://HOST:PORT", "check `proxy`") from None
+    connection = _tcp(host, port, timeout, "the proxy", "local/endpoint.yml")
+    auth = f"Proxy-Authorization: Basic {base64.b64encode(login.encode()).decode()}\r\n" if login else ""
+    try:
+        request = f"CONNECT {endpoint.address} HTTP/1.1\r\nHost: {endpoint.address}\r\n{auth}\r\n"
+        connection.sendall(request.encode())
         reply = b""
         while b"\r\n\r\n" not in reply and len(reply) < 65536:
             piece = connection.recv(4096)
@@ -153,13 +180,13 @@ def _through(proxy: str, endpoint: Endpoint, timeout: float) -> socket.socket:
             reply += piece
     except OSError as error:
         connection.close()
-        raise _Problem("proxy", f"The proxy {proxy} does not answer", str(error), "check `proxy`") from None
+        raise _Problem("proxy", f"The proxy {shown(proxy)} does not answer", str(error), "check `proxy`") from None
     status = reply.split(b"\r\n", 1)[0].decode("latin-1")
     if " 200" not in status:
         connection.close()
         raise _Problem(
             "proxy",
-            f"The proxy {parts.hostname}:{parts.port} does not let us to {endpoint.address}",
+            f"The proxy {host}:{port} does not let us to {endpoint.address}",
             status or "it closed the connection",
             "ask its owner to allow CONNECT to that address and port",
         )

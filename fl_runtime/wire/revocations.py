@@ -109,7 +109,7 @@ def _is_serial(text: str) -> bool:
 
 def canonical(body: dict[str, Any]) -> bytes:
     """The bytes that are signed."""
-    return json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()
+    return json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode()
 
 
 def read_file(path: Path) -> tuple[bytes, bytes] | None:

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from fl_runtime.errors import FlError
+from fl_runtime.models.meta import WEIGHT_KEY
 from fl_runtime.models.tensors import TensorFile
-
-WEIGHT_KEY = "NUM_STEPS_CURRENT_ROUND"
 
 
 class QuorumError(FlError):

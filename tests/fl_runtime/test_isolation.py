@@ -20,7 +20,7 @@ import pytest
 import yaml
 from federation import TestCA, until
 
-from fl_runtime.agent import isolation, keeper, landlock
+from fl_runtime.agent import cgroups, isolation, keeper, landlock
 from fl_runtime.agent.isolation import Isolation, Means, choose, means
 from fl_runtime.agent.journal import Journal
 from fl_runtime.agent.place import Place
@@ -491,16 +491,41 @@ def test_a_keeper_without_an_order_starts_nothing(site: Site) -> None:
 GREEDY = "import numpy as np\nkept = []\nfor _ in range(20):\n    kept.append(np.ones(4_000_000))\nprint('fine')\n"
 
 
-def test_a_job_gets_no_more_memory_than_it_asked_for(site: Site) -> None:
+@pytest.fixture(params=["group", "count"])
+def held(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """By a control group of the kernel where we may make one, and by the keeper's own count."""
+    if request.param == "count":
+        monkeypatch.setattr(cgroups, "_base", lambda: None)
+    elif cgroups._base() is None:
+        pytest.skip("no control groups may be made here")
+    return str(request.param)
+
+
+def test_a_job_gets_no_more_memory_than_it_asked_for(site: Site, held: str) -> None:
     assert "fine" in site.run(GREEDY, how(site))
     printed = site.run(GREEDY, how(site), memory=400_000_000)
     assert "fine" not in printed
 
 
-def test_a_tree_of_processes_shares_its_memory(site: Site) -> None:
+def test_a_tree_of_processes_shares_its_memory(site: Site, held: str) -> None:
     script = "import os, time\nos.fork()\nos.fork()\nkept = bytearray(200_000_000)\ntime.sleep(20)\n"
     place = site.place(script, how(site))
     child = start(place, memory=500_000_000)
     assert child.wait(20) == 128 + 9
     assert "memory" in place.recorded(1)["why"]
     place.remove()
+
+
+def test_memory_that_is_shared_or_lies_in_tmp_counts_and_the_group_goes_with_the_job(site: Site) -> None:
+    if cgroups._base() is None or not means().mounts:
+        pytest.skip("no control groups, or no private /dev/shm here")
+    script = "print('here', flush=True)\nopen('/dev/shm/x', 'wb').write(bytes(300_000_000))\nprint('fine')\n"
+    place = site.place(script, how(site))
+    child = start(place, memory=150_000_000)
+    folder = cgroups._base()[0] / cgroups._name(site.state, "job-1")
+    assert folder.is_dir()
+    child.wait(30)
+    assert place.log.read_text() == "here\n"
+    assert "memory" in place.recorded(1)["why"]
+    place.remove()
+    assert not folder.exists()
