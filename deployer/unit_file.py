@@ -17,6 +17,15 @@ STOP_S = 30
 """A clean stop of hub or agent with its jobs; afterwards systemd kills what is left."""
 
 
+GPU_NODES = (
+    "/bin/sh",
+    "-c",
+    "command -v nvidia-modprobe >/dev/null || exit 0; nvidia-smi -L >/dev/null; nvidia-modprobe -u -c 0",
+)
+"""Makes NVIDIA's device nodes, as root and before each start: after a reboot they come with the first program that wants
+a GPU, through a set-uid helper that a service without new privileges can't use. Nothing where there is no driver."""
+
+
 @dataclass(frozen=True)
 class UnitSpec:
     """What differs between units.
@@ -48,8 +57,9 @@ def unit_text(spec: UnitSpec) -> str:
     Sandboxing: no new privileges, the file system read-only but for the state, a private /tmp, homes readable (data
     may lie there) but not writable. `Delegate` and `OOMPolicy=continue`, because jobs are processes in the unit's
     cgroup: one that runs out of memory must not take the runtime along. No `PrivateDevices` and no
-    `MemoryDenyWriteExecute`: GPUs and the compilers of numeric libraries need both. No start limit: a runtime that
-    cannot reach anything for a night has to come up in the morning.
+    `MemoryDenyWriteExecute`: GPUs and the compilers of numeric libraries need both. Of the namespaces those that jobs
+    are isolated with, of the sockets those of networks and of libraries that list interfaces (netlink). No start limit:
+    a runtime that cannot reach anything for a night has to come up in the morning.
     """
     capability = "CAP_NET_BIND_SERVICE" if spec.port is not None and spec.port < 1024 else ""
     lines = [
@@ -68,6 +78,7 @@ def unit_text(spec: UnitSpec) -> str:
         f"Group={spec.user}",
         f"WorkingDirectory={_path(spec.state)}",
         *(f"Environment={_word(f'{key}={value}', command=False)}" for key, value in sorted(spec.environment.items())),
+        f"ExecStartPre=-+{' '.join(_word(word) for word in GPU_NODES)}",
         *(f"ExecStartPre={' '.join(_word(word) for word in argv)}" for argv in [spec.check] if argv),
         f"ExecStart={' '.join(_word(word) for word in spec.argv)}",
         "Restart=on-failure",
@@ -87,6 +98,9 @@ def unit_text(spec: UnitSpec) -> str:
         f"ReadWritePaths={_path(spec.state)}",
         "ProtectHome=read-only",
         "PrivateTmp=yes",
+        "PrivateMounts=yes",
+        "RemoveIPC=yes",
+        "ProtectProc=invisible",
         "ProtectKernelTunables=yes",
         "ProtectKernelModules=yes",
         "ProtectKernelLogs=yes",
@@ -95,7 +109,11 @@ def unit_text(spec: UnitSpec) -> str:
         "RestrictSUIDSGID=yes",
         "RestrictRealtime=yes",
         "LockPersonality=yes",
+        "RestrictNamespaces=user mnt net",
+        "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK",
         "SystemCallArchitectures=native",
+        "SystemCallFilter=~@clock @cpu-emulation @module @obsolete @raw-io @reboot @swap",
+        "SystemCallErrorNumber=EPERM",
         "",
         "[Install]",
         "WantedBy=multi-user.target",

@@ -72,6 +72,22 @@ def test_it_waits_for_the_state_volume() -> None:
     assert "RequiresMountsFor=/var/lib/fedspan" in text
 
 
+def test_the_gpus_nodes_are_made_as_root_before_the_runtime_starts() -> None:
+    lines = unit_text(SPEC).splitlines()
+    made = next(number for number, line in enumerate(lines) if line.startswith("ExecStartPre=-+/bin/sh"))
+    assert "nvidia-modprobe -u -c 0" in lines[made]
+    assert made < lines.index("ExecStartPre=/bin/true --ca-fingerprint AB:CD")
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
+def test_systemd_rates_its_exposure_at_most_3(tmp_path: Path) -> None:
+    path = tmp_path / UNIT_NAME
+    path.write_text(unit_text(UnitSpec("x", SPEC.argv, "fedspan-runtime", "/var/lib/fedspan")))
+    command = ["systemd-analyze", "security", "--offline=yes", "--no-pager", "--threshold=30", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout.splitlines()[-2:]
+
+
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
 @pytest.mark.parametrize("port", [None, 443])
 def test_systemd_itself_finds_nothing_to_say(tmp_path: Path, port: int | None) -> None:

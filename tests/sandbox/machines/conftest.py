@@ -12,8 +12,10 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from machine_lab import Lab
+from nspawn_lab import NspawnLab
 
 from deployer.sandbox.faults import Faults
+from deployer.sandbox.machines.nspawn import image, tools
 from deployer.sandbox.machines.standalone import Machines, machines
 
 
@@ -37,3 +39,20 @@ def machine(_machines: Machines) -> Iterator[tuple[Lab, dict[str, Any]]]:
     made = Lab(_machines)
     yield made, made.boot()
     made.close()
+
+
+@pytest.fixture(scope="session")
+def root_image() -> Path:
+    """The machines' root file system, made at the first test that wants it (a minute or two) and kept in the cache."""
+    if why := tools.lacking():
+        pytest.skip(why)
+    return image.ensure(print)
+
+
+@pytest.fixture(scope="module")
+def systems(root_image: Path) -> Iterator[NspawnLab]:
+    """A sandbox's machines, made by the nspawn driver."""
+    with machines(root_image) as some:
+        made = NspawnLab(some)
+        yield made
+        made.close()

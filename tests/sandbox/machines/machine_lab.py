@@ -72,13 +72,15 @@ class Lab:
         self.made.append(fields["id"])
         return self.machines.put(MachineSpec(**fields))
 
-    def ssh(self, machine: dict[str, Any], user: str = "fedspan", private: str = LOGIN_PRIVATE) -> paramiko.SSHClient:
+    def ssh(
+        self, machine: dict[str, Any], user: str = "fedspan", private: str = LOGIN_PRIVATE, port: int = PORT
+    ) -> paramiko.SSHClient:
         client = paramiko.SSHClient()
         client.set_missing_host_key_policy(paramiko.AutoAddPolicy())
         self.clients.append(client)
         client.connect(
             machine["public_ip"],
-            PORT,
+            port,
             user,
             pkey=paramiko.Ed25519Key.from_private_key(io.StringIO(private)),
             allow_agent=False,

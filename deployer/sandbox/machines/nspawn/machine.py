@@ -69,7 +69,7 @@ class NspawnMachine:
             MetadataService(lambda: tree(self._spec, hardware), self._spec.metadata_hops)
         self._system.boot(edge.NAMESPACE)
         orders = _lines(0) if self._setup.watch_stdin else iter(lambda: None, 0)
-        while self._stop is None and self._system.alive:
+        while self._stop is None and self._system.alive():
             # Waits for an order, but not for long.
             if (line := next(orders, "")) == "":
                 self._system.log("whoever started this machine is gone")

@@ -11,6 +11,9 @@ from pathlib import Path
 from deployer.sandbox.machines.nspawn import cgroup, firmware, tools
 from deployer.sandbox.machines.setup import MachineSetup
 
+_LANDLOCK = ("landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self")
+_REBOOT = 133
+"""nspawn's exit status when the system asked for a reboot and nspawn keeps to the group that it is in."""
 _FAULT_FILES = ("sshd_not_to_be_run", "fault_key", "fault_key.pub", "sshd_config.d/00-fault.conf")
 
 
@@ -20,6 +23,7 @@ class System:
     def __init__(self, setup: MachineSetup) -> None:
         self._setup = setup
         self._folder = Path(setup.folder)
+        self._namespace = ""
         self._process: subprocess.Popen[bytes] | None = None
         self._console = open(self._folder / "console.log", "ab", buffering=0)  # noqa: SIM115  # for life
 
@@ -71,12 +75,18 @@ class System:
         Where no systemd runs this computer, nspawn keeps to the group that it is in. The packet filter of the
         machine's own namespace is the machine's business, as in a cloud, hence CAP_NET_ADMIN.
         """
+        self._namespace = namespace
+        self._process = self._spawn()
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
         words = ["systemd-nspawn", "--quiet", "--register=no", "--private-users=no", "--boot"]
         words += [] if cgroup.has_systemd() else ["--keep-unit"]
         words += [f"--machine={self._folder.name}", f"--directory={self._folder / 'root'}"]
-        words += [f"--network-namespace-path={namespace}", "--capability=CAP_NET_ADMIN", "--console=read-only"]
+        words += [f"--network-namespace-path={self._namespace}", "--capability=CAP_NET_ADMIN", "--console=read-only"]
+        # Landlock confines jobs; nspawn's list of system calls is older than that, up to systemd 252 at least.
+        words += [f"--system-call-filter={' '.join(_LANDLOCK)}"]
         words += ["--resolv-conf=off", "--timezone=off", "--link-journal=no"]
-        self._process = subprocess.Popen(
+        return subprocess.Popen(
             words,
             stdin=subprocess.DEVNULL,
             stdout=self._console,
@@ -84,8 +94,11 @@ class System:
             env=tools.environment(),
         )
 
-    @property
     def alive(self) -> bool:
+        """Whether the system runs; one that rebooted itself is booted again."""
+        if self._process is not None and self._process.poll() == _REBOOT:
+            self.log("reboot")
+            self._process = self._spawn()
         return self._process is not None and self._process.poll() is None
 
     @property
