@@ -22,8 +22,8 @@ GPU_NODES = (
     "-c",
     "command -v nvidia-modprobe >/dev/null || exit 0; nvidia-smi -L >/dev/null; nvidia-modprobe -u -c 0",
 )
-"""Makes NVIDIA's device nodes, as root and before each start: after a reboot they come with the first program that wants
-a GPU, through a set-uid helper that a service without new privileges can't use. Nothing where there is no driver."""
+"""Makes NVIDIA's device nodes, as root and before each start. After a reboot they come with the first program that
+asks for them, through a set-uid helper: no use to a service without new privileges. Nothing where there is no driver."""
 
 
 @dataclass(frozen=True)
