@@ -23,7 +23,7 @@ GPU_NODES = (
     "command -v nvidia-modprobe >/dev/null || exit 0; nvidia-smi -L >/dev/null; nvidia-modprobe -u -c 0",
 )
 """Makes NVIDIA's device nodes, as root and before each start. After a reboot they come with the first program that
-asks for them, through a set-uid helper: no use to a service without new privileges. Nothing where there is no driver."""
+asks for them, through a set-uid helper: no use to a service without new privileges. Nothing without a driver."""
 
 
 @dataclass(frozen=True)
