@@ -41,6 +41,7 @@ def test_one_site_is_lost_and_returns_while_the_quorum_holds(fresh: Federation) 
         missing = session.show(job)["history"][-1]["missing"]
         assert set(missing) == {"site-3"}
         fresh.sites["site-3"].start()
+        fresh.registered("site-3")
         began = time.monotonic()
         until(lambda: "site-3" in session.show(job)["history"][-1]["sites"], 20, "a round with it again")
         assert time.monotonic() - began < 5
