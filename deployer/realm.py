@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Union
 
 if TYPE_CHECKING:
+    from deployer.cloud_clients import Clients
     from deployer.sandbox.client import Sandbox
     from deployer.settle import AwsWorld, AzureWorld
     from stacks.access import Access
@@ -76,6 +77,10 @@ class Realm(Protocol):
 
     def world(self, cloud: str, where: Any, access: Any) -> World:
         """A look into the cloud itself, past the engine: to find what a crash left, and to see that nothing is left."""
+        ...
+
+    def clients(self, cloud: str, where: Any, access: Any) -> Clients:
+        """The cloud's own clients with that identity, for questions before anything is made."""
         ...
 
     def enter(self) -> None:

@@ -14,6 +14,7 @@ from deployer.engine_find import command_in, find_engine, own_engine_root
 from deployer.my_address import ask_the_world
 
 if TYPE_CHECKING:
+    from deployer.cloud_clients import Clients
     from deployer.realm import World
     from stacks.access import Access
 
@@ -83,6 +84,16 @@ class RealRealm:
 
             return AwsWorld(boto3.session.Session(profile_name=access.profile), access.region)
         return AzureWorld(access.subscription_id, azure_credential(self.environ))
+
+    def clients(self, cloud: str, where: Any, access: Any) -> Clients:
+        """Clients with the same identities as the engine's."""
+        from deployer.cloud_clients import AwsClients, AzureClients
+
+        if cloud == "aws":
+            import boto3
+
+            return AwsClients(boto3.session.Session(profile_name=access.profile), access.region)
+        return AzureClients(azure_credential(self.environ), access.subscription_id, access.location)
 
     def enter(self) -> None:
         """The stack programs run in this process: they must see what the engine sees."""

@@ -19,6 +19,7 @@ from deployer.realm import is_cloud_variable, scrubbed
 if TYPE_CHECKING:
     import boto3
 
+    from deployer.cloud_clients import Clients
     from deployer.realm import World
     from deployer.sandbox.client import Sandbox
     from stacks.access import Access
@@ -111,9 +112,24 @@ class SandboxRealm:
         if cloud == "aws":
             session = aws_session(self.sandbox.aws_environment(access.profile), access.region)
             return AwsWorld(session, access.region, self.sandbox.aws_endpoints())
+        credential, options = self._azure()
+        return AzureWorld(access.subscription_id, credential, **options)
+
+    def clients(self, cloud: str, where: Any, access: Any) -> Clients:
+        """Clients of the emulated clouds, with the same identities as the engine's."""
+        from deployer.cloud_clients import AwsClients, AzureClients
+
+        if cloud == "aws":
+            session = aws_session(self.sandbox.aws_environment(access.profile), access.region)
+            return AwsClients(session, access.region, self.sandbox.aws_endpoints())
+        credential, options = self._azure(access.subscription_id)
+        return AzureClients(credential, access.subscription_id, access.location, **options)
+
+    def _azure(self, subscription: str | None = None) -> tuple[Any, dict[str, Any]]:
+        """The credential of a subscription, and what leads a client to the emulated cloud."""
         from azure.identity import ClientSecretCredential
 
-        environment = self.sandbox.azure_environment()
+        environment = self.sandbox.azure_environment(subscription)
         endpoint = environment["ARM_ENDPOINT"]
         credential = ClientSecretCredential(
             environment["ARM_TENANT_ID"],
@@ -122,8 +138,7 @@ class SandboxRealm:
             authority=environment["AZURE_AUTHORITY_HOST"],
             disable_instance_discovery=True,
         )
-        scopes = [f"{endpoint}/.default"]
-        return AzureWorld(access.subscription_id, credential, base_url=endpoint, credential_scopes=scopes)
+        return credential, {"base_url": endpoint, "credential_scopes": [f"{endpoint}/.default"]}
 
     def enter(self) -> None:
         """Take every credential out of this process: the stack programs run here and read the environment."""

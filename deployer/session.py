@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from deployer.lockfile import exclusive
 from deployer.member import Member
 from deployer.plan import Plan, check_same, read
 from deployer.plan_view import render, summary
+from deployer.preflight.model import Finding, refuse
 from deployer.runlog import RunLog
 from deployer.stack_work import Outcome
 from deployer.up import Up, with_server
@@ -42,6 +44,23 @@ class Session:
     def plan(self) -> Plan:
         """What `up` would do."""
         return self.up.plan()
+
+    def preflight(self, plan: Plan) -> tuple[Plan, tuple[Finding, ...]]:
+        """The checks of what the plan would create; the plan with the zones that offer each size."""
+        if not plan.changes:
+            return plan, ()
+        from deployer.preflight.run import Candidate, check
+
+        candidates = []
+        for shown in plan.participants:
+            part = self.up.parts.get(shown.name)
+            if part is None or part.args is None or not shown.steps:
+                continue
+            creates = Counter(step.type for step in shown.steps if step.action == "create")
+            candidates.append(Candidate(part.member, part.args, part.access, creates))
+        report = check(self.deployment, candidates, self.up.allow_fallback)
+        parts = (replace(part, zones=report.zones.get(part.name, ())) for part in plan.participants)
+        return replace(plan, participants=tuple(parts)), report.findings
 
     def show(self, screen_: Screen) -> None:
         """From now on progress goes to another screen."""
@@ -138,13 +157,13 @@ def deploy(
 
 def carry_out(session: Session, plan: Plan, *, agreed: bool = False, cap: Cap | None = None) -> Outcome:
     """Show a plan, check its cost, ask, make it come true, tell how it ended."""
+    plan, findings = session.preflight(plan)
     if context.options().json:
-        context.emit({"event": "plan", **plan.document()})
+        context.emit({"event": "plan", **plan.document(), "checks": [one.document() for one in findings]})
     else:
-        for piece in render(plan, context.options().verbose):
-            context.say(piece)
-        context.say(summary(plan))
+        tell_plan(plan, findings)
     check_cost(plan, cap or Cap())
+    refuse(findings)
     if plan.changes and not agreed:
         context.confirm(question(plan))
     with screen([member.name for member in session.members]) as live:
@@ -152,6 +171,19 @@ def carry_out(session: Session, plan: Plan, *, agreed: bool = False, cap: Cap | 
         outcome = session.up.apply(plan)
     conclude(outcome)
     return outcome
+
+
+def tell_plan(plan: Plan, findings: Iterable[Finding]) -> None:
+    """Show a plan, and what its checks found."""
+    from deployer.preflight import view
+
+    for piece in render(plan, context.options().verbose):
+        context.say(piece)
+    context.say(summary(plan))
+    if findings := list(findings):
+        context.say(view.summary(findings))
+        for line in view.lines(findings, context.options().verbose):
+            context.say(line)
 
 
 def question(plan: Plan) -> str:

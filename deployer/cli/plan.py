@@ -18,20 +18,17 @@ def plan(
 ) -> None:
     """Show what `up` would do, what it costs, and what will be open from where. Changes nothing."""
     from deployer.cost import Cap, check
-    from deployer.plan_view import render, summary
-    from deployer.session import lead_session
+    from deployer.session import lead_session, tell_plan
 
     cap = Cap(max_hourly_cost, allow_unknown_price)
     with lead_session("plan", participants or []) as session:
-        made = session.plan()
+        made, findings = session.preflight(session.plan())
     if out is not None:
         made.save(out)
     if context.options().json:
-        context.emit(made.document())
+        context.emit({**made.document(), "checks": [one.document() for one in findings]})
     else:
-        for piece in render(made, context.options().verbose):
-            context.say(piece)
-        context.say(summary(made))
+        tell_plan(made, findings)
     check(made, cap)
     if out is not None and not context.options().json:
         context.say(f"saved in {out}; fedspan up --plan {out} applies it")

@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from deployer.sandbox import network
-from deployer.sandbox.aws import accounts
+from deployer.sandbox.aws import accounts, quotas
 from deployer.sandbox.control import Refusal, Routes
 from deployer.sandbox.faults import Faults
 from deployer.sandbox.machines import tree
@@ -33,6 +33,7 @@ def routes(daemon: Daemon) -> Routes:
         },
         ("POST", "/profiles"): lambda _, body: _register_profile(daemon, body),
         ("POST", "/subscriptions"): lambda _, body: _subscription(daemon, str(body["subscription"])),
+        ("POST", "/quotas"): lambda _, body: _set_quota(daemon, body),
         ("POST", "/on-premises"): lambda _, body: vars(daemon.world.exit(str(body["world_address"]))),
         ("POST", "/hosts"): lambda _, body: _host(daemon, body),
         ("DELETE", "/hosts/(?P<name>[a-z0-9-]+)"): lambda match, _: _remove_host(daemon, match["name"]),
@@ -85,6 +86,16 @@ def _register_profile(daemon: Daemon, body: Any) -> dict[str, str]:
 def _subscription(daemon: Daemon, subscription: str) -> dict[str, str]:
     daemon.azure.add_subscription(subscription)
     return dict(daemon.azure.environment(subscription))
+
+
+def _set_quota(daemon: Daemon, body: Any) -> dict[str, float]:
+    """A quota of an account (AWS: the quota's code) or of a subscription (Azure: the usage's name) in a region."""
+    owner, region, name, value = (body[key] for key in ("owner", "region", "name", "value"))
+    if body["cloud"] == "aws":
+        quotas.set_quota(str(owner), str(region), str(name), float(value))
+    else:
+        daemon.azure.cloud.quotas[str(owner), str(region), str(name)] = int(value)
+    return {"value": value}
 
 
 def _host(daemon: Daemon, body: Any) -> dict[str, str]:

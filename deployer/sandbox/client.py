@@ -192,6 +192,11 @@ class Sandbox:
             "AWS_CONFIG_FILE": str(folder / "config"),
         }
 
+    def set_quota(self, cloud: str, owner: str, region: str, name: str, value: float) -> None:
+        """A quota of an account or subscription in a region: AWS's by its code, Azure's by the usage's name."""
+        body = {"cloud": cloud, "owner": owner, "region": region, "name": name, "value": value}
+        self._ask("POST", "/quotas", body)
+
     def azure_environment(self, subscription: str | None = None) -> dict[str, str]:
         """Variables for Azure clients: dummy credentials, endpoints, and the file of the sandbox's own CA."""
         if subscription is None:

@@ -2,7 +2,7 @@
 
 Whoever calls, the `aws` plugin or a plain boto3 client, meets the same layer: it knows the sandbox's credentials and
 says whose account a call is for, checks EC2's rules, honours client tokens, hands out Elastic IPs from the sandbox's
-own addresses, and tells after each change that something has changed. Only EC2, STS and SSM are served.
+own addresses, and tells after each change that something has changed. Only EC2, STS, SSM and Service Quotas are served.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import json
 import logging
 import os
 import re
@@ -19,7 +20,7 @@ from typing import Any
 
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
-from deployer.sandbox.aws import images, mend, rules
+from deployer.sandbox.aws import images, mend, quotas, rules
 from deployer.sandbox.aws.accounts import account_of
 from deployer.sandbox.aws.query import Query, Refused, ec2_error, unauthorized
 from deployer.sandbox.aws.world import LOCK, World
@@ -27,7 +28,7 @@ from deployer.sandbox.aws.world import LOCK, World
 log = logging.getLogger(__name__)
 
 _SCOPE = re.compile(r"Credential=([^/,\s]+)/\d{8}/([^/]+)/([^/]+)/aws4_request")
-_SERVICES = ("ec2", "sts", "ssm")
+_SERVICES = ("ec2", "sts", "ssm", "servicequotas")
 _READS = re.compile(r"(Describe|Get|List|Search)")
 _IDLE_S = 120  # a keep-alive connection that says nothing for so long is closed
 
@@ -119,6 +120,9 @@ class MotoServer:
             return _plain(501, "text/xml", ec2_error("NotImplemented", message))
         environ["HTTP_X_MOTO_ACCOUNT_ID"] = account
         region = scope.group(2)
+        if service == "servicequotas":
+            number, document = quotas.answer(environ.get("HTTP_X_AMZ_TARGET", ""), body, account, region)
+            return _plain(number, "application/x-amz-json-1.1", json.dumps(document).encode())
         app = self.load()
         with LOCK:
             if service == "ssm":
@@ -233,6 +237,7 @@ def _forget() -> None:
     from moto.ec2.models import ec2_backends
     from moto.ssm.models import ssm_backends
 
+    quotas.forget()
     for backends in (ec2_backends, ssm_backends):
         for account in list(backends):
             backends[account].clear()

@@ -8,6 +8,7 @@ from typing import Any
 
 from deployer.sandbox import faults
 from deployer.sandbox.aws.query import Query, Refused
+from deployer.sandbox.aws.quotas import limit, vcpu_code
 from deployer.sandbox.aws.world import World
 
 MAX_USER_DATA = 16 * 1024  # bytes, before base64
@@ -114,8 +115,28 @@ def _check_type(query: Query, world: World) -> None:
             "Unsupported",
             f"Your requested instance type ({instance_type}) is not supported in {where}.{hint}",
         )
+    _check_vcpus(query, world, instance_type)
     spot = query.get("InstanceMarketOptions.MarketType") == "spot"
     check_capacity(world, instance_type, zone, zones, spot=spot)
+
+
+def _check_vcpus(query: Query, world: World, instance_type: str) -> None:
+    """The vCPUs of a family's running machines in a region, spot machines apart."""
+    code = vcpu_code(instance_type, query.get("InstanceMarketOptions.MarketType") == "spot")
+    running = [one for one in world.instances() if one.state in ("pending", "running")]
+    used = sum(
+        world.vcpus(one.instance_type)
+        for one in running
+        if vcpu_code(one.instance_type, one.lifecycle == "spot") == code
+    )
+    allowed = limit(world.account, world.region, code)
+    if used + world.vcpus(instance_type) * int(query.get("MaxCount") or 1) > allowed:
+        raise Refused(
+            "VcpuLimitExceeded",
+            f"You have requested more vCPU capacity than your current vCPU limit of {allowed} allows for the instance"
+            " bucket that the specified instance type belongs to. Please visit"
+            " http://aws.amazon.com/contact-us/ec2-request to request an adjustment to this limit.",
+        )
 
 
 def check_capacity(world: World, instance_type: str, zone: str | None, zones: list[str], *, spot: bool = False) -> None:

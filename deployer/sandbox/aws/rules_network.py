@@ -9,24 +9,19 @@ from __future__ import annotations
 import re
 
 from deployer.sandbox.aws.query import Query, Refused
+from deployer.sandbox.aws.quotas import limit
 from deployer.sandbox.aws.world import World
-
-# Default quotas of a region (AWS General Reference, endpoints and quotas of Amazon VPC and Amazon EC2).
-MAX_VPCS = 5
-MAX_GATEWAYS = 5
-MAX_ADDRESSES = 5
-MAX_RULES = 60  # for each security group and direction
 
 _DESCRIPTION = re.compile(r"[a-zA-Z0-9. _\-:/()#,@\[\]+=&;{}!$*]*\Z")
 
 
 def create_vpc(query: Query, world: World) -> None:
-    if len(world.ec2.vpcs) >= MAX_VPCS:
+    if len(world.ec2.vpcs) >= limit(world.account, world.region, "L-F678F1CE"):
         raise Refused("VpcLimitExceeded", "The maximum number of VPCs has been reached.")
 
 
 def create_internet_gateway(query: Query, world: World) -> None:
-    if len(world.ec2.internet_gateways) >= MAX_GATEWAYS:
+    if len(world.ec2.internet_gateways) >= limit(world.account, world.region, "L-A4707A72"):
         raise Refused("InternetGatewayLimitExceeded", "The maximum number of internet gateways has been reached.")
 
 
@@ -163,7 +158,7 @@ def _authorize(query: Query, world: World, *, egress: bool) -> None:
     if group_id is not None:
         group = world.group(group_id)
         present = len(group.egress_rules if egress else group.ingress_rules)
-        if present + added > MAX_RULES:
+        if present + added > limit(world.account, world.region, "L-0EA8095F"):
             raise Refused(
                 "RulesPerSecurityGroupLimitExceeded",
                 "The maximum number of rules per security group has been reached.",
@@ -213,7 +208,7 @@ def delete_network_interface(query: Query, world: World) -> None:
 
 
 def allocate_address(query: Query, world: World) -> None:
-    if len(world.ec2.addresses) >= MAX_ADDRESSES:
+    if len(world.ec2.addresses) >= limit(world.account, world.region, "L-0263D0A3"):
         raise Refused("AddressLimitExceeded", "The maximum number of addresses has been reached.")
     if address := query.get("Address"):
         raise Refused("InvalidAddress.NotFound", f"Address '{address}' not found.")

@@ -130,5 +130,11 @@ class World:
         )
         return instance_type in INSTANCE_TYPES, bool(zones) and (zone is None or zone in zones), zones
 
+    def vcpus(self, instance_type: str) -> int:
+        """The type's vCPUs by default; 0 for one that is not known."""
+        from moto.ec2.models.instance_types import INSTANCE_TYPES
+
+        return int(INSTANCE_TYPES.get(instance_type, {}).get("VCpuInfo", {}).get("DefaultVCpus", 0))
+
     def zones(self) -> list[str]:
         return sorted(zone.name for zone in self.ec2.describe_availability_zones())

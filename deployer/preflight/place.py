@@ -1,0 +1,114 @@
+"""What the checks of one place (one identity in one region of one cloud) are about, and how they ask."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from deployer.cloud_clients import AwsClients, AzureClients, Clients
+from deployer.member import Member
+from stacks.args import ParticipantArgs
+from stacks.names import Cloud
+
+DENIED = frozenset(
+    {
+        "UnauthorizedOperation",
+        "AccessDenied",
+        "AccessDeniedException",
+        "AuthorizationFailed",
+        "LinkedAuthorizationFailed",
+    }
+)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One participant: what it is made from, and how many of each Pulumi type are going to be created.
+
+    `others`: where the wanted size can't be had, `up` has other places to try.
+    """
+
+    member: Member
+    args: ParticipantArgs
+    creates: Counter[str] = field(default_factory=Counter)
+    others: bool = False
+
+    @property
+    def name(self) -> str:
+        """The participant's name."""
+        return self.member.name
+
+    @property
+    def makes_machine(self) -> bool:
+        """Whether a machine will be created."""
+        return bool(self.creates["aws:ec2/instance:Instance"] or self.creates["azure-native:compute:VirtualMachine"])
+
+
+@dataclass(frozen=True)
+class Place:
+    """One account or subscription, in one region, and who is going to be made there."""
+
+    cloud: Cloud
+    region: str
+    owner: str
+    access: Any
+    clients: Clients
+    wanted: tuple[Wanted, ...]
+
+    @property
+    def title(self) -> str:
+        """For people."""
+        return f"{'account' if self.cloud == 'aws' else 'subscription'} {self.owner}, {self.region}"
+
+    def makes(self, *types: str) -> int:
+        """How many resources of these Pulumi types will be created here."""
+        return sum(one.creates[kind] for one in self.wanted for kind in types)
+
+    def aws(self, service: str) -> Any:
+        """A boto3 client."""
+        return cast(AwsClients, self.clients).client(service)
+
+    @property
+    def azure(self) -> AzureClients:
+        """Azure's clients."""
+        return cast(AzureClients, self.clients)
+
+
+class NotAsked(Exception):
+    """A question was not answered, which stops nothing. `right`: what the credentials lack, where that is why."""
+
+    def __init__(self, why: str, right: str = "") -> None:
+        super().__init__(why)
+        self.right = right
+
+
+@contextmanager
+def asking(right: str) -> Iterator[None]:
+    """Round a call of a cloud's client: no right, no answer, no network become `NotAsked`.
+
+    Args:
+        right: the cloud's own name of what the call needs, `ec2:DescribeRegions`.
+    """
+    try:
+        yield
+    except Exception as error:
+        code = _code(error)
+        if code in DENIED or getattr(error, "status_code", None) == 403:
+            raise NotAsked(f"these credentials lack {right}", right) from error
+        if code is None and not type(error).__module__.startswith(("botocore", "azure", "boto3")):
+            raise
+        text = str(error).strip().splitlines()
+        raise NotAsked(f"{right}: {text[0] if text else type(error).__name__}") from error
+
+
+def _code(error: Exception) -> str | None:
+    """The cloud's error code: botocore's in `response`, azure-core's in `error.code`."""
+    response = getattr(error, "response", None)
+    if isinstance(response, dict):
+        return str(response.get("Error", {}).get("Code", ""))
+    inner = getattr(error, "error", None)
+    code = getattr(inner, "code", None)
+    return str(code) if code else None

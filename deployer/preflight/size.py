@@ -1,0 +1,115 @@
+"""Whether the size is offered to this account, in which zones, and whether the wanted zone is among them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from deployer.errors import CapacityError
+from deployer.preflight.model import Finding
+from deployer.preflight.place import Place, Wanted, asking
+
+
+@dataclass(frozen=True)
+class Offered:
+    """Where a size can be had: `zones` in their order. `regional`: without naming a zone too.
+
+    `restricted` says why not, in the cloud's own words.
+    """
+
+    zones: tuple[str, ...]
+    regional: bool
+    restricted: str = ""
+
+
+def check(place: Place) -> Iterable[Finding]:
+    """For each participant whose machine is going to be made."""
+    wanted = [one for one in place.wanted if one.makes_machine]
+    if not wanted:
+        return
+    offers = offered(place, {one.args.size for one in wanted})
+    for one in wanted:
+        yield _judged(place, one, offers.get(one.args.size.lower()))
+
+
+def zones_of(place: Place) -> dict[str, tuple[str, ...]]:
+    """The zones that each participant's size is offered in, for those that name no zone: candidates, in order."""
+    wanted = [one for one in place.wanted if one.args.zone is None]
+    offers = offered(place, {one.args.size for one in wanted}) if wanted else {}
+    return {one.name: found.zones for one in wanted if (found := offers.get(one.args.size.lower())) is not None}
+
+
+def offered(place: Place, sizes: set[str]) -> dict[str, Offered]:
+    """Sizes (small letters) that this place offers; one that is missing is not offered at all."""
+    return _aws(place, sizes) if place.cloud == "aws" else _azure(place, {size.lower() for size in sizes})
+
+
+def _aws(place: Place, sizes: set[str]) -> dict[str, Offered]:
+    with asking("ec2:DescribeInstanceTypeOfferings"):
+        pages = place.aws("ec2").get_paginator("describe_instance_type_offerings")
+        found = [
+            offer
+            for page in pages.paginate(
+                LocationType="availability-zone", Filters=[{"Name": "instance-type", "Values": sorted(sizes)}]
+            )
+            for offer in page["InstanceTypeOfferings"]
+        ]
+    zones: dict[str, list[str]] = {}
+    for offer in found:
+        zones.setdefault(offer["InstanceType"].lower(), []).append(offer["Location"])
+    return {size: Offered(tuple(sorted(names)), True) for size, names in zones.items()}
+
+
+def _azure(place: Place, sizes: set[str]) -> dict[str, Offered]:
+    with asking("Microsoft.Compute/skus/read"):
+        skus = list(place.azure.compute.resource_skus.list(filter=f"location eq '{place.region}'"))
+    found: dict[str, Offered] = {}
+    for sku in skus:
+        if str(sku.resource_type).lower() != "virtualmachines" or str(sku.name).lower() not in sizes:
+            continue
+        found[str(sku.name).lower()] = _sku(sku)
+    return found
+
+
+def _sku(sku: Any) -> Offered:
+    zones = [zone for info in sku.location_info or [] for zone in info.zones or []]
+    closed: set[str] = set()
+    reasons: list[str] = []
+    regional = True
+    for restriction in sku.restrictions or []:
+        kind = str(getattr(restriction.type, "value", restriction.type)).lower()
+        reasons.append(str(getattr(restriction.reason_code, "value", restriction.reason_code)))
+        if kind == "location":
+            regional = False
+            closed.update(zones)
+        else:
+            info = restriction.restriction_info
+            closed.update((info.zones if info else None) or [])
+    return Offered(tuple(sorted(set(zones) - closed)), regional, ", ".join(sorted(set(reasons))))
+
+
+def _judged(place: Place, one: Wanted, found: Offered | None) -> Finding:
+    size, zone = one.args.size, one.args.zone
+
+    def refused(what: str, why: str, next_step: str) -> Finding:
+        if one.others:
+            return Finding("size", what, "warning", one.name, why, "nothing: `up` tries the next place of the spec")
+        return Finding("size", what, "refused", one.name, why, next_step, CapacityError)
+
+    if found is None or (not found.regional and not found.zones):
+        return refused(
+            f"{size} is not offered in {place.region}",
+            (found.restricted if found else "") or "it is not in the list of what this region offers to this account",
+            "another `size:` or `region:` in federation.yml"
+            + ("" if place.cloud == "aws" else ", or ask Microsoft for access to it (a support request)"),
+        )
+    if zone is not None and zone not in found.zones:
+        have = f"it can be had in {', '.join(found.zones)}" if found.zones else "no zone offers it"
+        return refused(
+            f"{size} is not offered in zone {zone}",
+            f"{have} ({found.restricted})" if found.restricted else have,
+            f"zone: {found.zones[0]} in federation.yml, or no zone:" if found.zones else "another `size:`",
+        )
+    where = zone or ", ".join(found.zones) or place.region
+    return Finding("size", f"{size} is offered in {where}", participant=one.name)
