@@ -52,6 +52,7 @@ VERBS: dict[str, Verb] = {
     "simulate": Verb("deployer.cli.simulate:simulate", "Run a job on simulated sites, on this machine."),
     "poc": Verb("deployer.cli.poc:poc_app", "A whole federation of real processes on this machine."),
     "doctor": Verb("deployer.cli.doctor:doctor", "Check everything that `up` needs, and explain it."),
+    "policy": Verb("deployer.cli.policy:policy_app", "The least rights for this spec: IAM policy, Azure role."),
     "engine": Verb("deployer.cli.engine:engine_app", "The `pulumi` command: which, install, steps by hand."),
     "sandbox": Verb("deployer.cli.sandbox:sandbox_app", "The emulated clouds: start, status, stop, engine."),
     "demo": Verb("deployer.cli.demo:demo", "The whole way in the sandbox: deploy, train, compare, take down."),

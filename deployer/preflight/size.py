@@ -95,6 +95,8 @@ def _judged(place: Place, one: Wanted, found: Offered | None) -> Finding:
     def refused(what: str, why: str, next_step: str) -> Finding:
         if one.others:
             return Finding("size", what, "warning", one.name, why, "nothing: `up` tries the next place of the spec")
+        if regions := one.member.fallback_regions:
+            next_step += f"; or --allow-fallback, which tries {', '.join(regions)} with a new address"
         return Finding("size", what, "refused", one.name, why, next_step, CapacityError)
 
     if found is None or (not found.regional and not found.zones):

@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from deployer.sandbox import network
-from deployer.sandbox.aws import accounts, quotas
+from deployer.sandbox.aws import accounts, permissions, quotas
 from deployer.sandbox.control import Refusal, Routes
 from deployer.sandbox.faults import Faults
 from deployer.sandbox.machines import tree
@@ -34,6 +34,7 @@ def routes(daemon: Daemon) -> Routes:
         ("POST", "/profiles"): lambda _, body: _register_profile(daemon, body),
         ("POST", "/subscriptions"): lambda _, body: _subscription(daemon, str(body["subscription"])),
         ("POST", "/quotas"): lambda _, body: _set_quota(daemon, body),
+        ("POST", "/policies"): lambda _, body: _set_policy(body),
         ("POST", "/on-premises"): lambda _, body: vars(daemon.world.exit(str(body["world_address"]))),
         ("POST", "/hosts"): lambda _, body: _host(daemon, body),
         ("DELETE", "/hosts/(?P<name>[a-z0-9-]+)"): lambda match, _: _remove_host(daemon, match["name"]),
@@ -96,6 +97,12 @@ def _set_quota(daemon: Daemon, body: Any) -> dict[str, float]:
     else:
         daemon.azure.cloud.quotas[str(owner), str(region), str(name)] = int(value)
     return {"value": value}
+
+
+def _set_policy(body: Any) -> dict[str, str]:
+    """From now on an AWS account's only rights (`policy` null: all)."""
+    permissions.set_policy(str(body["account"]), body["policy"])
+    return {"account": str(body["account"])}
 
 
 def _host(daemon: Daemon, body: Any) -> dict[str, str]:

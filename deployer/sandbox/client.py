@@ -197,6 +197,10 @@ class Sandbox:
         body = {"cloud": cloud, "owner": owner, "region": region, "name": name, "value": value}
         self._ask("POST", "/quotas", body)
 
+    def enforce_policy(self, account: str, policy: Mapping[str, Any] | None) -> None:
+        """From now on an IAM policy is all that this AWS account's credentials may do; None: everything again."""
+        self._ask("POST", "/policies", {"account": account, "policy": policy})
+
     def azure_environment(self, subscription: str | None = None) -> dict[str, str]:
         """Variables for Azure clients: dummy credentials, endpoints, and the file of the sandbox's own CA."""
         if subscription is None:

@@ -20,7 +20,7 @@ from typing import Any
 
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
-from deployer.sandbox.aws import images, mend, quotas, rules
+from deployer.sandbox.aws import images, mend, permissions, quotas, rules
 from deployer.sandbox.aws.accounts import account_of
 from deployer.sandbox.aws.query import Query, Refused, ec2_error, unauthorized
 from deployer.sandbox.aws.world import LOCK, World
@@ -81,6 +81,8 @@ class MotoServer:
         self._server = None
         with LOCK:
             _forget()
+            quotas.forget()
+            permissions.forget()
             self._tokens.clear()
 
     def load(self) -> Any:
@@ -120,6 +122,10 @@ class MotoServer:
             return _plain(501, "text/xml", ec2_error("NotImplemented", message))
         environ["HTTP_X_MOTO_ACCOUNT_ID"] = account
         region = scope.group(2)
+        if service in ("servicequotas", "ssm"):
+            refusal = _json_refusal(service, environ.get("HTTP_X_AMZ_TARGET", ""), body, account, region)
+            if refusal is not None:
+                return _plain(400, "application/x-amz-json-1.1", json.dumps(refusal).encode())
         if service == "servicequotas":
             number, document = quotas.answer(environ.get("HTTP_X_AMZ_TARGET", ""), body, account, region)
             return _plain(number, "application/x-amz-json-1.1", json.dumps(document).encode())
@@ -149,6 +155,7 @@ class MotoServer:
                         " request(s).",
                     )
                 return _plain(200, "text/xml", body)
+            permissions.check(query, world)
             rules.check(query, world)
             if query.flag("DryRun"):
                 return self._call_moto(app, environ, query.encode())
@@ -232,12 +239,20 @@ def _plain(status: int, content_type: str, body: bytes) -> tuple[str, list[tuple
     return f"{status} {words.get(status, 'Error')}", [("Content-Type", content_type)], body
 
 
+def _json_refusal(service: str, target: str, body: bytes, account: str, region: str) -> dict[str, str] | None:
+    """What IAM says against a call of a JSON service."""
+    action = target.rpartition(".")[2]
+    asked = json.loads(body or b"{}")
+    names = [asked["Name"]] if "Name" in asked else asked.get("Names", [])
+    resources = [f"arn:aws:ssm:{region}::parameter{name}" for name in names] if service == "ssm" else ["*"]
+    return permissions.check_json(account, f"{service}:{action}", region, resources)
+
+
 def _forget() -> None:
     """Empties moto's backends: every account, every region."""
     from moto.ec2.models import ec2_backends
     from moto.ssm.models import ssm_backends
 
-    quotas.forget()
     for backends in (ec2_backends, ssm_backends):
         for account in list(backends):
             backends[account].clear()

@@ -1,0 +1,77 @@
+"""`fedspan policy aws|azure`: the least rights with which this spec can be deployed, for a security team."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from deployer.cli import context
+from deployer.errors import UsageError
+
+if TYPE_CHECKING:
+    from deployer.member import Member
+    from stacks.images import Image
+
+policy_app = typer.Typer(
+    help="The least rights for exactly this spec: an IAM policy, an Azure custom role.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+Out = Annotated[Path | None, typer.Option("--out", help="Write it here instead of printing it.")]
+
+
+@policy_app.command()
+def aws(out: Out = None) -> None:
+    """An IAM policy: looking, making in the spec's regions, and changing only what carries the federation's tag."""
+    from deployer.policy_aws import policy
+
+    federation, members = _members("aws")
+    regions = [region for one in members for region in (one.region, *one.fallback_regions) if region]
+    images = {image.ssm_parameter for one in members for image in _aws_images(one)}
+    _tell(policy(federation, regions, images, any(one.spot for one in members)), out)
+
+
+@policy_app.command()
+def azure(out: Out = None) -> None:
+    """A custom role for the spec's subscriptions, as `az role definition create` takes it."""
+    from deployer.policy_azure import role
+
+    federation, members = _members("azure")
+    subscriptions = {one.subscription for one in members if one.subscription}
+    if len(subscriptions) == 0 or any(one.subscription is None for one in members):
+        subscriptions.add("SUBSCRIPTION-ID")
+        typer.echo("put your subscription's id in the place of SUBSCRIPTION-ID", err=True)
+    driver = any((one.size or "").lower().startswith("standard_nv") for one in members)
+    _tell(role(federation, subscriptions, gpu_driver=driver), out)
+
+
+def _aws_images(member: Member) -> list[Image]:
+    """The images that its machine may boot: with GPUs either of two, as its kit may ask for torch in the image."""
+    from stacks.images import AWS_DLAMI, AWS_PYTORCH, AWS_UBUNTU
+
+    return [AWS_DLAMI, AWS_PYTORCH] if member.has_gpus else [AWS_UBUNTU]
+
+
+def _members(cloud: str) -> tuple[str, list[Member]]:
+    """The federation's name, and its participants in that cloud. Raises UsageError when there are none."""
+    from deployer.member import from_spec
+    from startup_kits.spec import load_spec
+
+    workspace = context.workspace()
+    spec = load_spec(workspace.spec_path)
+    found = [from_spec(part, workspace.kits_dir) for part in spec.participants().values() if part.target == cloud]
+    if not found:
+        raise UsageError(f"{spec.name} has nobody in {cloud}", next_step="fedspan validate shows who is where")
+    return spec.name, found
+
+
+def _tell(document: dict[str, Any], out: Path | None) -> None:
+    text = json.dumps(document, indent=2)
+    if out is None:
+        typer.echo(text)
+        return
+    out.write_text(text + "\n")
+    context.say(f"written to {out}")
