@@ -17,6 +17,7 @@ from impostors import Puppet, StolenServer, stolen_server
 from scripts import ADD
 from test_revocation import signed
 
+from fl_runtime import localsock
 from fl_runtime.admin import Session
 from fl_runtime.blobs import of_bytes
 from fl_runtime.errors import JobError, KitError
@@ -221,6 +222,22 @@ def test_what_an_older_launch_sends_is_refused(running: Federation) -> None:
         view = session.wait(session.submit(running.job("old", RELAUNCHED, sites=["site-1"], workflow=FEDAVG)), 60)
         log = "".join(text for _, text in session.logs(view["id"], "site-1"))
     assert "OLD {'error': 'this launch of the job is over'}" in log
+
+
+def test_a_process_that_is_not_the_jobs_does_not_attach_as_it(running: Federation) -> None:
+    """It has the right user, the socket and the epoch; what it is not is started by the job's keeper."""
+    workflow = {**FEDAVG, "rounds": 1}
+    folder = running.job("owned", "import time\ntime.sleep(60)\n", sites=["site-1"], workflow=workflow)
+    with running.session() as session:
+        job = session.submit(folder)
+        path = running.sites["site-1"].state / "jobs" / job / "agent.sock"
+        until(path.exists)
+        until(lambda: f"{job}: its script runs" in running.sites["site-1"].text())
+        connection = localsock.connect(path, 5)
+        connection.send({"op": "attach", "job": job, "epoch": 1, "rank": 0})
+        assert connection.receive() == ({"error": "this process is not of the job that it names"}, b"")
+        connection.close()
+        session.abort(job)
 
 
 # --- revocation as a site's policy

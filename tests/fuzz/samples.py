@@ -212,6 +212,22 @@ def samples() -> dict[str, list[bytes]]:
         "hellos": [to_hub[0].SerializeToString()],
         "calls": [bytes([number]) + request.SerializeToString() for number, request in enumerate(requests)],
         "from_hub": [message.SerializeToString() for message in to_site],
+        "from_workflow": [
+            json.dumps(message).encode()
+            for message in (
+                {"op": "blob", "file": "/etc/passwd"},
+                {"op": "spool", "size": 10},
+                {"op": "call", "round": 0, "index": 1, "name": "x", "targets": ["site-1"], "meta": {}, "settings": {}},
+                {"op": "judge", "task": TASK, "ok": False, "why": "x"},
+                {"op": "sites", "round": 0, "index": 0, "known": []},
+                {"op": "cancel", "round": 0, "index": 9, "why": "x"},
+                {"op": "taken", "round": 0, "index": 0, "place": 0},
+                {"op": "record", "round": 0, "index": 7, "name": "now", "value": 1.0},
+                {"op": "outgrown", "round": 0, "closed": []},
+                {"op": "metric", "items": [{"key": "a", "value": 1.0}]},
+                {"op": "event", "document": {"event": "x"}},
+            )
+        ],
         "local_requests": [
             _frame(attach) + _frame({"op": "next", "timeout": 0}),
             _frame({**attach, "attach": True, "job": ""}),
