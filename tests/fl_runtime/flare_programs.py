@@ -277,12 +277,19 @@ class Errands(Controller):
             time.sleep(0.02)
         self.tell("aborted", fl_ctx)
 
+        task = Task(name="quick", data=Shareable(), result_received_cb=self.broken)
+        self.broadcast_and_wait(task, fl_ctx, targets=["site-1"], abort_signal=abort_signal)
+        self.log_info(fl_ctx, f"broken: {task.completion_status.name} {task.exception}")
+
         self.own = {}
         self.broadcast_and_wait(
             Task(name="echo", data=Shareable(), before_task_sent_cb=self.give, result_received_cb=self.take),
             fl_ctx, targets=SITES, min_responses=3, abort_signal=abort_signal)
         self.log_info(fl_ctx, f"own data: {sorted(self.own.items())}")
         self.system_panic("that was all", fl_ctx)
+
+    def broken(self, client_task, fl_ctx):
+        raise ValueError("a callback of mine")
 
     def give(self, client_task, fl_ctx):
         number = int(client_task.client.name[-1])

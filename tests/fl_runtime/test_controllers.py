@@ -124,6 +124,7 @@ def test_every_call_with_every_callback(running: Federation) -> None:
         "relay: before site-1, after site-1, received site-1 OK, before site-2, after site-2, before site-3,"
         " after site-3, received site-3 OK, done site-2 is slow OK",
         "aborted: before site-1, after site-1, done slow ABORTED",
+        "broken: ERROR a callback of mine",
         "own data: [('site-1', ([1, 1], 1)), ('site-2', ([2, 2], 2)), ('site-3', ([3, 3], 3))]",
         "that was all",
         "stopped",
@@ -152,13 +153,19 @@ def test_an_executor_serves_a_built_in_workflow_and_a_script_serves_a_controller
 
 
 @pytest.mark.parametrize("where", ["site-2", "rotate"])
-@pytest.mark.parametrize("kind", ["fedavg", "fedopt"])
+@pytest.mark.parametrize(
+    "kind", ["fedavg", "fedopt", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("median", "scaffold"))]
+)
 def test_a_site_aggregates_with_the_same_bits_as_the_server(running: Federation, where: str, kind: str) -> None:
     models = {}
     for place in ("server", where):
-        workflow = {"type": kind, "rounds": 3, "aggregate_at": place}
+        workflow: dict[str, Any] = {"type": kind, "rounds": 3, "aggregate_at": place}
+        if kind == "median":
+            workflow.update(type="fedavg", aggregator="median")
         workflow["model"] = {"tensors": {"w": [40, 1000]}, "init": "normal"}
-        made = running.job(f"at-{kind}-{place}", ADD, workflow=workflow)
+        controls = 'optimizer_params={"c_delta." + name: value * 0 + 0.1 for name, value in model.params.items()}, '
+        script = ADD.replace("metrics=", f"{controls}metrics=") if kind == "scaffold" else ADD
+        made = running.job(f"at-{kind}-{place}", script, workflow=workflow)
         models[place], _, view = run(running, made)
         at = [entry.get("aggregated_at") for entry in view["history"]]
         assert (
