@@ -93,7 +93,10 @@ def test_the_job_commands_from_submission_to_deletion(poc: Poc) -> None:
     clone = json.loads(poc.ok("-f", "poc", "job", "clone", job, "--wait", "--json").splitlines()[-1])["id"]
     assert clone != job
     assert (poc.folder / "results" / job).exists() is False
-    poc.ok("-f", "poc", "job", "download", job)
+    shown = poc.ok("-f", "poc", "job", "show", job)
+    for words in ("by admin@poc.example, ran ", "site-1: ended", "round 1 m 0.5", f"fedspan job download {job}"):
+        assert words in shown
+    assert "metrics.json, model.safetensors" in poc.ok("-f", "poc", "job", "download", job)
     assert (poc.folder / "results" / job / "model.safetensors").is_file()
     asked = poc.run("-f", "poc", "job", "delete", job)
     assert (asked.returncode, "--yes" in asked.stderr) == (13, True)

@@ -15,7 +15,8 @@ from fl_runtime.apis.fl_context import FLContext, FLContextManager
 from fl_runtime.apis.shareable import ReturnCode, Shareable, make_reply
 from fl_runtime.apis.signal import Signal
 from fl_runtime.apis.wire import decode, encode
-from fl_runtime.client.model import from_wire, store, to_wire
+from fl_runtime.app_common.utils.fl_model_utils import FLModelUtils
+from fl_runtime.client.model import FLModel, ParamsType, from_wire, store, to_wire
 from fl_runtime.errors import ProtocolError
 from fl_runtime.models.tensors import encode as encode_tensors
 
@@ -83,6 +84,19 @@ def test_a_dxo_of_weights_is_a_model_for_the_client_api_and_the_other_way_round(
     got = from_shareable(back)
     assert (got.data_kind, got.meta["initial_metrics"]) == (DataKind.WEIGHT_DIFF, {"acc": 0.25})
     assert back.get_header("current_round") == 3
+
+
+def test_models_become_shareables_and_back() -> None:
+    sent = FLModel("DIFF", {"w": np.ones(2)}, metrics={"acc": 0.5}, current_round=2, total_rounds=5, meta={"k": 1})
+    dxo = from_shareable(FLModelUtils.to_shareable(sent))
+    assert (dxo.data_kind, dxo.meta) == (DataKind.WEIGHT_DIFF, {"k": 1, MetaKey.INITIAL_METRICS: {"acc": 0.5}})
+    got = FLModelUtils.from_shareable(travel(FLModelUtils.to_shareable(sent)))
+    assert (got.params_type, got.metrics, got.meta) == (ParamsType.DIFF, {"acc": 0.5}, {"k": 1})
+    assert (got.current_round, got.total_rounds) == (2, 5)
+    only = FLModelUtils.from_shareable(FLModelUtils.to_shareable(FLModel(metrics={"acc": 0.25})))
+    assert (only.params_type, only.metrics) == (None, {"acc": 0.25})
+    with pytest.raises(ValueError, match="ANALYTIC is no model"):
+        FLModelUtils.from_dxo(DXO(DataKind.ANALYTIC, {}))
 
 
 def test_big_arrays_are_maps_of_the_file_that_may_be_written_to_privately(tmp_path: Path) -> None:
