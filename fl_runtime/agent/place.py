@@ -265,10 +265,14 @@ def _start_keeper(order: Mapping[str, Any], log: Path, note: Callable[[int], Non
 
 
 def _give(top: Path, uid: int, gid: int) -> None:
-    """Make a tree somebody's, links themselves and not what they point to."""
+    """Make a tree somebody's; links themselves and not what they point to, and no file that has another name elsewhere:
+    an earlier launch may have made them."""
     for root, folders, files in os.walk(top):
-        for name in (".", *folders, *files):
+        for name in (".", *folders):
             os.lchown(os.path.join(root, name), uid, gid)
+        for name in files:
+            if os.lstat(path := os.path.join(root, name)).st_nlink == 1:
+                os.lchown(path, uid, gid)
 
 
 def _open_elsewhere(fd: int) -> bool:

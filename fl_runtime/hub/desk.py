@@ -11,7 +11,7 @@ import grpc
 
 from fl_runtime.agent.place import clear
 from fl_runtime.blobs import Manifest
-from fl_runtime.errors import FlError, RefusedError
+from fl_runtime.errors import NONSENSE, FlError, RefusedError
 from fl_runtime.hub.roles import may_not
 from fl_runtime.hub.state import ABORTED, FINAL, RECEIVING, Job
 from fl_runtime.job.bundle import MAX_PACKED
@@ -51,7 +51,7 @@ class Desk:
                 raise FlError("The bundle is not the one that was signed")
             if not 0 < manifest.length <= MAX_PACKED:
                 raise FlError(f"The bundle has {manifest.length} bytes", why=f"at most {MAX_PACKED} are taken")
-        except (FlError, ValueError) as error:
+        except (FlError, *NONSENSE) as error:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         job = Job(
             id=envelope.job,

@@ -96,7 +96,7 @@ class LogBook:
 
     def read(self, job: str, participant: str, offset: int, limit: int = PIECE) -> bytes:
         path = self.path(job, participant)
-        if not path.exists():
+        if not path.exists() or offset >= path.stat().st_size:
             return b""
         with open(path, "rb") as file:
             file.seek(offset)

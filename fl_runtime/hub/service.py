@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from fl_runtime.hub.main import Hub
 
 log = logging.getLogger("fedspan.hub")
+_LAST = 2**63 - 1  # the largest number that the store takes
 _MAX_HELLO = 64 * 1024
 SETTLE_S = 3.0  # after a job's end, for the sites to send the rest of their logs
 
@@ -139,7 +140,7 @@ class HubService:
         """Events (and logs) of a job as they come, until it has ended."""
         identity = self._hub.gate.admit(context, ("admin",))
         self._hub.desk.check(identity, "watch", context)
-        hub, after = self._hub, request.after
+        hub, after = self._hub, min(request.after, _LAST)
         offsets: dict[str, int] = dict(request.offsets)
         while context.is_active():
             seen = hub.change_number()

@@ -366,6 +366,19 @@ def test_a_result_must_be_the_file_that_was_given(site: Site, tmp_path: Path) ->
         place.take_back(place.folder / "spool/pipe")
 
 
+@needs_root
+def test_a_launch_gives_nothing_away_that_an_earlier_one_has_linked(site: Site, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("secret")
+    chosen = Isolation((54321, 54321), True, False, False, False)
+    place = site.place("", chosen)
+    os.link(secret, place.bundle / "hard")
+    (place.bundle / "soft").symlink_to(secret)
+    place.prepare()
+    assert secret.stat().st_uid == 0
+    assert (place.bundle / "train.py").stat().st_uid == 54321
+
+
 def test_a_result_that_the_script_keeps_open_is_copied(site: Site) -> None:
     place = site.place("", Isolation(None, False, False, False, False))
     given = place.new_file(4)

@@ -19,6 +19,18 @@ from fl_runtime.models.tensors import dump, encode
 from fl_runtime.proto import fedspan_pb2 as pb
 from fl_runtime.wire.revocations import canonical
 
+# The place of the method that takes them, among those of `calls`.
+METHODS = {
+    pb.SubmitRequest: 0,
+    pb.Question: 1,
+    pb.Order: 2,
+    pb.Revocations: 3,
+    pb.WatchRequest: 4,
+    pb.BlobQuery: 5,
+    pb.OfferRequest: 6,
+    pb.PullRequest: 7,
+    pb.PushHeader: 8,
+}
 TASK = f"{JOB}/0.0/site-1"
 
 
@@ -186,9 +198,11 @@ def samples() -> dict[str, list[bytes]]:
     requests = [
         pb.SubmitRequest(job=JOB, envelope=pb.Envelope(document=b"{}"), spec=b"{}", bundle=pb.Manifest(length=1)),
         pb.Question(verb="show", job=JOB),
+        pb.Question(verb="log", job=JOB, participant="site-1", offset=2**63),
         pb.Order(document=b"{}"),
         pb.Revocations(document=b"{}"),
         pb.WatchRequest(job=JOB, after=0, logs=True),
+        pb.WatchRequest(job=JOB, after=2**63, logs=True, offsets={"site-1": 2**64 - 1}),
         query,
         pb.OfferRequest(manifest=pb.Manifest(length=5, leaves=b"x" * 32), job=JOB, task=TASK),
         pb.PullRequest(query=query, range=pb.LeafRange(first=0, count=1)),
@@ -210,7 +224,7 @@ def samples() -> dict[str, list[bytes]]:
         "containers": [part, *_encoded()],
         "from_site": [message.SerializeToString() for message in to_hub],
         "hellos": [to_hub[0].SerializeToString()],
-        "calls": [bytes([number]) + request.SerializeToString() for number, request in enumerate(requests)],
+        "calls": [bytes([METHODS[type(request)]]) + request.SerializeToString() for request in requests],
         "from_hub": [message.SerializeToString() for message in to_site],
         "from_workflow": [
             json.dumps(message).encode()

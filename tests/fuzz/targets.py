@@ -86,6 +86,7 @@ class World:
         (self.root / "hub-state").mkdir()
         hub = Hub(self.server, self.root / "hub-state")
         hub.jobs._closing = True  # nothing is started
+        hub.wait_change = lambda seen, timeout: None  # who watches need not wait
         return hub
 
     @functools.cached_property
@@ -306,6 +307,7 @@ class Context:
 
     def __init__(self, kit: Kit) -> None:
         self._certificate = kit.certificate
+        self._asked = 0
         self.ended: Callable[[], None] = lambda: None
 
     def auth_context(self) -> dict[str, list[bytes]]:
@@ -321,7 +323,8 @@ class Context:
         return True
 
     def is_active(self) -> bool:
-        return False
+        self._asked += 1
+        return self._asked < 4
 
     def peer(self) -> str:
         return "ipv4:127.0.0.1:1"
