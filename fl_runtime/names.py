@@ -11,7 +11,8 @@ from importlib.util import find_spec
 PROTOCOL_MAJOR = 2
 PROTOCOL_MINOR = 0
 # What a Hello and a Welcome tell; zstd is there where its library is.
-FEATURES = ("blobs-1", "client-1", "codecs-1", *(("zstd-1",) if find_spec("zstandard") else ()))
+GO_AHEAD = "go-ahead-1"  # the server says when a push has its place: nothing but the header is sent before
+FEATURES = ("blobs-1", "client-1", "codecs-1", GO_AHEAD, *(("zstd-1",) if find_spec("zstandard") else ()))
 
 # One place for all time-outs, in seconds.
 HEARTBEAT_S = 1.5  # between messages on the control connection

@@ -13,7 +13,7 @@ from fl_runtime.agent.run import Run
 from fl_runtime.agent.shaping import Shaping
 from fl_runtime.agent.worker import Worker
 from fl_runtime.errors import StorageError
-from fl_runtime.names import INLINE_LIMIT
+from fl_runtime.names import GO_AHEAD, INLINE_LIMIT
 from fl_runtime.patience import again, patiently
 from fl_runtime.proto import fedspan_pb2 as pb
 
@@ -118,7 +118,8 @@ class Results:
             return False
         try:
             query = pb.BlobQuery(blob=blob, job=task.job, task=task.id)
-            transfer.deliver(stub, self._journal.blobs, query, self._link)
+            placed = GO_AHEAD in self._link.features()
+            transfer.deliver(stub, self._journal.blobs, query, self._link, go_ahead=placed)
         except grpc.RpcError as error:
             if error.code() is grpc.StatusCode.PERMISSION_DENIED:
                 log.info("%s: the server does not want %s any more", task.job, task.id)

@@ -78,8 +78,13 @@ def fetch(stub: rpc.BlobsStub, blobs: BlobStore, query: pb.BlobQuery, owner: str
     blobs.finish(incoming)
 
 
-def deliver(stub: rpc.BlobsStub, blobs: BlobStore, query: pb.BlobQuery, bulk: Bulk | None = None) -> None:
+def deliver(
+    stub: rpc.BlobsStub, blobs: BlobStore, query: pb.BlobQuery, bulk: Bulk | None = None, *, go_ahead: bool = False
+) -> None:
     """Bring a blob of ours to the server.
+
+    Args:
+        go_ahead: the server says when it has a place (the feature `GO_AHEAD`); older ones take what comes.
 
     Raises:
         grpc.RpcError: the link broke, or the server does not want it any more (PERMISSION_DENIED).
@@ -96,13 +101,24 @@ def deliver(stub: rpc.BlobsStub, blobs: BlobStore, query: pb.BlobQuery, bulk: Bu
     path = str(blobs.path(query.blob))
 
     def push(stub: rpc.BlobsStub, first: int, count: int) -> None:
-        stub.push(_frames(query, path, manifest.length, pb.LeafRange(first=first, count=count)))
+        placed = threading.Event()
+        frames = _frames(query, path, manifest.length, pb.LeafRange(first=first, count=count), placed)
+        call = stub.push.future(frames)
+        try:
+            if go_ahead:
+                call.initial_metadata()  # comes with the place, or the end of the call
+        finally:
+            placed.set()
+        call.result()
 
     _move(stub, bulk, [(missing.first, missing.count) for missing in reply.missing], push)
 
 
-def _frames(query: pb.BlobQuery, path: str, length: int, missing: pb.LeafRange) -> Iterator[bytes]:
+def _frames(
+    query: pb.BlobQuery, path: str, length: int, missing: pb.LeafRange, placed: threading.Event
+) -> Iterator[bytes]:
     yield pb.PushHeader(query=query, range=missing).SerializeToString()
+    placed.wait()
     start = missing.first * LEAF
     yield from read_chunks(path, start, min(start + missing.count * LEAF, length))
 

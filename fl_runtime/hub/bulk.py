@@ -170,6 +170,7 @@ class BulkService:
             raise AssertionError
         try:
             with self._turnstile.enter(identity.name, context.is_active):
+                context.send_initial_metadata(())  # the go-ahead: whoever is queued has nothing in our memory
                 writer = incoming.writer(header.range.first, header.range.count)
                 for chunk in frames:
                     writer.take(chunk)

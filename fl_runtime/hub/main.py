@@ -31,6 +31,7 @@ from fl_runtime.hub.turnstile import Turnstile
 from fl_runtime.hub.wires import Wires
 from fl_runtime.kit import Kit
 from fl_runtime.names import BULK_STREAMS, iso, now_ms
+from fl_runtime.processes import give_back
 from fl_runtime.proto import fedspan_pb2 as pb
 from fl_runtime.wire import rpc, tls
 from fl_runtime.wire.identity import Gate
@@ -120,7 +121,7 @@ class Hub:
         self.store.close()
 
     def _ticker(self) -> None:
-        full = False
+        full, passed = False, 0
         while not self._stopping.wait(_TICK_S):
             try:
                 self.revocations.look()
@@ -129,6 +130,9 @@ class Hub:
                 self.board.tick()
                 self.jobs.tick()
                 full = False
+                if self.turnstile.passed != passed:
+                    passed = self.turnstile.passed
+                    give_back()
             except StorageError as error:
                 if not full:
                     log.error("decisions wait to be stored: %s", error)

@@ -28,6 +28,12 @@ class Turnstile:
         self._waited: dict[str, float] = {}  # seconds that are over
         self._since: dict[str, float] = {}  # of those who wait now with nothing inside
         self._condition = threading.Condition()
+        self._passed = 0
+
+    @property
+    def passed(self) -> int:
+        """How many have left."""
+        return self._passed
 
     @property
     def places(self) -> int:
@@ -61,6 +67,7 @@ class Turnstile:
             yield
         finally:
             with self._condition:
+                self._passed += 1
                 self._inside[who] -= 1
                 if not self._inside[who]:
                     del self._inside[who]

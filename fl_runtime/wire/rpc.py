@@ -42,7 +42,7 @@ class BlobsStub:
         self.describe = _method(channel, "unary_unary", f"/{BLOBS}/Describe", pb.BlobQuery, pb.Manifest)
         self.offer = _method(channel, "unary_unary", f"/{BLOBS}/Offer", pb.OfferRequest, pb.OfferReply)
         self.pull = _method(channel, "unary_stream", f"/{BLOBS}/Pull", pb.PullRequest, None)
-        self.push = _method(channel, "stream_unary", f"/{BLOBS}/Push", None, pb.PushReply)
+        self.push: Any = _method(channel, "stream_unary", f"/{BLOBS}/Push", None, pb.PushReply)
 
 
 def hub_handlers(servicer: Any) -> grpc.GenericRpcHandler[Any, Any]:
