@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from deployer.errors import SpecError
 from deployer.member import Member
+from stacks.args import MAX_RULES
 
 # documentation networks (RFC 5737): they stand for addresses that don't exist yet, in plans only
 PLACEHOLDERS = ipaddress.IPv4Network("192.0.2.0/24")
@@ -119,6 +120,21 @@ def cidrs(openings: Iterable[Opening], port: int) -> tuple[str, ...]:
     """The networks that may reach `port`, in the order of their addresses."""
     unique = {opening.cidr for opening in openings if opening.port == port}
     return tuple(sorted(unique, key=lambda text: ipaddress.IPv4Network(text, strict=False)))
+
+
+def fitted(ssh: tuple[str, ...], runtime: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Both ports' networks; where they are more than a security group takes, neighbours are joined into one network.
+
+    Joined networks let in exactly the same addresses. As long as everything fits nothing is joined, so that one site
+    more or less touches one rule. What does not fit even so is refused where the stack's arguments are checked.
+    """
+    if len(ssh) + len(runtime) <= MAX_RULES:
+        return ssh, runtime
+    return _joined(ssh), _joined(runtime)
+
+
+def _joined(networks: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(str(one) for one in ipaddress.collapse_addresses(map(ipaddress.IPv4Network, networks)))
 
 
 def check_cidr(text: str) -> str:

@@ -14,7 +14,7 @@ from deployer import engine as engines
 from deployer.deployment import Deployment
 from deployer.engine import Preview, Program, StackEngine
 from deployer.engine_events import Step, urn_name
-from deployer.ingress import Opening, cidrs, runtime_openings, ssh_openings
+from deployer.ingress import Opening, cidrs, fitted, runtime_openings, ssh_openings
 from deployer.member import Member
 from deployer.plan import ParticipantPlan, Plan, now
 from deployer.torch_words import torch_in_words
@@ -110,6 +110,7 @@ class Planner:
         host = deployment.keys.host(member.name)
         server = member.role == "server"
         assert member.region is not None, "the spec names a region for every participant in a cloud"
+        ssh, runtime = fitted(cidrs(openings, port), cidrs(openings, member.port or 0) if server else ())
         args = ParticipantArgs(
             federation=deployment.federation,
             deployment=deployment.ledger.deployment(),
@@ -124,8 +125,8 @@ class Planner:
             state_disk_gib=member.state_disk_gib,
             ssh_port=port,
             runtime_port=member.port if server else None,
-            ssh_ingress=cidrs(openings, port),
-            runtime_ingress=cidrs(openings, member.port or 0) if server else (),
+            ssh_ingress=ssh,
+            runtime_ingress=runtime,
             public_key=deployment.keys.login(deployment.federation).public,
             host_key=HostKey(host.private, host.public),
             spot=member.spot,

@@ -27,7 +27,7 @@ from deployer.errors import (
     UsageError,
 )
 from deployer.failures import from_diagnostics
-from deployer.ingress import Opening, check_cidr, cidrs, runtime_openings, ssh_openings
+from deployer.ingress import Opening, check_cidr, cidrs, fitted, runtime_openings, ssh_openings
 from deployer.member import Member
 from deployer.my_address import SERVICES, agreed, ask_the_world
 from deployer.owner_choice import chosen
@@ -299,6 +299,14 @@ def test_two_sites_behind_one_nat_share_a_rule() -> None:
     sites = [member(name, "kit", egress=("203.0.113.7/32",)) for name in ("site-1", "site-2")]
     found = runtime_openings(SERVER, [SERVER, *sites], {}, {}, {})
     assert [(opening.cidr, opening.who) for opening in found] == [("203.0.113.7/32", "site-1, site-2")]
+
+
+def test_networks_are_joined_only_where_a_security_group_would_not_take_them() -> None:
+    sites = tuple(f"52.1.2.{number}/32" for number in range(64))
+    assert fitted(("198.51.100.10/32",), sites[:59]) == (("198.51.100.10/32",), sites[:59])
+    assert fitted(("198.51.100.10/32",), sites) == (("198.51.100.10/32",), ("52.1.2.0/26",))
+    scattered = tuple(f"52.1.{number}.7/32" for number in range(64))
+    assert fitted(("198.51.100.10/32",), scattered)[1] == scattered  # refused later, by the stack's arguments
 
 
 def test_ssh_is_never_open_to_the_world() -> None:

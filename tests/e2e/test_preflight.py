@@ -99,6 +99,39 @@ def test_several_things_in_the_way_are_told_at_once_and_doctor_tells_them_too(pl
         planned.sandbox.set_quota(*AWS, "L-0EA8095F", 60)
 
 
+def arm(world: World, method: str, path: str, body: dict[str, Any] | None = None) -> None:
+    """One call of Azure's Resource Manager, as anybody with the subscription's credentials could make it."""
+    from azure.core.rest import HttpRequest
+    from azure.mgmt.resource.resources import ResourceManagementClient
+
+    from deployer.realm_sandbox import SandboxRealm
+
+    credential, options = SandboxRealm(world.sandbox)._azure()
+    client = ResourceManagementClient(credential, subscription(world), **options)
+    url = f"/subscriptions/{subscription(world)}{path}?api-version=2021-04-01"
+    client.send_request(HttpRequest(method, url, json=body)).raise_for_status()
+
+
+def test_an_unregistered_provider_and_a_name_that_is_taken(planned: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", planned.sandbox.azure_environment()["REQUESTS_CA_BUNDLE"])
+    arm(planned, "POST", "/providers/Microsoft.Network/unregister")
+    try:
+        refused(
+            planned, 18, "Microsoft.Network is not registered", "az provider register --namespace Microsoft.Network"
+        )
+    finally:
+        arm(planned, "POST", "/providers/Microsoft.Network/register")
+    group = "/resourcegroups/digits-server-rg"
+    arm(planned, "PUT", group, {"location": "westeurope", "tags": {"team": "somebody-else"}})
+    try:
+        result = planned.run("up", "--yes")
+        assert result.code == 13, result.out + result.err
+        assert "resource group digits-server-rg exists and is not this deployment's" in result.err
+        assert len(planned.inventory()) == 1
+    finally:
+        arm(planned, "DELETE", group)
+
+
 def test_an_address_from_which_nobody_could_log_in_is_told(planned: World) -> None:
     spec = copy_of(SPEC)
     spec["defaults"]["ssh_from"] = ["203.0.113.0/24"]
