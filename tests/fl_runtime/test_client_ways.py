@@ -296,7 +296,7 @@ def test_a_rank_0_that_uses_the_client_api_alone_is_not_left_waiting() -> None:
 # --- Lightning
 
 LIGHTNING = """
-import logging, warnings
+import logging, sys, warnings
 warnings.filterwarnings("ignore")
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 import numpy as np
@@ -318,20 +318,22 @@ class Line(LightningModule):
         return self.loss(batch)
 
     def validation_step(self, batch, _):
-        self.log("loss", self.loss(batch))
+        self.log("loss", self.loss(batch), sync_dist=True)
 
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), lr=0.1, momentum=0.5)
 
 model = Line()
-trainer = Trainer(max_epochs=2, accelerator="cpu", logger=False, enable_checkpointing=False,
+ranks = int(sys.argv[1])
+trainer = Trainer(max_epochs=2, accelerator="cpu", devices=ranks, strategy="ddp" if ranks > 1 else "auto",
+                  logger=False, enable_checkpointing=False,
                   enable_progress_bar=False, enable_model_summary=False)
 flare.patch(trainer)
 number = int(flare.get_site_name()[-1])
 rng = np.random.default_rng(number)
 x = torch.tensor(rng.normal(size=(8, 2)))
 rows = torch.utils.data.TensorDataset(x, x @ torch.tensor([1.0, -number]).double())
-loader = torch.utils.data.DataLoader(rows, batch_size=8)
+loader = torch.utils.data.DataLoader(rows, batch_size=8 // ranks)
 while flare.is_running():
     trainer.validate(model, loader, verbose=False)
     trainer.fit(model, loader, loader)
@@ -340,16 +342,21 @@ print(flare.system_info()["site_name"], trainer.current_epoch, trainer.global_st
 
 
 @pytest.mark.slow
-def test_a_patched_lightning_trainer_gives_the_float64_references_model(running: Federation) -> None:
+@pytest.mark.parametrize(("ranks", "numbers"), [(1, (1, 2)), (2, (1,))])
+def test_a_patched_lightning_trainer_gives_the_float64_references_model(
+    running: Federation, ranks: int, numbers: tuple[int, ...]
+) -> None:
+    """With two ranks (DDP on one site) the gradients are the mean of both halves' means: the same model."""
     pytest.importorskip("torch")
     pytest.importorskip("lightning", reason="Lightning is not installed (pip install lightning)")
     first = {"tensors": {"w": [2]}, "init": "normal", "seed": 3, "dtype": "float64"}
     workflow = {"type": "fedavg", "rounds": 3, "model": first, "final_evaluation": True}
-    folder = running.job("lightning", LIGHTNING, sites=["site-1", "site-2"], workflow=workflow)
+    sites = [f"site-{number}" for number in numbers]
+    folder = running.job(f"lightning-{ranks}", LIGHTNING, args=[ranks], sites=sites, workflow=workflow)
     got, log, view = finished(running, folder)
 
-    rows, momentum = {}, {number: np.zeros(2) for number in (1, 2)}
-    for number in (1, 2):
+    rows, momentum = {}, {number: np.zeros(2) for number in numbers}
+    for number in numbers:
         x = np.random.default_rng(number).normal(size=(8, 2))
         rows[number] = (x, x @ np.array([1.0, -number]))
     w, losses = np.random.default_rng(3).normal(0.0, 0.1, 2), []
@@ -367,7 +374,7 @@ def test_a_patched_lightning_trainer_gives_the_float64_references_model(running:
     assert got["w"] == pytest.approx(w, rel=1e-12)
     assert [entry["metrics"]["loss"] for entry in view["history"]] == pytest.approx(losses, rel=1e-6)
     assert [entry["sites"]["site-1"]["weight"] for entry in view["history"]] == [2, 2, 2, 1]
-    assert "site-1 6 6" in log
+    assert log.count("site-1 6 6") == ranks
 
 
 def test_lightnings_module_is_told_apart_from_what_is_no_trainer() -> None:
