@@ -41,7 +41,9 @@ def interact(session: Session, argv: Sequence[str] = ()) -> int:
         raise session.lost(error) from error
     with contextlib.closing(channel), _raw() if terminal else contextlib.nullcontext(), _resizing(channel, terminal):
         _pump(channel)
-    if not channel.status_event.wait(30) or (channel.exit_status == -1 and not session.alive):
+        # OpenSSH tells the end of the output first and how the command ended then: not to be closed between the two.
+        told = channel.status_event.wait(30)
+    if not told or (channel.exit_status == -1 and not session.alive):
         raise session.lost(session.transport.get_exception())
     return channel.exit_status
 

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +36,15 @@ while flare.is_running():
 """
 PROBE = """
 import socket, sys
-for target in sys.argv[1:]:
+from concurrent.futures import ThreadPoolExecutor
+def ask(target):
     address, port = target.split(":")
     try:
-        socket.create_connection((address, int(port)), timeout=2).close()
-        print("open")
+        socket.create_connection((address, int(port)), timeout=3).close()
+        return "open"
     except OSError:
-        print("closed")
+        return "closed"
+print(*ThreadPoolExecutor(16).map(ask, sys.argv[1:]))
 """
 
 
@@ -136,7 +139,9 @@ def test_open_is_what_the_plan_says_and_nothing_else(up: World) -> None:
         reachable = {line.split()[3] for line in listening if not line.split()[3].startswith(("127.", "[::1]"))}
         assert {int(entry.rsplit(":", 1)[1]) for entry in reachable} == planned[name]
         # This workstation is the operator's for SSH and an admin's for the server.
-        assert {port for port in tried if answers(address, port)} == planned[name]
+        with ThreadPoolExecutor(len(tried)) as pool:
+            open_here = list(pool.map(lambda port, its=address: answers(its, port), tried))
+        assert {port for port, its in zip(tried, open_here, strict=True) if its} == planned[name]
     seen = on(up, "site-1", "python3", "-c", PROBE, *(f"{where['server']}:{port}" for port in tried)).split()
     assert [port for port, word in zip(tried, seen, strict=True) if word == "open"] == [SERVER_PORT]
     seen = on(up, "server", "python3", "-c", PROBE, *(f"{where['site-1']}:{port}" for port in tried)).split()
@@ -145,7 +150,7 @@ def test_open_is_what_the_plan_says_and_nothing_else(up: World) -> None:
 
 def answers(address: str, port: int) -> bool:
     try:
-        socket.create_connection((address, port), timeout=2).close()
+        socket.create_connection((address, port), timeout=3).close()
     except OSError:
         return False
     return True
@@ -155,7 +160,6 @@ def test_the_host_key_that_user_data_brought_is_dead(up: World) -> None:
     for machine in up.sandbox.machines():
         setup = json.loads((Path(machine["root"]).parent / "setup.json").read_text())
         shown = machine["host_key"].split()[1]
-        assert "ssh_host" not in shown
         assert shown not in setup["machine"]["user_data"]
 
 
