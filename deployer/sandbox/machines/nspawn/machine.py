@@ -42,7 +42,7 @@ class NspawnMachine:
         self._setup = setup
         self._spec, self._network = setup.machine, setup.network
         self._edge: Edge | None = None
-        self._link = Link()
+        self._link: Link | None = Link()  # None: a change failed halfway
         self._volumes = Attached(setup.volumes)
         self._system = System(setup)
         self._told: dict[str, Any] = {}
@@ -121,8 +121,8 @@ class NspawnMachine:
         if self._try("network", wanted != self._edge, lambda: edge.apply(self._edge, wanted)):
             self._edge = wanted
         link = Link(**network.links.get(spec.participant or "", {}))
-        if self._try("link", link != self._link, lambda: edge.shape(link)):
-            self._link = link
+        if link != self._link:
+            self._link = link if self._try("link", True, lambda: edge.shape(link)) else None
         self._try("volume", True, lambda: self._volumes.attach(spec.volumes))
 
     def _try(self, what: str, needed: bool, do: Any) -> bool:
