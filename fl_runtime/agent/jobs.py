@@ -249,5 +249,6 @@ class SiteJobs:
         self._agent.shaping.end(stop.job)
         self._journal.end_job(stop.job, stop.state)
         self._journal.blobs.collect()
-        cgroups.remove(self._state, stop.job)
+        if run is not None and run.memory:
+            cgroups.remove(self._state, stop.job)
         place.clear(self._state / "jobs" / stop.job)

@@ -200,6 +200,18 @@ def processes_of(job: str) -> list[str]:
     return found
 
 
+def test_a_job_that_takes_more_memory_than_it_asked_for_fails_with_that_cause(running: Federation) -> None:
+    script = "import numpy as np\nkept = [np.ones(50_000_000) for _ in range(20)]\n"
+    workflow = {"type": "fedavg", "rounds": 1, "model": W}
+    resources = {"memory": "300MB"}
+    folder = running.job("greedy", script, sites=["site-1"], workflow=workflow, resources=resources)
+    with (
+        running.session() as session,
+        pytest.raises(JobError, match=r"needed more than its 0\.30 GB of memory|MemoryError"),
+    ):
+        session.wait(session.submit(folder), 60)
+
+
 def test_a_script_that_fails_is_started_again_and_then_given_up_with_its_last_words(running: Federation) -> None:
     script = "import sys\nprint('no module named good luck')\nsys.exit(3)\n"
     folder = running.job("failing", script, workflow={"type": "fedavg", "rounds": 1, "model": W})
