@@ -17,10 +17,11 @@ from deployer.bundle import build_bundle
 from deployer.errors import KitError, MachineError
 from deployer.facts import MachineFacts
 from deployer.job_python import VARIABLE, drop_others, job_python
+from deployer.launch import Launch
 from deployer.local_files import settle_local
 from deployer.logs import LogRequest, read_log
 from deployer.runtime_environment import Clock, Installed, drop_other_environments, environment_exists, install
-from deployer.service import KIT, OPT, Launch, Service
+from deployer.service import KIT, OPT, Service
 from deployer.ssh.machine import Machine
 from deployer.ssh.session import OnLine
 from deployer.targets import Target
@@ -132,7 +133,8 @@ def install_participant(
     tell("start", "starting the runtime")
     if service.start(launch):
         done.changed.append("started")
-        drop_other_environments(machine, venv)
+        previous = service.started().previous
+        drop_other_environments(machine, venv, *([previous.venv] if previous else []))
         drop_others(machine, scripts.path)
     clock.lap("start")
     return done

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -48,6 +48,8 @@ class Deployment:
     realm: Realm
     ledger: Ledger
     notes: list[str] = field(default_factory=list)
+    tags: Mapping[str, str] = field(default_factory=dict)
+    """Tags of the operator's own, on every resource."""
 
     @property
     def keys(self) -> KeyStore:
@@ -158,6 +160,7 @@ def lead(workspace: Workspace, spec: FederationSpec, realm: Realm, *, complete: 
         digest=digest(workspace.spec_path, [member.kit for member in members.values()]),
         realm=realm,
         ledger=ledger,
+        tags=dict(spec.defaults.tags),
     )
 
 

@@ -10,6 +10,7 @@ from deployer import realm as realms
 from deployer.cli import context
 from deployer.deployment import Deployment, lead
 from deployer.errors import FedspanError
+from deployer.hosts_examined import check_hosts
 from deployer.ledger import NOTHING_THERE
 from deployer.lockfile import exclusive
 from deployer.member import Member
@@ -39,6 +40,11 @@ EXPLAINED = {
     "names": "whether a name that must be free is taken",
     "address": "from where SSH will be open: it must be where you are, and is never the world",
     "clock": "signatures and certificates carry the time",
+    "host": "whether a machine of yours lets us log in",
+    "machine": "what it has: Python, processors, room",
+    "runtime": "what keeps the runtime running there",
+    "way to the server": "whether it reaches the server, through a proxy where there is one",
+    "TLS": "whether anybody on the way opens the connection to read it",
 }
 
 
@@ -74,6 +80,7 @@ def _examined(names: list[str]) -> Iterable[Finding]:
         with exclusive(deployment.state_dir, "doctor"):
             deployment.bind()
             yield from _clouds(deployment, [member for member in members if member.cloud])
+            yield from check_hosts(deployment, members)
     except FedspanError as error:
         yield from_error("deployment", error)
 

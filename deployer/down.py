@@ -46,6 +46,8 @@ def member_of(row: Row, kits_dir: Path) -> Member:
         host=row.address if row.target == "host" else None,
         user=row.ssh_user,
         ssh_port=row.ssh_port,
+        jump=outputs.get("jump") or None,
+        agent=bool(outputs.get("agent")),
     )
 
 

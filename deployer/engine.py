@@ -7,7 +7,6 @@ encrypted with the passphrase in `.fedspan/stacks/passphrase`.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import IO, Any
 
 from pulumi import automation as auto
 
+from deployer.drift import Drift, DriftCollector
 from deployer.engine_command import EngineCommand
 from deployer.engine_events import Collector, Step
 from deployer.engine_home import EngineHome
@@ -157,14 +157,17 @@ class StackEngine:
             raise self._failure(error, Collector()) from error
 
     # -- operations ---------------------------------------------------------------------------------------------
-    def preview(self, program: Program, plan_name: str | None = None) -> Preview:
-        """What `up` with this program would do. With `plan_name` the engine's own plan is saved for `up`."""
+    def preview(self, program: Program, plan_name: str | None = None, refresh: bool = False) -> Preview:
+        """What `up` with this program would do. With `plan_name` the engine's own plan is saved for `up`.
+
+        With `refresh` it looks at the cloud first, as `up` would.
+        """
         stack = self.open()
         assert stack is not None, "open() makes the stack"
         collector = Collector()
         plan = self.home.work_dir(self.participant) / plan_name if plan_name else None
         try:
-            stack.preview(program=program, on_event=collector, plan=str(plan) if plan else None)
+            stack.preview(program=program, on_event=collector, plan=str(plan) if plan else None, refresh=refresh)
         except auto.CommandError as error:
             raise self._failure(error, collector) from error
         if plan is not None and plan.exists():
@@ -201,6 +204,18 @@ class StackEngine:
             if agreed is not None and agreed.plan_file is not None:
                 agreed.plan_file.unlink(missing_ok=True)
         return {name: output.value for name, output in result.outputs.items()}, collector.changed
+
+    def drift(self) -> list[Drift]:
+        """What the clouds hold otherwise than the state has it; changes nothing. Empty without a stack."""
+        stack = self.open(create=False)
+        if stack is None:
+            return []
+        collector = DriftCollector()
+        try:
+            stack.preview_refresh(on_event=collector, show_secrets=False)
+        except auto.CommandError as error:
+            raise self._failure(error, Collector()) from error
+        return collector.found
 
     def destroy(self, refresh: bool = False) -> list[Step]:
         """Delete everything in the stack, then the stack itself; with `refresh` after a look at the cloud."""
@@ -282,11 +297,3 @@ def has_machine(state: Mapping[str, Any] | None) -> bool:
 MACHINE_TYPES = frozenset(
     {"aws:ec2/instance:Instance", "azure-native:compute:VirtualMachine", "aws:ec2/keyPair:KeyPair"}
 )
-
-
-def state_digest(state: Mapping[str, Any] | None) -> str:
-    """A short text that changes whenever the checkpoint's resources do."""
-    import hashlib
-
-    text = json.dumps((state or {}).get("resources") or [], sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]

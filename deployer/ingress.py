@@ -116,6 +116,14 @@ def ssh_openings(port: int, networks: Iterable[str]) -> list[Opening]:
     return openings
 
 
+def endpoint_host(member: Member) -> str | None:
+    """The server's IPv4 address in a participant's kit; None where it has a name, or none yet."""
+    from startup_kits.kit import Kit
+
+    host = (Kit.open(member.kit).endpoint().server or "").rpartition(":")[0]
+    return host if _is_address(host) else None
+
+
 def cidrs(openings: Iterable[Opening], port: int) -> tuple[str, ...]:
     """The networks that may reach `port`, in the order of their addresses."""
     unique = {opening.cidr for opening in openings if opening.port == port}

@@ -17,7 +17,18 @@ from pathlib import Path
 from typing import Any
 
 from deployer.errors import RealmError
-from deployer.ledger_rows import NOTHING_THERE, PHASES, SCHEMA, SCHEMA_VERSION, Event, Row, row_of
+from deployer.ledger_rows import (
+    MIGRATIONS,
+    NOTHING_THERE,
+    PHASES,
+    SCHEMA,
+    SCHEMA_VERSION,
+    Event,
+    Row,
+    actor,
+    event_of,
+    row_of,
+)
 
 __all__ = ["NOTHING_THERE", "PHASES", "Event", "Ledger", "Row", "check_realm"]
 
@@ -31,6 +42,8 @@ class Ledger:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.verb = ""
+        """The command that is at work, noted with every event."""
         self._lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
 
@@ -62,6 +75,8 @@ class Ledger:
                 )
             if version == 0:
                 connection.executescript(f"begin immediate; {SCHEMA} pragma user_version = {SCHEMA_VERSION}; commit;")
+            elif version < SCHEMA_VERSION:
+                _migrate(connection)
             self._connection = connection
         return self._connection
 
@@ -144,23 +159,21 @@ class Ledger:
                     row["since"] = now
                 sets = ", ".join(f"{column} = ?" for column in row)
                 connection.execute(f"update participant set {sets} where name = ?", (*row.values(), name))  # noqa: S608 (as above)
-            connection.execute(
-                "insert into event (at, participant, phase, resource, detail) values (?, ?, ?, ?, ?)",
-                (now, name, phase, resource, detail),
-            )
+            self._note(connection, now, name, phase, resource, detail)
 
     def event(self, participant: str, phase: str, resource: str = "", detail: str = "") -> None:
         """Something happened that changes no phase: a resource was made, updated, deleted."""
         with self._write() as connection:
-            connection.execute(
-                "insert into event (at, participant, phase, resource, detail) values (?, ?, ?, ?, ?)",
-                (time.time(), participant, phase, resource, detail),
-            )
+            self._note(connection, time.time(), participant, phase, resource, detail)
 
-    def events(self, participant: str | None = None) -> list[Event]:
+    def _note(self, connection: sqlite3.Connection, *what: Any) -> None:
+        columns = "at, participant, phase, resource, detail, who, verb"
+        connection.execute(f"insert into event ({columns}) values (?, ?, ?, ?, ?, ?, ?)", (*what, actor(), self.verb))  # noqa: S608 (columns of this module)
+
+    def events(self, participant: str | None = None, since: float = 0.0) -> list[Event]:
         """What happened, oldest first."""
-        rows = self._read("select * from event where ? in ('', participant) order by id", participant or "")
-        return [Event(row["at"], row["participant"], row["phase"], row["resource"], row["detail"]) for row in rows]
+        query = "select * from event where ? in ('', participant) and at >= ? order by id"
+        return [event_of(row) for row in self._read(query, participant or "", since)]
 
     def forget(self, name: str) -> None:
         """A participant left the federation and nothing of it is there any more."""
@@ -222,6 +235,17 @@ class Ledger:
         for row in self._read("select site, cidr from allowed order by site, cidr"):
             result.setdefault(row["site"], []).append(row["cidr"])
         return result
+
+
+def _migrate(connection: sqlite3.Connection) -> None:
+    """Bring an older fedspan's ledger up, in one transaction; another process may have done so meanwhile."""
+    connection.execute("begin immediate")
+    version = connection.execute("pragma user_version").fetchone()[0]
+    for old in range(version, SCHEMA_VERSION):
+        for statement in MIGRATIONS[old]:
+            connection.execute(statement)
+    connection.execute(f"pragma user_version = {SCHEMA_VERSION}")
+    connection.execute("commit")
 
 
 def check_realm(ledger: Ledger, kind: str, identity: str) -> list[str]:

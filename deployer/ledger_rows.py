@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import getpass
 import json
+import os
+import socket
 import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 SCHEMA = """
 create table meta (key text primary key, value text not null);
@@ -19,13 +22,33 @@ create table participant (
 );
 create table event (
     id integer primary key, at real not null, participant text not null, phase text not null, resource text not null,
-    detail text not null
+    detail text not null, who text not null default '', verb text not null default ''
 );
 create table allowed (site text not null, cidr text not null, at real not null, primary key (site, cidr));
 """
 
-# phases of a participant, in the order of a good deployment; "failed" and "down" can follow any of them
-PHASES = ("planned", "allocating", "address", "machine", "pushed", "started", "registered", "awaited", "failed", "down")
+# from each older schema to the next one
+MIGRATIONS = {
+    1: (
+        "alter table event add column who text not null default ''",
+        "alter table event add column verb text not null default ''",
+    )
+}
+
+# phases of a participant, in the order of a good deployment; "stopped", "failed" and "down" can follow
+PHASES = (
+    "planned",
+    "allocating",
+    "address",
+    "machine",
+    "pushed",
+    "started",
+    "registered",
+    "awaited",
+    "stopped",
+    "failed",
+    "down",
+)
 
 # phases in which a cloud holds nothing of the participant
 NOTHING_THERE = frozenset({"planned", "awaited", "down"})
@@ -59,13 +82,27 @@ class Row:
 
 @dataclass(frozen=True)
 class Event:
-    """One step: when, whose, which phase, which resource, what happened."""
+    """One step: when, whose, which phase, which resource, what happened; who typed which command for it.
+
+    A whole command has no participant; its phase is `begun`, `done` or `failed`.
+    """
 
     at: float
     participant: str
     phase: str
     resource: str
     detail: str
+    who: str = ""
+    verb: str = ""
+
+
+def actor() -> str:
+    """Who types: `user@machine`."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"
 
 
 def row_of(row: sqlite3.Row) -> Row:
@@ -73,3 +110,10 @@ def row_of(row: sqlite3.Row) -> Row:
     fields = dict(row)
     fields["outputs"] = json.loads(fields["outputs"])
     return Row(**fields)
+
+
+def event_of(row: sqlite3.Row) -> Event:
+    """An event from its row."""
+    fields = dict(row)
+    del fields["id"]
+    return Event(**fields)

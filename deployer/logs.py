@@ -7,15 +7,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 
-from deployer.errors import UsageError
 from deployer.service import LOG, Service
 from deployer.ssh.machine import Machine
 from deployer.ssh.session import OnLine, StreamName
 from deployer.unit_file import UNIT_NAME
-
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 @dataclass(frozen=True)
@@ -31,22 +28,6 @@ class LogRequest:
     tail: int | None = 200
     since: datetime | None = None
     follow: bool = False
-
-
-def parse_since(text: str, now: datetime) -> datetime:
-    """`30s`, `10m`, `2h`, `1d` ago, or a time in ISO 8601 (UTC unless it says otherwise).
-
-    Raises:
-        UsageError: neither.
-    """
-    if match := re.fullmatch(r"(\d+)([smhd])", text.strip()):
-        return now - timedelta(seconds=int(match[1]) * _UNITS[match[2]])
-    try:
-        # Python 3.10's fromisoformat knows no Z.
-        when = datetime.fromisoformat(re.sub(r"[zZ]$", "+00:00", text.strip()))
-    except ValueError:
-        raise UsageError(f"--since {text} is no time", next_step="--since 10m, or --since 2026-11-21T09:00") from None
-    return when if when.tzinfo else when.replace(tzinfo=timezone.utc)
 
 
 def log_argv(request: LogRequest, *, journal: bool, path: str) -> list[str]:

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 from deployer.crew import Crew
 from deployer.errors import HostKeyError
+from deployer.expiry import apply_expiry
 from deployer.interrupts import Interrupts
 from deployer.keys import KeyStore, host_entry
 from deployer.member import Member
-from deployer.reach import Reach
+from deployer.reach import Reach, door_for
 from deployer.settings import setting
 
 if TYPE_CHECKING:
@@ -25,7 +26,9 @@ def reach_cloud(crew: Crew, member: Member, address: str, port: int, user: str) 
 
     keys = crew.deployment.keys
     pin_accepted(keys, member.name, address, port)
-    return Reach(member.name, address, port, user, keys.login_path, keys.known_hosts)
+    row = crew.deployment.ledger.participant(member.name)
+    door = door_for(row) if row is not None else None
+    return Reach(member.name, address, port, user, keys.login_path, keys.known_hosts, member.jump or "", door=door)
 
 
 def reach_host(crew: Crew, member: Member) -> Reach:
@@ -41,9 +44,23 @@ def reach_host(crew: Crew, member: Member) -> Reach:
     assert member.host is not None, "the spec names a host target's address"
     assert member.user is not None, "the spec names a host target's user"
     if not is_pinned(keys, member.host, port):
-        keys.pin(member.host, port, trusted_key(crew, member.name, member.host, port))
-    key = Path(member.key).expanduser() if member.key else own_key(keys)
-    return Reach(member.name, member.host, port, member.user, key, keys.known_hosts)
+        keys.pin(member.host, port, trusted_key(crew, member, member.host, port))
+    key, jump = login_key(keys, member), member.jump or ""
+    return Reach(member.name, member.host, port, member.user, key, keys.known_hosts, jump, member.agent)
+
+
+def reach_before(keys: KeyStore, member: Member) -> Reach:
+    """How to log in to a host for a look, before anything is pinned for it: only if the operator's own ssh knows it."""
+    assert member.host is not None, "the spec names a host target's address"
+    known = Path.home() / ".ssh" / "known_hosts"
+    port, user, key = member.ssh_port or 22, member.user or "", login_key(keys, member)
+    files = keys.known_hosts if is_pinned(keys, member.host, port) else known
+    return Reach(member.name, member.host, port, user, key, files, member.jump or "", member.agent)
+
+
+def login_key(keys: KeyStore, member: Member) -> Path:
+    """The key to log in to a machine that was there before us with."""
+    return Path(member.key).expanduser() if member.key else own_key(keys)
 
 
 def own_key(keys: KeyStore) -> Path:
@@ -59,46 +76,61 @@ def is_pinned(keys: KeyStore, address: str, port: int) -> bool:
     return keys.known_hosts.is_file() and bool(read_pins(keys.known_hosts, address, port))
 
 
-def trusted_key(crew: Crew, participant: str, address: str, port: int) -> str:
-    """The public host key of a machine that was there before us: known to the operator, or confirmed now."""
-    from deployer.cli import context
-    from deployer.ssh import fingerprint, read_pins, scan_host_key
+def trusted_key(crew: Crew, member: Member, address: str, port: int) -> str:
+    """The public host key of a machine that was there before us.
 
+    Known to the operator, given by the spec (`host_key`), accepted at first sight where the spec says so, or confirmed
+    now: ssh's own policies.
+    """
+    from deployer.cli import context
+    from deployer.ssh import fingerprint, read_pins
+
+    given = member.host_key or "ask"
+    if given.startswith(("ssh-", "ecdsa-")):
+        return given
     known = Path.home() / ".ssh" / "known_hosts"
     pins = read_pins(known, address, port) if known.is_file() else []
     if pins:
         return str(pins[0].public_key)
-    shown = scan_host_key(address, port, name=participant)
+    shown = scanned(crew, member, address, port)
     told = f"{host_entry(address, port)} shows the host key {fingerprint(shown)}"
+    if given == "accept-new":
+        crew.screen.line(f"{member.name}: {told}; accepted as new")
+        return shown
     if context.interactive() and not context.options().json and not context.options().yes:
         crew.screen.line(told)
-        context.confirm(f"{participant}: is that its key?")
+        context.confirm(f"{member.name}: is that its key?")
         return shown
+    jump = f" -J {member.jump}" if member.jump else ""
     raise HostKeyError(
         "its host key is not known",
-        participant=participant,
+        participant=member.name,
         why=f"{told}; nobody is there to confirm it",
-        next_step=f"ssh -p {port} {address} once, so that ~/.ssh/known_hosts has the key, then try again",
+        next_step=f"ssh{jump} -p {port} {address} once, so that ~/.ssh/known_hosts has the key, then try again",
     )
+
+
+def scanned(crew: Crew, member: Member, address: str, port: int) -> str:
+    """The host key that a machine shows, also behind jump hosts."""
+    from deployer.ssh import scan_host_key
+    from deployer.ssh.hops import close_hops, open_hops, parse_hops
+
+    hops = parse_hops(member.jump) if member.jump else ()
+    key = login_key(crew.deployment.keys, member)
+    opened = open_hops(hops, member.user or "", key, agent=member.agent, deadline_s=setting("STATUS_DEADLINE"))
+    try:
+        return scan_host_key(address, port, name=member.name, via=opened[-1] if opened else None)
+    finally:
+        close_hops(opened)
 
 
 def log_in(reach: Reach, interrupts: Interrupts, deadline: float) -> Machine:
     """Log in, as soon as the machine answers. Raises UnreachableError, HostKeyError, Interrupted."""
-    from deployer.ssh import connect
 
     def waiting(*_: object) -> None:
         interrupts.check()
 
-    return connect(
-        reach.address,
-        reach.port,
-        reach.user,
-        reach.key_path,
-        reach.known_hosts,
-        deadline_s=deadline,
-        on_wait=waiting,
-        name=reach.participant,
-    )
+    return reach.connect(deadline, waiting)
 
 
 @dataclass(frozen=True)
@@ -107,6 +139,8 @@ class Start:
 
     endpoint: str | None
     labels: Mapping[str, str]
+    end: float | None = None
+    """When a site's machine in a cloud ends itself; seconds since the epoch."""
 
 
 # steps of an installation -> phases on the screen
@@ -146,6 +180,8 @@ def install_and_start(crew: Crew, member: Member, reach: Reach, start: Start) ->
         done = install_participant(
             machine, member.kit, None, start.endpoint, start.labels, progress, torch=member.wanted_torch
         )
+        if member.cloud and apply_expiry(machine, start.end):
+            done.changed.append("expiry")
     for step, seconds in done.seconds.items():
         log.write(f"{step}: {seconds:.1f} s\n")
     crew.deployment.ledger.set_notes(member.name, done.notes)

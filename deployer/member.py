@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from startup_kits.errors import KitError
 from startup_kits.torch_source import TorchSource
@@ -56,6 +57,16 @@ class Member:
     user: str | None = None
     key: str | None = None
     ssh_port: int | None = None
+    jump: str | None = None
+    agent: bool = False
+    host_key: str | None = None
+    """Of a host: `ask`, `accept-new`, or the public key itself."""
+    proxy: str | None = None
+    ssh_access: Literal["always", "during-operations", "never"] = "always"
+    egress_restricted: bool = False
+    existing: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """What it uses of the account's own: the fields of `stacks.existing.Existing`."""
+    mirrors: tuple[str, ...] = ("0.0.0.0/0",)
     egress: tuple[str, ...] = ()
     port: int | None = None
     data: dict[str, str] = field(default_factory=dict, hash=False)
@@ -129,6 +140,12 @@ class Member:
         )
 
 
+def existing_of(spec: ParticipantSpec) -> dict[str, Any]:
+    """What a participant uses of the account's own, as the stack takes it."""
+    network = spec.network.model_dump() if spec.network is not None else {}
+    return {**network, "image": spec.image, "kms_key": spec.kms_key} if spec.cloud else {}
+
+
 def from_spec(spec: ParticipantSpec, kits_dir: Path) -> Member:
     """A participant of federation.yml."""
     role: Literal["server", "site"] = "server" if spec.role == "server" else "site"
@@ -156,7 +173,15 @@ def from_spec(spec: ParticipantSpec, kits_dir: Path) -> Member:
         user=spec.user,
         key=spec.key,
         ssh_port=spec.ssh_port,
-        egress=tuple(spec.egress),
+        jump=spec.jump,
+        agent=spec.agent,
+        host_key=spec.host_key,
+        proxy=spec.proxy,
+        egress=() if spec.egress == "restricted" else tuple(spec.egress),
+        ssh_access=spec.ssh_access or "always",
+        existing=existing_of(spec),
+        egress_restricted=spec.egress == "restricted",
+        mirrors=tuple(spec.mirrors) if spec.mirrors is not None else ("0.0.0.0/0",),
         port=getattr(spec, "port", None),
         data=dict(getattr(spec, "data", {})),
     )

@@ -6,6 +6,7 @@ engine. Where something stands, the engine is asked what it would change.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -14,11 +15,14 @@ from deployer import engine as engines
 from deployer.deployment import Deployment
 from deployer.engine import Preview, Program, StackEngine
 from deployer.engine_events import Step, urn_name
-from deployer.ingress import Opening, cidrs, fitted, runtime_openings, ssh_openings
+from deployer.expiry import azure_schedule, expiry_of
+from deployer.expiry_units import stamp
+from deployer.ingress import Opening, cidrs, endpoint_host, fitted, placeholder, runtime_openings, ssh_openings
 from deployer.member import Member
 from deployer.plan import ParticipantPlan, Plan, now
 from deployer.torch_words import torch_in_words
 from stacks.args import HostKey, ParticipantArgs
+from stacks.existing import Existing
 from stacks.extras import extras_usd_hour
 from stacks.images import image_for, os_disk_gib
 from stacks.names import Stage
@@ -34,7 +38,7 @@ class Part:
         state: the stack's checkpoint; None without a stack.
         args: what the full program is made from, with what was known when the plan was made.
         preview: what the engine said, where it was asked.
-        refresh: an update was interrupted, so the engine has to look at the cloud first.
+        refresh: the engine has to look at the cloud first: an update was interrupted, or somebody asked for it.
     """
 
     member: Member
@@ -78,7 +82,17 @@ class Planner:
     addresses: dict[str, str] = field(default_factory=dict)
     final: bool = False
     """Rules are going to be made: addresses still unknown have no rule. In a plan, placeholders stand for them."""
+    refresh: bool = False
+    """Look at the clouds first, so that what was changed behind the engine is put right."""
+    ends: dict[str, float | None] = field(default_factory=dict)
+    """When machines are to end themselves, where this command says so; else the ledger does."""
     _networks: tuple[str, ...] = ()
+
+    def end_of(self, member: Member) -> float | None:
+        """When a participant's machine ends itself; seconds since the epoch, None: never."""
+        if member.name in self.ends:
+            return self.ends[member.name]
+        return expiry_of(self.deployment.ledger, member.name) if member.cloud else None
 
     def ssh_networks(self) -> tuple[str, ...]:
         """From where SSH is open; one's own address is asked for once."""
@@ -91,7 +105,7 @@ class Planner:
         if member.cloud is None:
             return ()
         port = member.ssh_port or self.deployment.realm.ssh_port
-        found = ssh_openings(port, self.ssh_networks())
+        found = ssh_openings(port, self.ssh_networks()) if member.ssh_access == "always" else []
         if member.role == "server":
             found += runtime_openings(
                 member,
@@ -101,6 +115,15 @@ class Planner:
                 self.deployment.admins,
             )
         return tuple(opening for opening in found if not (self.final and opening.pending))
+
+    def _way_to_server(self, member: Member) -> dict[str, Any]:
+        """Where a site whose way out is restricted finds the server; a placeholder while it is not known."""
+        server = self.deployment.server
+        if member.role == "server" or not member.egress_restricted or server is None:
+            return {}
+        known = self.addresses.get("server") or (server.host if server.target == "host" else None)
+        address = known or (endpoint_host(member) if self.final else None) or placeholder(0).partition("/")[0]
+        return {"server_cidr": f"{address}/32", "server_port": server.port}
 
     def arguments(self, part: Part) -> ParticipantArgs:
         """The typed arguments of a participant's stack. Raises StackArgumentError for what no cloud would take."""
@@ -125,11 +148,19 @@ class Planner:
             state_disk_gib=member.state_disk_gib,
             ssh_port=port,
             runtime_port=member.port if server else None,
+            existing=Existing(**member.existing),
+            tags=deployment.tags,
+            ssh_access=member.ssh_access,
             ssh_ingress=ssh,
+            egress_restricted=member.egress_restricted,
+            mirrors=member.mirrors,
+            **self._way_to_server(member),
             runtime_ingress=runtime,
             public_key=deployment.keys.login(deployment.federation).public,
             host_key=HostKey(host.private, host.public),
             spot=member.spot,
+            expires=stamp(end) if (end := self.end_of(member)) is not None else None,
+            deallocate_at=azure_schedule(end, time.time()) if member.cloud == "azure" else None,
             torch_image=(torch := member.wanted_torch) is not None and torch.from_image,
         )
         assert member.cloud is not None, "only a participant in a cloud has a stack"
@@ -156,7 +187,7 @@ class Planner:
         part.args = self.arguments(part)
         part.program()  # whatever no cloud would take is refused now
         if part.holds_something and not part.moved_from:
-            part.preview = engine.preview(part.program(), plan_name)
+            part.preview = engine.preview(part.program(), plan_name, part.refresh)
 
     def participant_plan(self, part: Part) -> ParticipantPlan:
         """What to show of one participant."""

@@ -23,6 +23,7 @@ LOOK = (
 _OWNED = (
     "Microsoft.Compute/disks",
     "Microsoft.Compute/virtualMachines",
+    "Microsoft.DevTestLab/schedules",
     "Microsoft.Network/networkInterfaces",
     "Microsoft.Network/networkSecurityGroups",
     "Microsoft.Network/networkSecurityGroups/securityRules",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from importlib.metadata import version
 from types import ModuleType
@@ -11,6 +12,7 @@ from pulumi.automation import CommandError
 
 from deployer.crew import Crew, together
 from deployer.errors import CloudError
+from deployer.expiry import expiry_of
 from deployer.member import Member
 from deployer.plan_make import Part, Planner
 from deployer.recover import settle_stack
@@ -82,7 +84,9 @@ def prepare(crew: Crew, planner: Planner, members: Iterable[Member], *, settle: 
                 for text in told:
                     crew.screen.line(f"{member.name}: {text}")
             part = planner.prepare(member, engine, access)
-            part.refresh = refresh
+            # a machine that has reached its end is gone without the engine's knowing
+            over = expiry_of(crew.deployment.ledger, member.name)
+            part.refresh = refresh or planner.refresh or (over is not None and over <= time.time())
             return part
 
     parts, errors = crew.each(members, work)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +13,7 @@ from deployer.keys import KeyStore
 from deployer.ledger import NOTHING_THERE, Ledger, Row
 
 if TYPE_CHECKING:
+    from deployer.ssh import Machine
     from startup_kits.workspace import Workspace
 
 
@@ -24,6 +27,46 @@ class Reach:
     user: str
     key_path: Path
     known_hosts: Path
+    jump: str = ""
+    agent: bool = False
+    door: Callable[[], Callable[[], None]] | None = None
+    """Opens the way for SSH where it is closed between operations, and returns what closes it."""
+
+    def connect(
+        self, deadline_s: float, on_wait: Callable[[str, float], None] | None = None, *, grace: bool = True
+    ) -> Machine:
+        """Log in, through the jump hosts where there are some. Without `grace` a refused login counts at once.
+
+        Raises:
+            HostKeyError: a machine on the way, or the last one, shows another key than the one that is known.
+            UnreachableError: the deadline passed, or the login was refused.
+        """
+        from deployer.ssh import connect
+        from deployer.ssh.connect import AUTH_GRACE_S
+        from deployer.ssh.hops import parse_hops
+
+        close = self.door() if self.door is not None else None
+        try:
+            machine = connect(
+                self.address,
+                self.port,
+                self.user,
+                self.key_path,
+                self.known_hosts,
+                deadline_s,
+                on_wait,
+                name=self.participant,
+                auth_grace_s=AUTH_GRACE_S if grace else 0,
+                hops=parse_hops(self.jump) if self.jump else (),
+                agent=self.agent,
+            )
+        except BaseException:
+            if close is not None:
+                close()
+            raise
+        if close is not None:
+            machine.at_close(close)
+        return machine
 
 
 def reach(workspace: Workspace, participant: str) -> Reach:
@@ -66,4 +109,16 @@ def reach_of(row: Row, ssh_dir: Path) -> Reach:
         user=row.ssh_user or "fedspan",
         key_path=Path(key) if key else keys.login_path,
         known_hosts=Path(row.outputs.get("known_hosts") or keys.known_hosts),
+        jump=str(row.outputs.get("jump") or ""),
+        agent=bool(row.outputs.get("agent")),
+        door=door_for(row),
     )
+
+
+def door_for(row: Row) -> Callable[[], Callable[[], None]] | None:
+    """What opens the way to a machine whose SSH is closed between operations; None where it is open anyway."""
+    if row.cloud is None or row.outputs.get("ssh_access") != "during-operations":
+        return None
+    from deployer.ssh_door import hold_open
+
+    return partial(hold_open, row)

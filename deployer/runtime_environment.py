@@ -80,9 +80,12 @@ def install(
     clock.lap("install")
 
 
-def drop_other_environments(machine: Machine, venv: str) -> None:
-    script = 'for d in "$2"/venv-*; do [ "$d" = "$1" ] || [ ! -d "$d" ] || rm -rf "$d"; done'
-    machine.run_privileged(["sh", "-c", script, "clean", venv, machine.path(OPT)])
+def drop_other_environments(machine: Machine, *kept: str) -> None:
+    """Remove every environment but these: the one that runs, and the one before it for a rollback."""
+    script = (
+        'opt=$1; shift; for d in "$opt"/venv-*; do for k; do [ "$d" = "$k" ] && continue 2; done; rm -rf "$d"; done'
+    )
+    machine.run_privileged(["sh", "-c", script, "clean", machine.path(OPT), *kept])
 
 
 class Clock:

@@ -40,6 +40,7 @@ def leads_to(hostname: str, address: str) -> bool:
 
 def write_endpoints(deployment: Deployment, endpoint: str) -> list[str]:
     """Write the server's address into all kits here, the admins' too; returns the names of those that changed."""
+    proxies = {member.kit: member.proxy for member in deployment.members.values() if member.proxy}
     members = {member.kit for member in deployment.members.values() if member.role != "server"}
     folders = [*members, *(path for path in _beside(members) if path not in members)]
     changed = []
@@ -47,8 +48,10 @@ def write_endpoints(deployment: Deployment, endpoint: str) -> list[str]:
         if not (folder / "startup").is_dir():
             continue
         kit = Kit.open(folder)
-        if kit.role != "server" and kit.endpoint().server != endpoint:
-            kit.set_endpoint(endpoint)
+        proxy = proxies.get(folder)
+        now = kit.endpoint()
+        if kit.role != "server" and (now.server != endpoint or (proxy and now.proxy != proxy)):
+            kit.set_endpoint(endpoint, proxy)
             changed.append(kit.name)
     return changed
 

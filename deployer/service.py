@@ -5,14 +5,12 @@ Both are driven over SSH by argv; which one it is, the machine's facts say. Noth
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from deployer.errors import MachineError
+from deployer.launch import Launch, Started, digest_of
 from deployer.ssh.machine import Machine
 from deployer.unit_file import RUNTIME_USER, UNIT_NAME, UNIT_PATH, UnitSpec, unit_text
 from stacks.state_volume import UNIT_NAME as STATE_UNIT
@@ -37,30 +35,6 @@ NOT_RUNNING = 3
 
 _USERADD = ["useradd", "--system", "--user-group", "--no-create-home", "--home-dir", STATE_ROOT]
 _USERADD += ["--shell", "/usr/sbin/nologin"]
-
-
-@dataclass(frozen=True)
-class Launch:
-    """What is to run.
-
-    Attributes:
-        bundle, kit: content hashes; a change of either means a restart.
-        venv: absolute path of the virtual environment on the machine.
-        description: for people.
-        ca_fingerprint: the kit is verified against it before each start.
-        labels: told to the server by the runtime.
-        port: the server's port, None on a site.
-        environment: variables of the runtime, nothing secret.
-    """
-
-    bundle: str
-    kit: str
-    venv: str
-    description: str
-    ca_fingerprint: str
-    labels: Mapping[str, str]
-    port: int | None
-    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 class Service:
@@ -124,24 +98,38 @@ class Service:
         """
         unit = self._unit(launch) if self.systemd else ""
         everything: list[Any] = [launch.bundle, launch.kit, self.argv(launch), self.verify_argv(launch), unit]
-        everything += [dict(launch.environment)] if launch.environment else []
-        wanted = hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()
-        running = self.alive()
-        if running and self._started() == wanted:
+        wanted = digest_of(*everything, dict(launch.environment))
+        running, before = self.alive(), self.started()
+        if running and before.digest == wanted:
             return False
         if running:
             self.stop()
         self.machine.run_privileged(["ln", "-sfn", launch.venv, self.path(VENV)])
-        if not running and not self.systemd and self._started():
+        if not running and not self.systemd and before.digest:
             self.stop()  # by the new code: an installation may be too broken to tell that it runs
         if self.systemd:
             self._start_unit(unit)
         else:
             self._start_supervised(launch)
         self._await()
-        note = {"launch": wanted, "bundle": launch.bundle, "kit": launch.kit}
-        self.machine.put_file(json.dumps(note).encode(), self.path(STARTED), privileged=True)
+        note = before.followed_by(launch, wanted).text()
+        self.machine.put_file(note, self.path(STARTED), privileged=True)
         return True
+
+    def start_again(self) -> bool:
+        """Starts what was started last and does not run now (the machine was off); whether anything had to be done.
+
+        Raises:
+            MachineError: nothing was ever started there, or it does not come up.
+        """
+        launch = self.started().launch
+        if launch is None:
+            raise MachineError(
+                "nothing was started on the machine yet",
+                participant=self.machine.name,
+                next_step=f"fedspan up {self.machine.name}",
+            )
+        return self.start(launch)
 
     def alive(self) -> bool:
         """Whether the runtime's process lives."""
@@ -251,9 +239,7 @@ class Service:
             next_step=f"fedspan logs {self.machine.name} --tail 100",
         )
 
-    def _started(self) -> str:
+    def started(self) -> Started:
+        """What was started here last, and what before."""
         done = self.machine.run_privileged(["cat", self.path(STARTED)], check=False, timeout_s=30)
-        try:
-            return str(json.loads(done.stdout)["launch"])
-        except (ValueError, LookupError, TypeError):
-            return ""
+        return Started.read(done.stdout)

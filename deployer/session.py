@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -15,7 +16,10 @@ from deployer.cost import Cap
 from deployer.cost import check as check_cost
 from deployer.crew import Crew
 from deployer.deployment import Deployment, lead
+from deployer.errors import RefusedError, UsageError
+from deployer.expiry_units import stamp
 from deployer.interrupts import LEADS_NEXT, OWNERS_NEXT, Interrupts
+from deployer.ledger import Ledger
 from deployer.live import Screen, Silent, screen
 from deployer.lockfile import exclusive
 from deployer.member import Member
@@ -90,6 +94,7 @@ def opened(deployment: Deployment, members: list[Member], verb: str) -> Iterator
     with ExitStack() as stack:
         stack.enter_context(exclusive(deployment.state_dir, verb))
         deployment.bind()
+        stack.enter_context(noted(deployment.ledger, verb, members))
         for note in deployment.notes:
             tell(note)
         if deployment.home.ensure():
@@ -111,6 +116,22 @@ def opened(deployment: Deployment, members: list[Member], verb: str) -> Iterator
         yield Session(deployment, members, crew, Up(crew, members))
 
 
+@contextmanager
+def noted(ledger: Ledger, verb: str, members: list[Member]) -> Iterator[None]:
+    """Write into the ledger who begins which command for whom, and how it ends. A `plan` only looks: not noted."""
+    ledger.verb = verb
+    if verb == "plan":
+        yield
+        return
+    ledger.event("", "begun", detail=", ".join(member.name for member in members))
+    try:
+        yield
+    except BaseException as error:
+        ledger.event("", "failed", detail=str(getattr(error, "what", "") or type(error).__name__).splitlines()[0])
+        raise
+    ledger.event("", "done")
+
+
 def tell(text: str) -> None:
     """A line for people; an event with `--json`."""
     if context.options().json:
@@ -120,8 +141,10 @@ def tell(text: str) -> None:
 
 
 @contextmanager
-def lead_session(verb: str, names: list[str], passphrase_file: Path | None = None) -> Iterator[Session]:
-    """The session of a federation's lead for the named participants."""
+def lead_session(
+    verb: str, names: list[str], passphrase_file: Path | None = None, refresh: bool = False
+) -> Iterator[Session]:
+    """The session of a federation's lead for the named participants; with `refresh` the engines look first."""
     workspace = context.workspace()
     spec = load_spec(workspace.spec_path)
     realm = realms.current()
@@ -131,6 +154,7 @@ def lead_session(verb: str, names: list[str], passphrase_file: Path | None = Non
     deployment = lead(workspace, spec, realm, complete=verb == "up")
     members = with_server(deployment, deployment.chosen(names))
     with opened(deployment, members, verb) as session:
+        session.up.planner.refresh = refresh
         yield session
 
 
@@ -141,18 +165,50 @@ def deploy(
     cap: Cap | None = None,
     *,
     allow_fallback: bool = False,
+    refresh: bool = False,
+    ttl_s: float | None = None,
 ) -> Outcome:
     """`fedspan up` of the lead: plan, show, check, ask, apply, tell."""
     saved = read(plan_file) if plan_file is not None else None
     if saved is not None and not names:
         names = [part.name for part in saved.participants]
-    with lead_session("up", names, passphrase_file) as session:
+    with lead_session("up", names, passphrase_file, refresh) as session:
         session.up.allow_fallback = allow_fallback
         session.up.capped = cap is not None and cap.usd_hour is not None
+        if ttl_s is not None:
+            session.up.planner.ends = ends_after(session.members, names, ttl_s)
+        check_ends(session)
         plan = session.plan()
         if saved is not None:
             check_same(saved, plan)
         return carry_out(session, plan, agreed=saved is not None, cap=cap)
+
+
+def ends_after(members: list[Member], names: list[str], ttl_s: float) -> dict[str, float | None]:
+    """When the chosen sites in clouds end. Raises UsageError: there is none."""
+    sites = [member for member in members if member.role == "site" and member.cloud]
+    sites = [member for member in sites if not names or member.name in names]
+    if not sites:
+        raise UsageError(
+            "--ttl is for sites in a cloud",
+            why="the server never ends by itself, and other machines are not ours to turn off",
+            next_step="fedspan up SITE --ttl 8h",
+        )
+    return {member.name: time.time() + ttl_s for member in sites}
+
+
+def check_ends(session: Session) -> None:
+    """Refuse to bring up a machine whose time is over: it would end at once. Raises RefusedError."""
+    for member in session.members:
+        end = session.up.planner.end_of(member)
+        if end is not None and end <= time.time():
+            raise RefusedError(
+                "its time to live is over",
+                participant=member.name,
+                why=f"it was to end at {stamp(end)}",
+                next_step=f"fedspan up {member.name} --ttl 8h brings it back for 8 hours, "
+                f"fedspan extend {member.name} never takes the end away",
+            )
 
 
 def carry_out(session: Session, plan: Plan, *, agreed: bool = False, cap: Cap | None = None) -> Outcome:

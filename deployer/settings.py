@@ -30,6 +30,8 @@ DEFAULTS: dict[str, float] = {
     "STACK_MEMORY_SANDBOX": 160,
     # how often `status --watch` looks again
     "WATCH_INTERVAL": 2,
+    # how long a cloud may take to turn a machine on or off
+    "POWER_DEADLINE": 600,
     # one question to a service that tells one's own address
     "MY_ADDRESS_TIMEOUT": 5,
     # how long a download of the engine may say nothing

@@ -211,7 +211,7 @@ class StackWork:
             engine = self.crew.engine(part.member)
             assert engine is not None, "a participant in a cloud has an engine"
             with self.crew.slot():
-                part.preview = engine.preview(part.program(), "agreed.plan")
+                part.preview = engine.preview(part.program(), "agreed.plan", part.refresh)
         if part.preview is not None:
             check_agreed(name, part.preview.steps, shown.steps if shown else ())
         if part.preview is not None and not part.preview.steps and not part.refresh:
@@ -255,6 +255,10 @@ class StackWork:
                 "subscription": getattr(part.access, "subscription_id", None) or "",
                 "tenant": member.tenant or "",
                 "market": SPOT if member.spot else ON_DEMAND,
+                "jump": member.jump or "",
+                "ssh_access": part.args.ssh_access,
+                "federation": part.args.federation,
+                "deployment": part.args.deployment,
             },
             usd_hour=offer.usd_hour,
         )

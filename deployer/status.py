@@ -8,16 +8,22 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from deployer.errors import FedspanError
+from deployer.expiry import expiry_of
 from deployer.ledger import NOTHING_THERE, Ledger, Row
 from deployer.reach import reach_of
 from deployer.settings import setting
+from deployer.spent import seconds_on
+
+if TYPE_CHECKING:
+    from deployer.drift import Drift
+    from deployer.look import CloudView
 
 # phases of an `up` that runs, or was interrupted: without a machine to ask, and with one
 NO_MACHINE = frozenset({"allocating", "address"})
@@ -26,7 +32,10 @@ UNFINISHED = NO_MACHINE | {"machine", "pushed"}
 
 @dataclass(frozen=True)
 class Line:
-    """One participant's status. `runtime` is what the server (or the machine) says of it."""
+    """One participant's status. `runtime` is what the server (or the machine) says of it, `machine` what its cloud.
+
+    `gpus`: `1 of 2 free`. `machine` and `drift` are known only when the clouds were asked.
+    """
 
     name: str
     role: str
@@ -40,18 +49,31 @@ class Line:
     since: float
     usd_hour: float | None
     detail: str = ""
+    version: str = ""
+    last_seen: float | None = None
+    jobs: tuple[str, ...] = ()
+    gpus: str = ""
+    machine: str = ""
+    drift: tuple[Drift, ...] = ()
+    seconds_on: float = 0.0
+    expires: float | None = None
 
     @property
     def usd(self) -> float | None:
-        """List price of the machine since it was deployed, USD."""
-        if self.usd_hour is None or not self.since:
-            return None
-        return self.usd_hour * (time.time() - self.since) / 3600
+        """List price of the hours that the machine was on since it was deployed, USD."""
+        return None if self.usd_hour is None or not self.since else self.usd_hour * self.seconds_on / 3600
 
     def document(self) -> dict[str, Any]:
         """As JSON."""
-        since = datetime.fromtimestamp(self.since, timezone.utc).isoformat(timespec="seconds") if self.since else None
-        return {**self.__dict__, "since": since.replace("+00:00", "Z") if since else None, "usd": self.usd}
+        drift = [one.document() for one in self.drift]
+        return {
+            **self.__dict__,
+            "since": _iso(self.since),
+            "last_seen": _iso(self.last_seen),
+            "expires": _iso(self.expires),
+            "drift": drift,
+            "usd": self.usd,
+        }
 
 
 @dataclass(frozen=True)
@@ -83,6 +105,13 @@ def ago(seconds: float) -> str:
     return f"{max(0.0, seconds):.0f} s"
 
 
+def _iso(seconds: float | None) -> str | None:
+    """ISO 8601 in UTC; None for never."""
+    if not seconds:
+        return None
+    return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
 def in_words(site: Mapping[str, Any] | None, now: float) -> str:
     """What the server says of a site: `registered`, `lost 5 min ago`, or nothing. Pure."""
     if site is None:
@@ -90,11 +119,12 @@ def in_words(site: Mapping[str, Any] | None, now: float) -> str:
     if site.get("registered"):
         return "registered"
     seen = site.get("last_seen")
-    when = _time(seen)
+    when = seconds_of(seen)
     return f"lost {ago(now - when)} ago" if when else "not registered"
 
 
-def _time(text: Any) -> float | None:
+def seconds_of(text: Any) -> float | None:
+    """A time of the runtime's (ISO 8601, or seconds) as seconds since the epoch; None for none. Pure."""
     if isinstance(text, (int, float)):
         return float(text)
     try:
@@ -110,23 +140,14 @@ def peer_host(peer: str) -> str:
 
 
 def visit(row: Row, ssh_dir: Path) -> tuple[dict[str, Any] | None, str]:
-    """What the runtime on a machine says of itself, or why it says nothing."""
-    from deployer.bootstrap import runtime_status
-    from deployer.ssh import connect
+    """What the runtime on a machine says of itself, or why it says nothing. Opens no door: that takes credentials."""
+    if row.outputs.get("ssh_access") == "during-operations":
+        return None, "its SSH is closed between operations (ssh_access); fedspan site list asks the server itself"
+    from deployer.glance import glance
 
     try:
-        reach = reach_of(row, ssh_dir)
-        with connect(
-            reach.address,
-            reach.port,
-            reach.user,
-            reach.key_path,
-            reach.known_hosts,
-            deadline_s=setting("STATUS_DEADLINE"),
-            auth_grace_s=0,
-            name=row.name,
-        ) as machine:
-            answer = runtime_status(machine)
+        with reach_of(row, ssh_dir).connect(setting("STATUS_DEADLINE"), grace=False) as machine:
+            answer = glance(machine)
     except FedspanError as error:
         return None, f"{error.what}: {error.why}" if error.why else error.what
     return answer, "" if answer else "the runtime does not run"
@@ -140,7 +161,7 @@ def collect(ledger: Ledger, ssh_dir: Path, federation: str, expected: Iterable[t
     server = rows.get("server")
     answer, trouble = (None, "")
     if server is not None and server.phase not in NOTHING_THERE and server.target != "kit":
-        if server.phase not in NO_MACHINE:
+        if server.phase not in NO_MACHINE | {"stopped"}:
             answer, trouble = visit(server, ssh_dir)
         if answer is None and server.phase in UNFINISHED:
             said = f" ({trouble})" if trouble else ""
@@ -149,8 +170,11 @@ def collect(ledger: Ledger, ssh_dir: Path, federation: str, expected: Iterable[t
     silent = [row for row in rows.values() if _needs_visit(row, answer, sites)]
     with ThreadPoolExecutor(max(1, len(silent))) as pool:
         visits = dict(pool.map(lambda row: (row.name, visit(row, ssh_dir)), silent))
-    lines = tuple(_line(row, answer, sites, visits.get(row.name), ledger.notes(row.name)) for row in rows.values())
-    return Status(federation, (ledger.realm() or ("none", ""))[0], lines, answer, trouble)
+    lines = [_line(row, answer, sites, visits.get(row.name), ledger.notes(row.name)) for row in rows.values()]
+    events, now = ledger.events(), time.time()
+    on = {line.name: seconds_on(events, line.name, line.since, now) if line.since else 0.0 for line in lines}
+    done = tuple(replace(line, seconds_on=on[line.name], expires=expiry_of(ledger, line.name)) for line in lines)
+    return Status(federation, (ledger.realm() or ("none", ""))[0], done, answer, trouble)
 
 
 def _needs_visit(row: Row, answer: Mapping[str, Any] | None, sites: Mapping[str, Any]) -> bool:
@@ -169,9 +193,11 @@ def _line(
 ) -> Line:
     site = sites.get(row.name)
     if row.role == "server":
-        runtime = "running" if answer else ("" if row.phase in NOTHING_THERE | NO_MACHINE else "does not answer")
+        silent = row.phase in NOTHING_THERE | NO_MACHINE | {"stopped"}
+        runtime = "running" if answer else "" if silent else "does not answer"
     else:
-        runtime = in_words(site, time.time()) if answer else ("" if row.phase in ("planned", "down") else "unknown")
+        silent = row.phase in ("planned", "down", "stopped")
+        runtime = in_words(site, time.time()) if answer else "" if silent else "unknown"
     detail = row.detail if row.phase == "failed" else ""
     if visited is not None:
         said, trouble = visited
@@ -179,6 +205,8 @@ def _line(
         detail = trouble or ": ".join(str(word) for word in (error.get("what"), error.get("why")) if word)
     detail = "; ".join([detail, *notes] if detail else notes)
     labels = (site or {}).get("labels") or {}
+    told = (answer or {}) if row.role == "server" else (site or {})
+    figures = ((answer or {}).get("resources") or {}).get(row.name) or {}
     seen = bool(site and (site.get("registered") or site.get("last_seen")))
     place = row.region or labels.get("region") or (row.address if row.target == "host" else "") or ""
     return Line(
@@ -194,4 +222,34 @@ def _line(
         since=row.since if row.phase not in NOTHING_THERE else 0.0,
         usd_hour=row.usd_hour if row.phase not in NOTHING_THERE else None,
         detail=detail,
+        version=str(told.get("version") or ""),
+        last_seen=seconds_of(told.get("last_seen")) or (time.time() if row.role == "server" and answer else None),
+        jobs=jobs_of(row, answer, figures),
+        gpus=gpus_in_words(figures),
     )
+
+
+def jobs_of(row: Row, answer: Mapping[str, Any] | None, figures: Mapping[str, Any]) -> tuple[str, ...]:
+    """The jobs that run on a participant now. Pure."""
+    if row.role == "server":
+        return tuple(str(job["id"]) for job in (answer or {}).get("jobs") or () if job.get("state") == "RUNNING")
+    return tuple(str(job) for job in figures.get("jobs") or ())
+
+
+def gpus_in_words(figures: Mapping[str, Any]) -> str:
+    """`1 of 2 free`; empty where a site has none or did not tell. Pure."""
+    has, free = figures.get("gpus") or (), (figures.get("free") or {}).get("gpus") or ()
+    return f"{len(free)} of {len(has)} free" if has else ""
+
+
+def with_clouds(found: Status, views: Mapping[str, CloudView]) -> Status:
+    """The status with what the clouds say of the machines. Pure."""
+    lines = []
+    for line in found.lines:
+        view = views.get(line.name)
+        if view is None:
+            lines.append(line)
+            continue
+        detail = "; ".join(text for text in (line.detail, view.trouble) if text)
+        lines.append(replace(line, machine=view.machine or "unknown", drift=view.drift, detail=detail))
+    return replace(found, lines=tuple(lines))

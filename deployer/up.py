@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from deployer.crew import Crew, together
 from deployer.deployment import Deployment
 from deployer.errors import RefusedError
+from deployer.expiry import set_expiry
 from deployer.ledger import NOTHING_THERE
 from deployer.machine_run import Start, install_and_start, labels, reach_host
 from deployer.member import Member
@@ -71,6 +72,8 @@ class Up:
             What went wrong, of all participants together; Interrupted after Ctrl-C.
         """
         self.planner.final = True
+        for name, at in self.planner.ends.items():
+            set_expiry(self.deployment.ledger, name, at)
         load_programs(self.members)
         self._guard(self.stacks.leave_and_allocate, plan)
         self._endpoint()
@@ -144,20 +147,36 @@ class Up:
             reach = reach_host(self.crew, member)
             self._record_host(member, reach)
         self.reaches[member.name] = reach
+        self._turn_on(member)
         self.crew.interrupts.check()
         endpoint = None
         if member.role == "site":
             endpoint = self.outcome.endpoint or Kit.open(member.kit).endpoint().server
-        changed = install_and_start(self.crew, member, reach, Start(endpoint, labels(self.crew, member)))
+        start = Start(endpoint, labels(self.crew, member), self.planner.end_of(member))
+        changed = install_and_start(self.crew, member, reach, start)
         self.outcome.pushed[member.name] = changed
         row = self.deployment.ledger.participant(member.name)
         if changed or row is None or row.phase not in ("started", "registered"):
             self.deployment.ledger.record(member.name, "started", detail=", ".join(changed))
         self.crew.screen.phase(member.name, "started")
 
+    def _turn_on(self, member: Member) -> None:
+        """A machine that `stop` has turned off runs again."""
+        row = self.deployment.ledger.participant(member.name)
+        if member.cloud is None or row is None or row.phase != "stopped":
+            return
+        from deployer.session_power import switch
+
+        self.crew.screen.phase(member.name, "booting", "it was stopped")
+        power, vm_id = switch(self.crew, member, row)
+        power.start(vm_id)
+
     def _record_host(self, member: Member, reach: Reach) -> None:
         row = self.deployment.ledger.participant(member.name)
+        outputs = {"key_path": str(reach.key_path), "jump": reach.jump, "agent": reach.agent}
         if row is not None and row.phase not in NOTHING_THERE and row.address == reach.address:
+            if dict(row.outputs) != outputs:
+                self.deployment.ledger.record(member.name, row.phase, outputs=outputs)
             return
         self.deployment.ledger.record(
             member.name,
@@ -167,7 +186,7 @@ class Up:
             address=reach.address,
             ssh_port=reach.port,
             ssh_user=reach.user,
-            outputs={"key_path": str(reach.key_path)},
+            outputs=outputs,
         )
 
     # -- registration -------------------------------------------------------------------------------------------

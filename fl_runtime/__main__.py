@@ -1,4 +1,4 @@
-"""`python -m fl_runtime serve|status|stop|supervise`: what start.sh, systemd and the deployer call on a machine."""
+"""`python -m fl_runtime serve|version|status|stop|supervise`: what start.sh, systemd and the deployer call."""
 
 from __future__ import annotations
 
@@ -44,6 +44,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="URL",
         help="a server's PostgreSQL database (a password belongs in local/store.yml or ~/.pgpass)",
     )
+    verbs.add_parser("version", help="print what this runtime is and speaks, as JSON")
     status = verbs.add_parser("status", help="print what the running process says, as JSON")
     status.add_argument("--state", type=Path, required=True)
     stop = verbs.add_parser("stop", help="stop the supervised process (or the one that serves) cleanly")
@@ -64,6 +65,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             from fl_runtime.serve import serve
 
             return serve(options.kit, options.state, _labels(options.label), _store(options.store))
+        if options.verb == "version":
+            from fl_runtime.status import abilities
+
+            print(json.dumps(abilities()))
+            return 0
         if options.verb == "status":
             from fl_runtime.status import read_status
 

@@ -30,3 +30,21 @@ def read_status(state: Path, timeout: float = 5.0) -> dict[str, Any]:
     if answer is None:
         return {"running": False, "why": "the process does not answer"}
     return {"running": True, **answer[0]}
+
+
+def abilities() -> dict[str, Any]:
+    """What this installation is: its version, the protocols it speaks, the schemas of state that it can read.
+
+    Whoever upgrades or rolls back a machine asks before it changes anything.
+    """
+    from fl_runtime import version
+    from fl_runtime.agent.journal import MIGRATIONS as JOURNAL
+    from fl_runtime.hub.schema import MIGRATIONS as STORE
+    from fl_runtime.names import PROTOCOL_MAJOR
+    from fl_runtime.wire.versions import OLDEST_MAJOR
+
+    return {
+        "version": version(),
+        "protocol": {"oldest": OLDEST_MAJOR, "newest": PROTOCOL_MAJOR},
+        "schema": {"server": len(STORE), "site": len(JOURNAL)},
+    }

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import base64
 import binascii
-import ipaddress
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal
 
 from stacks.azure_zones import has_zones
+from stacks.cidr import check_cidr
 from stacks.errors import StackArgumentError
+from stacks.existing import Existing
 from stacks.names import NAME, Cloud, key_fingerprint
 
 MAX_RULES = 60
 """Ingress rules of one machine: EC2's default quota for each security group (Azure allows 1000)."""
-
-WIDEST_PREFIX = 8
-"""A source wider than this many fixed bits (a /8) counts as the world."""
 
 CUSTOM_DATA_LIMIT = 16 * 1024
 """Bytes of user-data before base64: EC2's limit; Azure takes 64 KiB, the same text serves both."""
@@ -29,6 +27,7 @@ _DEPLOYMENT = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?")
 _USER = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 _REGION = re.compile(r"[a-z][a-z0-9-]{2,40}")
 _SIZE = re.compile(r"[A-Za-z][A-Za-z0-9._-]{1,60}")
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 _AWS_ZONE = re.compile(r"[a-z][a-z0-9-]*[0-9][a-z]")
 _TAG_TEXT = re.compile(r"[\w .:/=+@-]*")
 _AZURE_TAG_KEY = re.compile(r"[^<>%&\\?/]+")
@@ -88,37 +87,6 @@ Endpoints = Mapping[str, str]
 """Service name (`ec2`, `ssm`, `sts`) to the URL that answers for it."""
 
 
-def check_cidr(value: str, where: str, participant: str | None = None) -> str:
-    """Return `value` if it is an IPv4 network in its canonical form and not the world, else raise."""
-    if ":" in value:
-        raise StackArgumentError(where, f"{value} is IPv6; machines have IPv4 addresses only", participant=participant)
-    try:
-        network = ipaddress.IPv4Network(value, strict=False)
-    except ValueError:
-        raise StackArgumentError(
-            where, f"{value!r} is no IPv4 network", participant=participant, next_step="write it like 203.0.113.7/32"
-        ) from None
-    if network.prefixlen < WIDEST_PREFIX:
-        raise StackArgumentError(
-            where,
-            f"{value} opens a port to the world",
-            participant=participant,
-            next_step="name the addresses that need it, for example 203.0.113.7/32",
-        )
-    if str(network) != value:
-        right = f"{value}/32" if "/" not in value else f"{network} or {value.split('/')[0]}/32"
-        raise StackArgumentError(where, f"{value} is not in the usual form", participant=participant, next_step=right)
-    return value
-
-
-def cidrs(values: Iterable[str]) -> tuple[str, ...]:
-    """Bare addresses become /32, repetitions vanish, the order is by address: what `ssh_ingress` and its like take."""
-    unique = {f"{value}/32" if "/" not in value and ":" not in value else value for value in values}
-    for value in unique:
-        check_cidr(value, "cidr")
-    return tuple(sorted(unique, key=lambda text: ipaddress.IPv4Network(text)))
-
-
 @dataclass(frozen=True, kw_only=True)
 class ParticipantArgs:
     """Everything that decides one participant's infrastructure. Disks in GiB; CIDRs as IPv4 text.
@@ -141,8 +109,17 @@ class ParticipantArgs:
     ssh_user: str = "fedspan"
     ssh_port: int = 22
     runtime_port: int | None = None
-    ssh_ingress: tuple[str, ...]
+    ssh_access: Literal["always", "during-operations", "never"] = "always"
+    """`always`: rules for `ssh_ingress`. Else the stack has no rule for SSH."""
+    ssh_ingress: tuple[str, ...] = ()
     runtime_ingress: tuple[str, ...] = ()
+    egress_restricted: bool = False
+    """Outwards only to the server, DNS, time and package mirrors; else everywhere."""
+    server_cidr: str | None = None
+    server_port: int | None = None
+    """Where a site finds the server, for `egress_restricted`."""
+    mirrors: tuple[str, ...] = ("0.0.0.0/0",)
+    """Networks in which package mirrors are (HTTP and HTTPS), for `egress_restricted`."""
     public_key: str
     host_key: HostKey
     tags: Mapping[str, str] = field(default_factory=dict)
@@ -150,6 +127,12 @@ class ParticipantArgs:
     encryption_at_host: bool = False
     torch_image: bool = False
     """With GPUs: the image that has torch too, where the cloud has one; else the smaller one with the driver alone."""
+    existing: Existing = field(default_factory=Existing)
+    """What it uses of the account's own: network, security group, image, key."""
+    expires: str | None = None
+    """When a site's machine ends itself, `2026-11-30T05:00:00Z` (a timer on it does it); None: never."""
+    deallocate_at: str | None = None
+    """`HHMM` in UTC: Azure deallocates the machine daily at that time. For the last day before `expires` only."""
     reimage: bool = False
     """Take today's image although the stack has one: needed when a size with GPUs replaces one without (or back)."""
 
@@ -190,6 +173,10 @@ class ParticipantArgs:
             raise self._fail("state_disk_gib", f"{self.state_disk_gib} GiB is outside 1 to 16384")
         if self.spot and self.role == "server":
             raise self._fail("spot", "the server is never a spot machine: it would take every job down with it")
+        if self.expires is not None and not _TIME.fullmatch(self.expires):
+            raise self._fail("expires", f"{self.expires!r} is no time", "2026-11-30T05:00:00Z")
+        if self.expires is not None and self.role == "server":
+            raise self._fail("expires", "the server never ends by itself: it would take every job down with it")
         if not _USER.fullmatch(self.ssh_user) or self.ssh_user in _RESERVED_USERS:
             raise self._fail("ssh_user", f"{self.ssh_user!r} can't be the login name on every image", "fedspan")
 
@@ -203,8 +190,16 @@ class ParticipantArgs:
             raise self._fail("runtime_port", "a site has no ingress but SSH: sites connect outwards")
         if self.runtime_port == self.ssh_port:
             raise self._fail("runtime_port", f"{self.runtime_port} is the SSH port too")
-        if not self.ssh_ingress:
+        if self.existing.security_group:
+            self._check_foreign_group()
+        elif self.ssh_access == "never":
+            raise self._fail("ssh_access", "never: nobody could install the runtime", "network: {security_group: ID}")
+        elif self.ssh_access == "always" and not self.ssh_ingress:
             raise self._fail("ssh_ingress", "nobody could log in", "name your address, for example 203.0.113.7/32")
+        if self.ssh_access != "always" and self.ssh_ingress:
+            raise self._fail("ssh_ingress", f"with ssh_access {self.ssh_access} the stack opens no SSH")
+        if self.server_cidr is not None:
+            check_cidr(self.server_cidr, "server_cidr", self.participant)
         for name in ("ssh_ingress", "runtime_ingress"):
             given: tuple[str, ...] = getattr(self, name)
             for cidr in given:
@@ -219,6 +214,13 @@ class ParticipantArgs:
                 f"{total} rules, and a security group takes {MAX_RULES}",
                 "join neighbouring addresses into one network",
             )
+
+    def _check_foreign_group(self) -> None:
+        """A security group of somebody else's gets no rules of ours, so none must be wanted."""
+        if self.ssh_access == "during-operations":
+            raise self._fail("ssh_access", "during-operations changes a group's rules; this group is not ours", "never")
+        if self.egress_restricted:
+            raise self._fail("egress", "restricted is for groups that fedspan makes; this one's own rules decide")
 
     def _check_keys(self) -> None:
         for name, line in (("public_key", self.public_key), ("host_key.public", self.host_key.public)):
@@ -250,6 +252,7 @@ class ParticipantArgs:
 def check_for(cloud: Cloud, args: ParticipantArgs) -> None:
     """Raise `StackArgumentError` for what this one cloud would refuse: a size or a zone of the other one's, Arm."""
     size = args.size.lower()
+    args.existing.check(cloud, args.participant)
 
     def fail(field_name: str, what: str, next_step: str | None = None) -> StackArgumentError:
         return StackArgumentError(field_name, what, participant=args.participant, next_step=next_step)
@@ -261,6 +264,8 @@ def check_for(cloud: Cloud, args: ParticipantArgs) -> None:
             raise fail("size", f"{args.size} has an Arm processor; the images are for x86-64", "like m7i.large")
         if args.zone is not None and (not _AWS_ZONE.fullmatch(args.zone) or not args.zone.startswith(args.region)):
             raise fail("zone", f"{args.zone!r} is no zone of {args.region}", f"like {args.region}a")
+        if args.existing.subnet and args.zone is None:
+            raise fail("zone", "is missing: the state volume is made in the subnet's zone", f"zone: {args.region}a")
         if args.encryption_at_host:
             raise fail("encryption_at_host", "is Azure's; EBS volumes are always encrypted here")
         return

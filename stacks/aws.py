@@ -15,8 +15,9 @@ from pulumi_aws import ebs, ec2, ssm, vpc
 from stacks.access import AwsAccess
 from stacks.args import ParticipantArgs, check_for
 from stacks.cloud_init import user_data
+from stacks.egress import egress_rules
 from stacks.images import image_for, os_disk_gib
-from stacks.names import Stage, aws_name, common_tags, key_pair_name, logical_name, resource_tags
+from stacks.names import Stage, aws_name, common_tags, key_pair_name, logical_name, machine_tags, resource_tags
 from stacks.rules import ingress_rules
 from stacks.state_volume import AWS_DEVICE
 
@@ -74,7 +75,7 @@ class AwsParticipant(pulumi.ComponentResource):
         self._args = args
         self._network()
         self._address()
-        self.outputs: Mapping[str, pulumi.Input[str]] = {"public_ip": self._eip.public_ip, "region": args.region}
+        self.outputs: Mapping[str, pulumi.Input[str]] = {"public_ip": self._public_ip, "region": args.region}
         if stage == "full":
             self._rules()
             self._state_volume()
@@ -101,7 +102,34 @@ class AwsParticipant(pulumi.ComponentResource):
         return pulumi.ResourceOptions(parent=self, **more)
 
     def _network(self) -> None:
-        self._vpc = ec2.Vpc(
+        """The network, or the account's own; `_ways` is what a machine needs for its way out."""
+        existing = self._args.existing
+        self._ways: list[pulumi.Resource] = []
+        self._subnet_id: pulumi.Input[str]
+        self._vpc_id: pulumi.Input[str]
+        self._zone: pulumi.Input[str]
+        self._gateway: ec2.InternetGateway | None = None
+        if existing.subnet and existing.vpc:
+            self._subnet_id, self._vpc_id, self._zone = existing.subnet, existing.vpc, str(self._args.zone)
+        else:
+            self._own_network()
+        self._group_id: pulumi.Input[str]
+        if existing.security_group:
+            self._group_id = existing.security_group
+            return
+        group = ec2.SecurityGroup(
+            self._logical("firewall"),
+            name=aws_name(self._args.federation, self._args.participant),
+            description=f"fedspan {self._args.federation} {self._args.participant}",
+            vpc_id=self._vpc_id,
+            revoke_rules_on_delete=True,
+            tags=self._tags("firewall"),
+            opts=self._opts(delete_before_replace=True),
+        )
+        self._group_id = group.id
+
+    def _own_network(self) -> None:
+        vpc_ = ec2.Vpc(
             self._logical("vpc"),
             cidr_block=NETWORK,
             enable_dns_support=True,
@@ -109,74 +137,75 @@ class AwsParticipant(pulumi.ComponentResource):
             tags=self._tags("vpc"),
             opts=self._opts(),
         )
-        self._gateway = ec2.InternetGateway(
-            self._logical("gateway"), vpc_id=self._vpc.id, tags=self._tags("gateway"), opts=self._opts()
+        self._gateway = gateway = ec2.InternetGateway(
+            self._logical("gateway"), vpc_id=vpc_.id, tags=self._tags("gateway"), opts=self._opts()
         )
-        self._subnet = ec2.Subnet(
+        subnet = ec2.Subnet(
             self._logical("subnet"),
-            vpc_id=self._vpc.id,
+            vpc_id=vpc_.id,
             cidr_block=subnet_cidr(self._args.zone),
             availability_zone=self._args.zone,
             map_public_ip_on_launch=False,
             tags=self._tags("subnet"),
             opts=self._opts(),
         )
-        table = ec2.RouteTable(
-            self._logical("routes"), vpc_id=self._vpc.id, tags=self._tags("routes"), opts=self._opts()
-        )
-        self._route = ec2.Route(
+        table = ec2.RouteTable(self._logical("routes"), vpc_id=vpc_.id, tags=self._tags("routes"), opts=self._opts())
+        route = ec2.Route(
             self._logical("default-route"),
             route_table_id=table.id,
             destination_cidr_block="0.0.0.0/0",
-            gateway_id=self._gateway.id,
+            gateway_id=gateway.id,
             opts=self._opts(),
         )
-        self._association = ec2.RouteTableAssociation(
-            self._logical("subnet-routes"), route_table_id=table.id, subnet_id=self._subnet.id, opts=self._opts()
+        association = ec2.RouteTableAssociation(
+            self._logical("subnet-routes"), route_table_id=table.id, subnet_id=subnet.id, opts=self._opts()
         )
-        self._group = ec2.SecurityGroup(
-            self._logical("firewall"),
-            name=aws_name(self._args.federation, self._args.participant),
-            description=f"fedspan {self._args.federation} {self._args.participant}",
-            vpc_id=self._vpc.id,
-            revoke_rules_on_delete=True,
-            tags=self._tags("firewall"),
-            opts=self._opts(delete_before_replace=True),
-        )
+        self._ways = [route, association]
+        self._subnet_id, self._vpc_id, self._zone = subnet.id, vpc_.id, subnet.availability_zone
 
     def _address(self) -> None:
         """The interface and its Elastic IP stand for themselves: machines come and go, the address stays."""
         self._interface = ec2.NetworkInterface(
             self._logical("interface"),
-            subnet_id=self._subnet.id,
-            security_groups=[self._group.id],
+            subnet_id=self._subnet_id,
+            security_groups=[self._group_id],
             description=f"fedspan {self._args.federation} {self._args.participant}",
             tags=self._tags("interface"),
             opts=self._opts(),
         )
+        self._public_ip: pulumi.Output[str] = self._interface.private_ip
+        if self._args.existing.private:
+            return
         # EC2 maps no address into a VPC without a gateway, and detaches no gateway while an address is mapped.
-        self._eip = ec2.Eip(
+        address = ec2.Eip(
             self._logical("address"),
             domain="vpc",
             network_interface=self._interface.id,
             tags=self._tags("address"),
-            opts=self._opts(depends_on=[self._gateway]),
+            opts=self._opts(depends_on=[self._gateway] if self._gateway else None),
         )
+        self._ways.append(address)
+        self._public_ip = address.public_ip
 
     def _rules(self) -> None:
-        self._egress = vpc.SecurityGroupEgressRule(
-            self._logical("egress"),
-            security_group_id=self._group.id,
-            ip_protocol="-1",
-            cidr_ipv4="0.0.0.0/0",
-            description="everything outwards",
-            tags=self._tags("egress"),
-            opts=self._opts(),
-        )
+        self._egress = [
+            vpc.SecurityGroupEgressRule(
+                self._logical(rule.kind),
+                security_group_id=self._group_id,
+                ip_protocol="-1" if rule.protocol == "all" else rule.protocol,
+                from_port=rule.port,
+                to_port=rule.port,
+                cidr_ipv4=rule.cidr,
+                description=rule.description,
+                tags=self._tags(rule.kind),
+                opts=self._opts(),
+            )
+            for rule in egress_rules("aws", self._args)
+        ]
         for rule in ingress_rules(self._args):
             vpc.SecurityGroupIngressRule(
                 self._logical(rule.aws_kind),
-                security_group_id=self._group.id,
+                security_group_id=self._group_id,
                 ip_protocol="tcp",
                 from_port=rule.port,
                 to_port=rule.port,
@@ -195,14 +224,11 @@ class AwsParticipant(pulumi.ComponentResource):
             tags=self._tags("key"),
             opts=self._opts(delete_before_replace=True),
         )
-        image = ssm.get_parameter_output(
-            name=image_for("aws", args).ssm_parameter, opts=pulumi.InvokeOptions(parent=self)
-        )
+        image: pulumi.Input[str] = args.existing.image or self._public_image()
         spot = ec2.InstanceInstanceMarketOptionsArgs(market_type="spot") if args.spot else None
         self._instance = ec2.Instance(
             self._logical("vm"),
-            # Public image IDs, which the provider takes for secrets as it does with every parameter.
-            ami=pulumi.Output.unsecret(image.value),
+            ami=image,
             instance_type=args.size,
             key_name=key.key_name,
             primary_network_interface=ec2.InstancePrimaryNetworkInterfaceArgs(network_interface_id=self._interface.id),
@@ -213,17 +239,19 @@ class AwsParticipant(pulumi.ComponentResource):
             ),
             root_block_device=ec2.InstanceRootBlockDeviceArgs(
                 encrypted=True,
+                kms_key_id=args.existing.kms_key,
                 volume_type="gp3",
                 volume_size=os_disk_gib("aws", args),
                 delete_on_termination=True,
                 tags=self._tags("os-disk"),
             ),
             instance_market_options=spot,
-            instance_initiated_shutdown_behavior="terminate" if args.spot else "stop",
-            tags=self._tags("vm"),
+            # With an end, the machine's own timer powers it off: that must end its bill.
+            instance_initiated_shutdown_behavior="terminate" if args.spot or args.expires else "stop",
+            tags=machine_tags("aws", args, self._logical("vm")),
             opts=self._opts(
                 # The volume too: it can be deleted only when the machine is gone.
-                depends_on=[self._eip, self._route, self._association, self._egress, self._volume],
+                depends_on=[*self._ways, *self._egress, self._volume],
                 # The interface takes one machine at a time.
                 delete_before_replace=True,
                 # A newer image alone is no reason to replace a machine.
@@ -234,11 +262,18 @@ class AwsParticipant(pulumi.ComponentResource):
             ),
         )
 
+    def _public_image(self) -> pulumi.Output[str]:
+        """Today's image; public IDs, which the provider takes for secrets as it does with every parameter."""
+        name = image_for("aws", self._args).ssm_parameter
+        image = ssm.get_parameter_output(name=name, opts=pulumi.InvokeOptions(parent=self))
+        return pulumi.Output.unsecret(image.value)
+
     def _state_volume(self) -> None:
         self._volume = ebs.Volume(
             self._logical("state"),
-            availability_zone=self._subnet.availability_zone,
+            availability_zone=self._zone,
             encrypted=True,
+            kms_key_id=self._args.existing.kms_key,
             size=self._args.state_disk_gib,
             type="gp3",
             tags=self._tags("state"),

@@ -16,10 +16,11 @@ from pulumi_azure_native import compute, network, resources
 
 from stacks.access import AzureAccess
 from stacks.args import ParticipantArgs, check_for
-from stacks.azure_machine import os_profile, security, storage
+from stacks.azure_machine import daily_shutdown, disk_encryption, os_profile, security, storage
 from stacks.azure_zones import has_zones
+from stacks.egress import DENY_SLOT, egress_rules
 from stacks.images import Image, image_for
-from stacks.names import Stage, azure_name, logical_name, resource_tags
+from stacks.names import Stage, azure_name, logical_name, machine_tags, resource_tags
 from stacks.rules import ingress_rules
 
 NETWORK = "10.42.0.0/16"
@@ -60,18 +61,20 @@ class AzureParticipant(pulumi.ComponentResource):
         self._resource_group()
         self._network()
         self._address()
-        self.outputs: Mapping[str, pulumi.Input[Any]] = {"public_ip": self._ip.ip_address, "region": args.region}
+        address = self._ip.ip_address if self._ip else self._private_ip
+        self.outputs: Mapping[str, pulumi.Input[Any]] = {"public_ip": address, "region": args.region}
         if stage == "full":
             self._rules()
+            self._egress()
             self._state_disk()
             self._machine()
             if self._image.driver_extension:
                 self._driver()
+            if args.deallocate_at:
+                daily_shutdown(args, self._vm, self._fixed("vm"), self._logical("shutdown"), self._opts())
             self.outputs = {
                 **self.outputs,
-                "private_ip": self._nic.ip_configurations.apply(
-                    lambda configurations: configurations[0].private_ip_address if configurations else None
-                ),
+                "private_ip": self._private_ip,
                 "vm_id": self._vm.id,
                 "size": args.size,
                 "ssh_user": args.ssh_user,
@@ -103,7 +106,25 @@ class AzureParticipant(pulumi.ComponentResource):
         )
 
     def _network(self) -> None:
-        self._vnet = network.VirtualNetwork(
+        """The network and its security group, or the account's own."""
+        existing = self._args.existing
+        self._firewall_id: pulumi.Input[str]
+        if existing.security_group:
+            self._firewall_id = existing.security_group
+        else:
+            firewall = network.NetworkSecurityGroup(
+                self._logical("firewall"),
+                network_security_group_name=self._fixed("nsg"),
+                resource_group_name=self._group.name,
+                location=self._args.region,
+                tags=self._tags("firewall"),
+                opts=self._opts(),
+            )
+            self._firewall_id, self._firewall_name = firewall.id, firewall.name
+        self._subnet_id: pulumi.Input[str] = existing.subnet or self._own_subnet().id
+
+    def _own_subnet(self) -> network.Subnet:
+        vnet = network.VirtualNetwork(
             self._logical("vnet"),
             virtual_network_name=self._fixed("vnet"),
             resource_group_name=self._group.name,
@@ -112,28 +133,44 @@ class AzureParticipant(pulumi.ComponentResource):
             tags=self._tags("vnet"),
             opts=self._opts(),
         )
-        self._firewall = network.NetworkSecurityGroup(
-            self._logical("firewall"),
-            network_security_group_name=self._fixed("nsg"),
-            resource_group_name=self._group.name,
-            location=self._args.region,
-            tags=self._tags("firewall"),
-            opts=self._opts(),
-        )
-        self._subnet = network.Subnet(
+        return network.Subnet(
             self._logical("subnet"),
             subnet_name=self._fixed("subnet"),
-            virtual_network_name=self._vnet.name,
+            virtual_network_name=vnet.name,
             resource_group_name=self._group.name,
             address_prefix=SUBNET,
             default_outbound_access=False,
-            network_security_group=network.NetworkSecurityGroupArgs(id=self._firewall.id),
+            network_security_group=network.NetworkSecurityGroupArgs(id=self._firewall_id),
             opts=self._opts(),
         )
 
     def _address(self) -> None:
         """The interface and its address stand for themselves: machines come and go, the address stays."""
-        self._ip = network.PublicIPAddress(
+        self._ip = None if self._args.existing.private else self._public_address()
+        self._nic = network.NetworkInterface(
+            self._logical("interface"),
+            network_interface_name=self._fixed("nic"),
+            resource_group_name=self._group.name,
+            location=self._args.region,
+            network_security_group=network.NetworkSecurityGroupArgs(id=self._firewall_id),
+            ip_configurations=[
+                network.NetworkInterfaceIPConfigurationArgs(
+                    name="primary",
+                    primary=True,
+                    private_ip_allocation_method="Dynamic",
+                    subnet=network.SubnetArgs(id=self._subnet_id),
+                    public_ip_address=network.PublicIPAddressArgs(id=self._ip.id) if self._ip else None,
+                )
+            ],
+            tags=self._tags("interface"),
+            opts=self._opts(),
+        )
+        self._private_ip = self._nic.ip_configurations.apply(
+            lambda configurations: configurations[0].private_ip_address if configurations else None
+        )
+
+    def _public_address(self) -> network.PublicIPAddress:
+        return network.PublicIPAddress(
             self._logical("address"),
             public_ip_address_name=self._fixed("ip"),
             resource_group_name=self._group.name,
@@ -146,31 +183,13 @@ class AzureParticipant(pulumi.ComponentResource):
             tags=self._tags("address"),
             opts=self._opts(),
         )
-        self._nic = network.NetworkInterface(
-            self._logical("interface"),
-            network_interface_name=self._fixed("nic"),
-            resource_group_name=self._group.name,
-            location=self._args.region,
-            network_security_group=network.NetworkSecurityGroupArgs(id=self._firewall.id),
-            ip_configurations=[
-                network.NetworkInterfaceIPConfigurationArgs(
-                    name="primary",
-                    primary=True,
-                    private_ip_allocation_method="Dynamic",
-                    subnet=network.SubnetArgs(id=self._subnet.id),
-                    public_ip_address=network.PublicIPAddressArgs(id=self._ip.id),
-                )
-            ],
-            tags=self._tags("interface"),
-            opts=self._opts(),
-        )
 
     def _rules(self) -> None:
         for rule in ingress_rules(self._args):
             network.SecurityRule(
                 self._logical(rule.azure_kind),
                 security_rule_name=rule.azure_kind,
-                network_security_group_name=self._firewall.name,
+                network_security_group_name=self._firewall_name,
                 resource_group_name=self._group.name,
                 priority=rule.slot,
                 direction="Inbound",
@@ -184,6 +203,31 @@ class AzureParticipant(pulumi.ComponentResource):
                 opts=self._opts(),
             )
 
+    def _egress(self) -> None:
+        """Outbound rules, where they are wanted: without any, Azure lets everything out."""
+        if not self._args.egress_restricted:
+            return
+        for rule in egress_rules("azure", self._args):
+            self._outbound(rule.kind, rule.slot, "Allow", rule.protocol.capitalize(), rule.cidr, str(rule.port))
+        self._outbound("egress-deny", DENY_SLOT, "Deny", "*", "*", "*")
+
+    def _outbound(self, kind: str, slot: int, access: str, protocol: str, cidr: str, port: str) -> None:
+        network.SecurityRule(
+            self._logical(kind),
+            security_rule_name=kind,
+            network_security_group_name=self._firewall_name,
+            resource_group_name=self._group.name,
+            priority=slot,
+            direction="Outbound",
+            access=access,
+            protocol=protocol,
+            source_address_prefix="*",
+            source_port_range="*",
+            destination_address_prefix=cidr,
+            destination_port_range=port,
+            opts=self._opts(),
+        )
+
     def _state_disk(self) -> None:
         self._disk = compute.Disk(
             self._logical("state"),
@@ -194,7 +238,7 @@ class AzureParticipant(pulumi.ComponentResource):
             sku=compute.DiskSkuArgs(name="Premium_LRS"),
             disk_size_gb=self._args.state_disk_gib,
             creation_data=compute.CreationDataArgs(create_option="Empty"),
-            encryption=compute.EncryptionArgs(type="EncryptionAtRestWithPlatformKey"),
+            encryption=disk_encryption(self._args),
             network_access_policy="DenyAll",
             public_network_access="Disabled",
             tags=self._tags("state"),
@@ -224,7 +268,7 @@ class AzureParticipant(pulumi.ComponentResource):
             priority="Spot" if args.spot else None,
             eviction_policy="Deallocate" if args.spot else None,
             billing_profile=compute.BillingProfileArgs(max_price=-1) if args.spot else None,
-            tags=self._tags("vm"),
+            tags=machine_tags("azure", args, self._logical("vm")),
             opts=self._opts(
                 # A newer image alone is no reason to replace a machine.
                 ignore_changes=None if args.reimage else ["storageProfile.imageReference"],

@@ -5,11 +5,12 @@ from __future__ import annotations
 import base64
 
 import pulumi
-from pulumi_azure_native import compute
+from pulumi_azure_native import compute, devtestlab
 
 from stacks.args import ParticipantArgs
 from stacks.cloud_init import user_data
 from stacks.images import Image, os_disk_gib
+from stacks.names import azure_name, resource_tags
 from stacks.state_volume import AZURE_LUN
 
 
@@ -30,16 +31,21 @@ def storage(
 ) -> compute.StorageProfileArgs:
     """The image, the disk that it boots from (named `os_disk`, gone with the machine), the state disk attached."""
     return compute.StorageProfileArgs(
-        image_reference=compute.ImageReferenceArgs(
-            publisher=image.publisher, offer=image.offer, sku=image.sku, version="latest"
-        ),
+        image_reference=compute.ImageReferenceArgs(id=args.existing.image)
+        if args.existing.image
+        else compute.ImageReferenceArgs(publisher=image.publisher, offer=image.offer, sku=image.sku, version="latest"),
         os_disk=compute.OSDiskArgs(
             name=os_disk,
             create_option="FromImage",
             delete_option="Delete",
             caching=compute.CachingTypes.READ_WRITE,
             disk_size_gb=os_disk_gib("azure", args),
-            managed_disk=compute.ManagedDiskParametersArgs(storage_account_type="Premium_LRS"),
+            managed_disk=compute.ManagedDiskParametersArgs(
+                storage_account_type="Premium_LRS",
+                disk_encryption_set=compute.DiskEncryptionSetParametersArgs(id=args.existing.kms_key)
+                if args.existing.kms_key
+                else None,
+            ),
         ),
         data_disks=[
             compute.DataDiskArgs(
@@ -49,6 +55,32 @@ def storage(
                 managed_disk=compute.ManagedDiskParametersArgs(id=state_disk),
             )
         ],
+    )
+
+
+def disk_encryption(args: ParticipantArgs) -> compute.EncryptionArgs:
+    """With whose key the state disk is encrypted: the platform's, or the customer's."""
+    if args.existing.kms_key is None:
+        return compute.EncryptionArgs(type="EncryptionAtRestWithPlatformKey")
+    return compute.EncryptionArgs(type="EncryptionAtRestWithCustomerKey", disk_encryption_set_id=args.existing.kms_key)
+
+
+def daily_shutdown(
+    args: ParticipantArgs, machine: compute.VirtualMachine, vm_name: str, logical: str, opts: pulumi.ResourceOptions
+) -> devtestlab.GlobalSchedule:
+    """Azure's own daily shutdown, which deallocates: it ends the bill, which a machine's power-off does not."""
+    return devtestlab.GlobalSchedule(
+        logical,
+        name=f"shutdown-computevm-{vm_name}",
+        resource_group_name=azure_name(args.federation, args.participant, "rg"),
+        location=args.region,
+        status="Enabled",
+        task_type="ComputeVmShutdownTask",
+        daily_recurrence=devtestlab.DayDetailsArgs(time=args.deallocate_at),
+        time_zone_id="UTC",
+        target_resource_id=machine.id,
+        tags=resource_tags("azure", args, logical),
+        opts=opts,
     )
 
 

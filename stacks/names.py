@@ -84,6 +84,12 @@ def resource_tags(cloud: Cloud, args: ParticipantArgs, logical: str) -> dict[str
     return tags
 
 
+def machine_tags(cloud: Cloud, args: ParticipantArgs, logical: str) -> dict[str, str]:
+    """The tags of the machine itself: those of every resource, and when it ends by itself."""
+    tags = resource_tags(cloud, args, logical)
+    return {**tags, tag_key(cloud, "expires-at"): args.expires} if args.expires else tags
+
+
 def belongs_to(
     cloud: Cloud, tags: Mapping[str, str] | None, *, federation: str, deployment: str, participant: str
 ) -> bool:

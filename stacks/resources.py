@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from stacks.args import ParticipantArgs, check_for
+from stacks.egress import egress_rules
 from stacks.images import image_for
 from stacks.names import Cloud, Stage, logical_name
 from stacks.rules import ingress_rules
@@ -48,6 +49,8 @@ _AZURE_MACHINE = (
     ("azure-native:compute:Disk", "state"),
     ("azure-native:compute:VirtualMachine", "vm"),
 )
+# what is not made where the account's own network is used
+_OWN_NETWORK = frozenset({"vpc", "gateway", "subnet", "routes", "default-route", "subnet-routes", "vnet"})
 _BILLED = frozenset({"vm", "state", "address"})
 
 
@@ -61,14 +64,25 @@ def describe(cloud: Cloud, args: ParticipantArgs, stage: Stage = "full") -> list
     if cloud == "aws":
         kinds = list(_AWS_ADDRESS)
         if stage == "full":
-            kinds.append(("aws:vpc/securityGroupEgressRule:SecurityGroupEgressRule", "egress"))
+            outwards = egress_rules(cloud, args)
+            kinds += [("aws:vpc/securityGroupEgressRule:SecurityGroupEgressRule", rule.kind) for rule in outwards]
             kinds += [("aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule", rule.aws_kind) for rule in rules]
             kinds += _AWS_MACHINE
     else:
         kinds = list(_AZURE_ADDRESS)
         if stage == "full":
             kinds += [("azure-native:network:SecurityRule", rule.azure_kind) for rule in rules]
+            if args.egress_restricted:
+                ends = [*(rule.kind for rule in egress_rules(cloud, args)), "egress-deny"]
+                kinds += [("azure-native:network:SecurityRule", kind) for kind in ends]
             kinds += _AZURE_MACHINE
             if image_for(cloud, args).driver_extension:
                 kinds.append(("azure-native:compute:VirtualMachineExtension", "gpu-driver"))
+            if args.deallocate_at:
+                kinds.append(("azure-native:devtestlab:GlobalSchedule", "shutdown"))
+    existing = args.existing
+    own = _OWN_NETWORK if existing.subnet else frozenset[str]()
+    own |= {"firewall"} if existing.security_group else frozenset()
+    own |= {"address"} if existing.private else frozenset()
+    kinds = [(kind, end) for kind, end in kinds if end not in own]
     return [PlannedResource(kind, logical_name(args.participant, end), end in _BILLED) for kind, end in kinds]

@@ -42,6 +42,8 @@ class IngressRule:
 
 def ingress_rules(args: ParticipantArgs) -> list[IngressRule]:
     """Every inbound rule of a participant: SSH for all, the runtime's port for the server only."""
+    if args.existing.security_group:
+        return []  # that group's own rules decide
     rules = _placed("ssh", args.ssh_port, args.ssh_ingress, _SSH_SLOTS)
     if args.role == "server" and args.runtime_port is not None:
         rules += _placed("runtime", args.runtime_port, args.runtime_ingress, _RUNTIME_SLOTS)

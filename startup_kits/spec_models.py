@@ -6,12 +6,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from startup_kits import regions, units
-from startup_kits.torch_source import TorchSource, torch_source
+from startup_kits.spec_types import (
+    AccountId,
+    Areas,
+    Cidrs,
+    DataPath,
+    Email,
+    GiB,
+    Host,
+    HostKeyPolicy,
+    Jump,
+    Name,
+    Port,
+    Proxy,
+    Torch,
+    Words,
+)
+from startup_kits.torch_source import TorchSource
 
 DEFAULT_PORT = 8002
 SERVER = "server"
@@ -35,57 +51,12 @@ _ONLY_FOR: dict[str, tuple[str, ...]] = {
     "user": ("host",),
     "key": ("host",),
     "ssh_port": (*CLOUDS, "host"),
-    "egress": ("kit", "host"),
+    "jump": (*CLOUDS, "host"),
+    "agent": ("host",),
+    "host_key": ("host",),
+    "proxy": ("host", "kit"),
+    **dict.fromkeys(("ssh_access", "mirrors", "network", "image", "kms_key"), CLOUDS),
 }
-
-
-def _name(value: str) -> str:
-    if not units.NAME.fullmatch(value):
-        raise ValueError("2 to 32 small letters, digits and dashes, beginning with a letter, not ending with a dash")
-    return value
-
-
-def _e_mail(value: str) -> str:
-    if not units.EMAIL.fullmatch(value):
-        raise ValueError("admins are named by e-mail address, such as ana@hospital-a.example")
-    return value
-
-
-def _one_or_many(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
-
-
-def _each_once(values: list[str]) -> list[str]:
-    twice = sorted({value for value in values if values.count(value) > 1})
-    if twice:
-        raise ValueError(f"{', '.join(twice)} is there twice")
-    return values
-
-
-def _quoted_digits(value: Any) -> Any:
-    if isinstance(value, int) and not isinstance(value, bool):
-        octal = f"0{value:o}"  # YAML reads digits after a leading zero as an octal number
-        digits = octal if len(octal) == 12 else f"{value:012d}"
-        raise ValueError(f'put quotes round it, or leading zeros are lost: "{digits}"')
-    return value
-
-
-def _absolute(value: str) -> str:
-    if not value.startswith("/") or "\0" in value or ".." in value.split("/"):
-        raise ValueError("an absolute path on the site's machine without '..' is wanted, such as /srv/data/digits")
-    return value
-
-
-Name = Annotated[str, AfterValidator(_name)]
-Email = Annotated[str, AfterValidator(_e_mail)]
-GiB = Annotated[float, BeforeValidator(units.gib)]
-Cidr = Annotated[str, BeforeValidator(units.cidr)]
-Cidrs = Annotated[list[Cidr], BeforeValidator(_one_or_many)]
-Host = Annotated[str, BeforeValidator(units.host_name)]
-Port = Annotated[int, Field(ge=1, le=65535)]
-Words = Annotated[list[str], BeforeValidator(_one_or_many), AfterValidator(_each_once)]
-Torch = Annotated[TorchSource, BeforeValidator(torch_source)]
-AccountId = Annotated[str, BeforeValidator(_quoted_digits), Field(pattern=r"^\d{12}$")]
 
 
 class _Model(BaseModel):
@@ -99,11 +70,21 @@ class Gpus(_Model):
     memory: GiB | None = Field(default=None, description="GiB of memory of each GPU, at least")
 
 
+class Network(_Model):
+    """The account's own network for a machine in a cloud, by ID; checked for its cloud when a plan is made."""
+
+    vpc: str | None = Field(default=None, max_length=300)
+    subnet: str | None = Field(default=None, max_length=300)
+    security_group: str | None = Field(default=None, max_length=300)
+    private: bool = Field(default=False, description="no public address: reached through `jump`")
+
+
 class Defaults(_Model):
     """What holds for every participant that does not say otherwise."""
 
     owner: str = Field(default="", max_length=200)
     ssh_from: Literal["auto"] | Cidrs = "auto"
+    tags: dict[str, str] = Field(default={}, max_length=30, description="tags of yours on every resource")
     torch: Torch | None = Field(default=None, description="for every site that does not say otherwise")
 
     @model_validator(mode="after")
@@ -138,7 +119,16 @@ class ParticipantSpec(_Model):
     user: str | None = None
     key: str | None = Field(default=None, description="path of the SSH key for a host target")
     ssh_port: Port | None = None
-    egress: Cidrs = []
+    jump: Jump | None = None
+    agent: bool = False
+    host_key: HostKeyPolicy | None = None
+    proxy: Proxy | None = None
+    egress: Literal["restricted"] | Cidrs = []
+    ssh_access: Literal["always", "during-operations", "never"] | None = None
+    mirrors: Cidrs | None = None
+    network: Network | None = None
+    image: str | None = Field(default=None, max_length=300)
+    kms_key: str | None = Field(default=None, max_length=300)
 
     @property
     def cloud(self) -> str | None:
@@ -150,6 +140,14 @@ class ParticipantSpec(_Model):
         for field, targets in _ONLY_FOR.items():
             if field in self.model_fields_set and self.target not in targets:
                 raise ValueError(f"{field}: has no meaning for target {self.target}, only for {' and '.join(targets)}")
+        if "egress" in self.model_fields_set and (self.egress == "restricted") != bool(self.cloud):
+            meant = "what the machine may reach" if self.cloud else "what the server sees of the participant"
+            right = "`restricted`" if self.cloud else "networks"
+            raise ValueError(f"egress: is {meant} for target {self.target}: {right}")
+        if self.mirrors is not None and self.egress != "restricted":
+            raise ValueError("mirrors: goes with egress: restricted; without it everything is open outwards")
+        if self.network is not None and self.network.private and not self.jump:
+            raise ValueError("jump: is missing; a machine without a public address is reached through a bastion")
         if self.cloud and not self.region:
             example = "eu-central-1" if self.target == "aws" else "westeurope"
             raise ValueError(f"region: is missing; a machine on {self.target} needs one, such as {example}")
@@ -193,12 +191,12 @@ class SiteSpec(ParticipantSpec):
     """A site: a participant that holds data and trains on it."""
 
     role: ClassVar[str] = "site"
-    data: dict[Name, Annotated[str, AfterValidator(_absolute)]] = {}
+    data: dict[Name, DataPath] = {}
     torch: Torch | None = Field(default=None, description="where job scripts get torch from")
 
     @model_validator(mode="after")
     def _never_the_world(self) -> SiteSpec:
-        for network in self.egress:
+        for network in self.egress if isinstance(self.egress, list) else ():
             if units.is_world(network):
                 raise ValueError(
                     f"egress: {network} opens the server's port to the world; name what the server sees of the site"
@@ -225,7 +223,7 @@ class FederationSpec(_Model):
 
     version: Literal[1]
     name: Name
-    residency: Annotated[list[str], BeforeValidator(_one_or_many)] = []
+    residency: Areas = []
     defaults: Defaults = Defaults()
     server: ServerSpec
     sites: dict[Name, SiteSpec]

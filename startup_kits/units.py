@@ -62,3 +62,44 @@ def host_name(value: object) -> str:
     if not isinstance(value, str) or len(value) > 253 or not re.fullmatch(rf"{label}(?:\.{label})*", value):
         raise ValueError(f"a host name or address is wanted, not {value!r}")
     return value.lower()
+
+
+_HOP = re.compile(r"(?:[A-Za-z_][\w.-]{0,31}@)?(?:[A-Za-z0-9][\w.-]*)(?::(\d{1,5}))?")
+
+
+def jump(value: str) -> str:
+    """Jump hosts as `ssh -J` takes them: `ana@bastion.example:22`, several with commas between.
+
+    Raises:
+        ValueError: one of them is none.
+    """
+    for word in value.split(","):
+        match = _HOP.fullmatch(word)
+        if match is None or not 1 <= int(match[1] or 22) <= 65535:
+            raise ValueError(f"{word!r} is no jump host; write it like ana@bastion.hospital-a.example:22")
+    return value
+
+
+def host_key(value: str) -> str:
+    """How a host's SSH key is trusted: `ask`, `accept-new`, or the public key in one line.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    key = r"(?:ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp(?:256|384|521)) [A-Za-z0-9+/]{40,}={0,3}(?: [^\n]*)?"
+    if value in ("ask", "accept-new") or re.fullmatch(key, value):
+        return value
+    raise ValueError("ask, accept-new, or the host's public key in one line (ssh-ed25519 AAAA…)")
+
+
+def proxy(value: str) -> str:
+    """An HTTP proxy on the way to the server, `http://proxy.hospital-a.example:3128`; without a password.
+
+    Raises:
+        ValueError: it is none, or has a password, which does not belong into this file.
+    """
+    if "@" in value:
+        raise ValueError("a password does not belong into this file; write it into the kit's local/endpoint.yml there")
+    if not re.fullmatch(r"http://[A-Za-z0-9][A-Za-z0-9.-]*:\d{1,5}/?", value):
+        raise ValueError("an HTTP proxy's URL with its port is wanted, such as http://proxy.hospital-a.example:3128")
+    return value.rstrip("/")

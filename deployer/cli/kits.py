@@ -149,6 +149,19 @@ def show(kit: KitFolder) -> None:
 
 
 @kit_app.command()
+def check(
+    kit: KitFolder,
+    server: Annotated[str | None, typer.Option(help="Where the server is reached, HOST:PORT.")] = None,
+    proxy: Annotated[str | None, typer.Option(help="URL of an HTTP proxy on the way to the server.")] = None,
+    state: Annotated[Path | None, typer.Option(help="Folder for the runtime's state.")] = None,
+) -> None:
+    """Look whether this machine can be a kit's: way to the server, TLS, clock, disk; and say what to open."""
+    from deployer.cli.kit_check import check as look
+
+    look(kit, server, proxy, state)
+
+
+@kit_app.command()
 def start(
     kit: KitFolder,
     server: Annotated[str | None, typer.Option(help="Where the server is reached, HOST:PORT.")] = None,

@@ -27,7 +27,7 @@ def logs(
     from datetime import datetime, timezone
 
     from deployer.bootstrap import runtime_log
-    from deployer.logs import parse_since
+    from deployer.durations import parse_since
 
     start = parse_since(since, datetime.now(timezone.utc)) if since else None
     lines = tail if tail is not None or since else 200
@@ -85,15 +85,5 @@ def cp(
 
 def _connected(participant: str) -> Machine:
     from deployer.reach import reach
-    from deployer.ssh import connect
 
-    where = reach(context.workspace(), participant)
-    return connect(
-        where.address,
-        where.port,
-        where.user,
-        where.key_path,
-        where.known_hosts,
-        CONNECT_DEADLINE_S,
-        name=participant,
-    )
+    return reach(context.workspace(), participant).connect(CONNECT_DEADLINE_S)

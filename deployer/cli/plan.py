@@ -15,13 +15,14 @@ def plan(
     out: Annotated[Path | None, typer.Option("--out", help="Save it; `up --plan FILE` applies exactly it.")] = None,
     max_hourly_cost: Annotated[float | None, typer.Option(help="Refuse what lists above so many dollars.")] = None,
     allow_unknown_price: Annotated[bool, typer.Option(help="With a cap: unknown prices count nothing.")] = False,
+    refresh: Annotated[bool, typer.Option("--refresh", help="Look at the clouds first, as up --refresh does.")] = False,
 ) -> None:
     """Show what `up` would do, what it costs, and what will be open from where. Changes nothing."""
     from deployer.cost import Cap, check
     from deployer.session import lead_session, tell_plan
 
     cap = Cap(max_hourly_cost, allow_unknown_price)
-    with lead_session("plan", participants or []) as session:
+    with lead_session("plan", participants or [], refresh=refresh) as session:
         made, findings = session.preflight(session.plan())
     if out is not None:
         made.save(out)

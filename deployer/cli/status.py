@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from deployer.cli import context
+from deployer.errors import UsageError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -17,11 +18,20 @@ if TYPE_CHECKING:
 
 def status(
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Look again every two seconds, until Ctrl-C.")] = False,
+    refresh: Annotated[
+        bool, typer.Option("--refresh", "-r", help="Ask the clouds too: machines, and what was changed behind us.")
+    ] = False,
 ) -> None:
-    """Who is deployed, running and registered."""
+    """Who is deployed, running and registered. Without --refresh no cloud is asked: no credentials are needed."""
     if not watch:
-        show(look())
+        show(refreshed(look()) if refresh else look())
         return
+    if refresh:
+        raise UsageError(
+            "--watch and --refresh don't go together",
+            why="clouds slow down whoever asks every two seconds",
+            next_step="fedspan status --refresh, now and then",
+        )
     from deployer.settings import setting
 
     try:
@@ -59,6 +69,22 @@ def look() -> Status:
             raise
     check_realm_of(ledger)
     return collect(ledger, workspace.ssh_dir, federation, expected)
+
+
+def refreshed(found: Status) -> Status:
+    """The status with what the clouds say. Raises CredentialsError and the like when none of them can be asked."""
+    from deployer import realm as realms
+    from deployer.ledger import Ledger
+    from deployer.look import Look
+    from deployer.session_down import from_ledger
+    from deployer.status import with_clouds
+
+    workspace = context.workspace()
+    ledger = Ledger(workspace.ledger_path)
+    if not ledger.exists():
+        return found
+    deployment = from_ledger(workspace, ledger, realms.current())
+    return with_clouds(found, Look(deployment, workspace.kits_dir).take())
 
 
 def check_realm_of(ledger: Any) -> None:
@@ -106,25 +132,54 @@ def render(found: Status) -> RenderableType:
     from rich.console import Group
     from rich.table import Table
 
+    from deployer.expiry import in_words
     from deployer.status import ago
 
+    asked = any(line.machine for line in found.lines)
+    columns = {
+        "participant": "name",
+        "target": "target",
+        "place": "place",
+        "size": "size",
+        "address": "address",
+        **({"machine": "machine"} if asked else {}),
+        "phase": "phase",
+        "runtime": "runtime",
+        "fedspan": "version",
+        "GPUs": "gpus",
+        "deployed by": "deployed_by",
+    }
+    columns = {heading: name for heading, name in columns.items() if any(getattr(line, name) for line in found.lines)}
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("participant", "target", "place", "size", "address", "phase", "runtime", "deployed by", "since"):
+    for heading in (*columns, "since"):
         table.add_column(heading, no_wrap=True)
     table.add_column("$/h", justify="right")
     notes = []
     for line in found.lines:
         since = ago(time.time() - line.since) if line.since else ""
         price = f"{line.usd_hour:.3f}" if line.usd_hour is not None else ""
-        cells = (line.name, line.target, line.place, line.size, line.address, line.phase, line.runtime)
-        table.add_row(*cells, line.deployed_by, since, price)
+        table.add_row(*(getattr(line, name) for name in columns.values()), since, price)
         if line.detail:
             notes.append(f"{line.name}: {line.detail}")
+        notes += [f"{line.name}: drift: {one.text}" for one in line.drift]
+        if line.expires and line.since:
+            notes.append(f"{line.name}: {in_words(line.expires, time.time(), line.target)}")
+        if line.jobs:
+            notes.append(f"{line.name}: runs {', '.join(line.jobs)}")
+    if any(line.drift for line in found.lines):
+        notes.append(
+            "drift is what was changed behind fedspan\n  next: fedspan up --refresh shows what puts it right, and asks"
+        )
+    elif asked and all(line.machine != "unknown" for line in found.lines):
+        notes.append("the clouds hold what was made: no drift")
     if found.trouble:
         notes.append(f"server: {found.trouble}")
     jobs = (found.server or {}).get("jobs") or []
     if jobs:
         notes.append("jobs: " + ", ".join(f"{job.get('id')} {str(job.get('state', '')).lower()}" for job in jobs[-5:]))
+    off = [line.name for line in found.lines if line.phase == "stopped"]
+    if off:
+        notes.append(f"off, but disks and addresses go on costing: {', '.join(off)}")
     spent = [line.usd for line in found.lines if line.usd is not None]
     if spent:
         notes.append(f"machines so far, at list price: ${sum(spent):.2f}")

@@ -13,6 +13,10 @@ from deployer.errors import UsageError
 def up(
     participants: Annotated[list[str] | None, typer.Argument(help="Whom to deploy (default: everybody).")] = None,
     plan: Annotated[Path | None, typer.Option("--plan", help="Apply exactly this saved plan.")] = None,
+    refresh: Annotated[
+        bool, typer.Option("--refresh", help="Look at the clouds first: put right what changed.")
+    ] = False,
+    ttl: Annotated[str | None, typer.Option("--ttl", help="Sites' machines end themselves: 90m, 8h, 3d.")] = None,
     kit: Annotated[Path | None, typer.Option("--kit", help="Deploy this kit, as its owner.")] = None,
     cloud: Annotated[str | None, typer.Option("--cloud", help="With --kit: aws or azure.")] = None,
     region: Annotated[str | None, typer.Option(help="With --kit: the region.")] = None,
@@ -63,6 +67,16 @@ def up(
             why="federation.yml says it for a whole federation",
             next_step=f"fedspan up --kit DIR {stray} …",
         )
+    from deployer.expiry_units import parse_ttl
     from deployer.session import deploy
 
-    deploy(participants or [], plan, passphrase_file, cap, allow_fallback=allow_fallback)
+    ttl_s = parse_ttl(ttl) if ttl else None
+    deploy(
+        participants or [],
+        plan,
+        passphrase_file,
+        cap,
+        allow_fallback=allow_fallback,
+        refresh=refresh,
+        ttl_s=ttl_s,
+    )

@@ -25,7 +25,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from deployer.sandbox import faults, network
+from deployer.sandbox import faults, network, self_off
 from deployer.sandbox.addresses import Block, NoLoopbackBlock, take_block
 from deployer.sandbox.api import routes
 from deployer.sandbox.aws import accounts
@@ -91,6 +91,7 @@ class Daemon:
             console=self.driver.console,
         )
         self.azure_url = self.azure.start()
+        self.driver.on_switched_off = lambda spec: self_off.switched_off(spec, self.aws_url, self.azure)
 
     def _aws_provider(self) -> Any:
         from deployer.sandbox.aws.provider import AwsProvider

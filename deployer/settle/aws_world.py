@@ -65,7 +65,7 @@ class AwsWorld:
     def find(self, whose: Whose) -> list[Found]:
         """Everything of this participant in these regions. Raises `CloudError`."""
         try:
-            return [found for region in self._regions for found in _find(self._ec2(region), region, whose)]
+            return [found for region in self._regions for found in _find(self.ec2(region), region, whose)]
         except (BotoCoreError, ClientError) as error:
             raise CloudError(
                 "AWS can't be asked", participant=whose.participant, why=str(error), next_step=AGAIN
@@ -77,7 +77,7 @@ class AwsWorld:
         keys = {tag_key("aws", name): name for name in ("federation", "deployment", "participant")}
         try:
             for region in self._regions:
-                pages = self._ec2(region).get_paginator("describe_tags")
+                pages = self.ec2(region).get_paginator("describe_tags")
                 for page in pages.paginate(Filters=[{"Name": "key", "Values": list(keys)}]):
                     for tag in page["Tags"]:
                         told.setdefault(tag["ResourceId"], {})[keys[tag["Key"]]] = tag["Value"]
@@ -89,7 +89,7 @@ class AwsWorld:
     def zones(self, size: str) -> tuple[str, ...]:
         """The zones of the region that offer a machine size. Raises `CloudError`."""
         filters = [{"Name": "instance-type", "Values": [size]}]
-        pages = self._ec2(self._regions[0]).get_paginator("describe_instance_type_offerings")
+        pages = self.ec2(self._regions[0]).get_paginator("describe_instance_type_offerings")
         try:
             found = [
                 offer["Location"]
@@ -111,9 +111,10 @@ class AwsWorld:
             if thing.goes_with in doomed:
                 continue
             on_step(f"deleting {thing.title}")
-            delete(thing, self._ec2(thing.region))
+            delete(thing, self.ec2(thing.region))
 
-    def _ec2(self, region: str) -> Any:
+    def ec2(self, region: str) -> Any:
+        """EC2's client for a region."""
         if region not in self._made:
             config = Config(connect_timeout=10, read_timeout=60, retries={"max_attempts": 5, "mode": "standard"})
             self._made[region] = self._session.client(

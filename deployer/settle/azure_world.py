@@ -143,6 +143,16 @@ class AzureWorld:
             _patiently(thing, self._deletion(thing))
             gone.append(here)
 
+    @property
+    def machines(self) -> Any:
+        """The operations on virtual machines."""
+        return self._compute.virtual_machines
+
+    @property
+    def rules(self) -> Any:
+        """The operations on security rules."""
+        return self._network.security_rules
+
     def _group(self, whose: Whose) -> Any | None:
         try:
             return self._groups.get(azure_name(whose.federation, whose.participant, "rg"))

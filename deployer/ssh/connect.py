@@ -22,6 +22,7 @@ from pathlib import Path
 import paramiko
 
 from deployer.errors import FedspanError, HostKeyError, UnreachableError
+from deployer.ssh.agent import candidates
 from deployer.ssh.exchange import PACKET
 from deployer.ssh.pins import HostKeyPin, fingerprint, host_label, read_pins
 from deployer.ssh.session import WINDOW
@@ -67,17 +68,21 @@ def open_transport(
     auth_grace_s: float = AUTH_GRACE_S,
     on_wait: OnWait | None = None,
     name: str | None = None,
+    via: paramiko.Transport | None = None,
+    agent: bool = False,
 ) -> paramiko.Transport:
     """An authenticated connection; see the module for what is retried.
 
     Args:
         address, port: where.
         user: login user.
-        key_path: the deployment's private key (OpenSSH format, no passphrase). No agent, no other key, no prompt.
+        key_path: a private key (OpenSSH format, no passphrase). No other key, no prompt.
         known_hosts: file, or files, of pinned host keys.
         deadline_s: seconds until it is given up.
         on_wait: told before each new attempt.
         name: participant, for messages.
+        via: a jump host's connection, through which this one goes.
+        agent: try the keys of the operator's SSH agent first.
 
     Raises:
         HostKeyError: no key is pinned, or the machine shows another one.
@@ -87,13 +92,13 @@ def open_transport(
     pins = [pin for file in files for pin in read_pins(file, address, port)]
     if not pins:
         raise no_pin(address, port, files, name)
-    key = _load_key(key_path, name)
+    keys = candidates(key_path, agent, lambda path: _load_key(path, name))
     started = time.monotonic()
     refused_since: float | None = None
     pause = RETRY_FIRST_S
     while True:
         try:
-            return _attempt(address, port, user, key, pins, files, name)
+            return _attempt(address, port, user, keys, pins, files, name, via)
         except _Refused as error:
             reason: Exception = error
             refused_since = time.monotonic() if refused_since is None else refused_since
@@ -110,14 +115,21 @@ def open_transport(
         pause = min(RETRY_MOST_S, pause * 1.5)
 
 
-def scan_host_key(address: str, port: int, *, timeout_s: float = DIAL_TIMEOUT_S, name: str | None = None) -> str:
+def scan_host_key(
+    address: str,
+    port: int,
+    *,
+    timeout_s: float = DIAL_TIMEOUT_S,
+    name: str | None = None,
+    via: paramiko.Transport | None = None,
+) -> str:
     """The host key that a machine shows, as one public line. Shown to a user who compares it; never pinned unseen.
 
     Raises:
         UnreachableError: nothing answers.
     """
     try:
-        transport = _dial(address, port, timeout_s, ["ssh-ed25519", "ecdsa-sha2-nistp256", "rsa-sha2-512"])
+        transport = _dial(address, port, timeout_s, ["ssh-ed25519", "ecdsa-sha2-nistp256", "rsa-sha2-512"], via)
     except _NotYet as error:
         raise _gave_up(address, port, error, 0.0, name) from error
     try:
@@ -144,19 +156,20 @@ def _attempt(
     address: str,
     port: int,
     user: str,
-    key: paramiko.PKey,
+    keys: Sequence[paramiko.PKey],
     pins: Sequence[HostKeyPin],
     files: Sequence[Path],
     name: str | None,
+    via: paramiko.Transport | None,
 ) -> paramiko.Transport:
-    transport = _dial(address, port, DIAL_TIMEOUT_S, [pin.key_type for pin in pins])
+    transport = _dial(address, port, DIAL_TIMEOUT_S, [pin.key_type for pin in pins], via)
     try:
         shown = transport.get_remote_server_key()
         if not any(pin.key_type == shown.get_name() and pin.blob == shown.asbytes() for pin in pins):
             raise _other_key(address, port, f"{shown.get_name()} {shown.get_base64()}", pins, files, name)
         transport.auth_timeout = DIAL_TIMEOUT_S
         try:
-            transport.auth_publickey(user, key)
+            _log_in(transport, user, keys)
         except paramiko.AuthenticationException as error:
             if transport.is_active():
                 raise _Refused(f"{user}'s key is refused") from error
@@ -170,13 +183,33 @@ def _attempt(
     return transport
 
 
-def _dial(address: str, port: int, timeout_s: float, key_types: Sequence[str]) -> paramiko.Transport:
-    """TCP, banner and key exchange; any failure is worth another attempt."""
+def _log_in(transport: paramiko.Transport, user: str, keys: Sequence[paramiko.PKey]) -> None:
+    """Try each key; the last refusal counts."""
+    for key in keys[:-1]:
+        try:
+            transport.auth_publickey(user, key)
+            return
+        except paramiko.AuthenticationException:
+            if not transport.is_active():  # sshd allows so many tries
+                raise
+    transport.auth_publickey(user, keys[-1])
+
+
+def _dial(
+    address: str, port: int, timeout_s: float, key_types: Sequence[str], via: paramiko.Transport | None = None
+) -> paramiko.Transport:
+    """TCP (or a channel of the jump host), banner and key exchange; any failure is worth another attempt."""
+    sock: socket.socket | paramiko.Channel
     try:
-        sock = socket.create_connection((address, port), timeout=timeout_s)
+        if via is not None:
+            sock = via.open_channel("direct-tcpip", (address, port), ("127.0.0.1", 0), timeout=timeout_s)
+        else:
+            sock = socket.create_connection((address, port), timeout=timeout_s)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     except OSError as error:
         raise _NotYet(_dial_reason(address, port, error)) from error
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    except paramiko.SSHException as error:
+        raise _NotYet(f"the jump host can't reach port {port} there ({error})") from error
     transport = paramiko.Transport(sock, default_window_size=WINDOW, default_max_packet_size=PACKET)
     try:
         options = transport.get_security_options()

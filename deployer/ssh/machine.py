@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from deployer import facts, push
 from deployer.facts import MachineFacts
 from deployer.ssh.connect import AUTH_GRACE_S, OnWait, open_transport
 from deployer.ssh.exchange import OnBytes
+from deployer.ssh.hops import Hop, close_hops, open_hops
 from deployer.ssh.session import COMMAND_TIMEOUT_S, Completed, OnLine, Session
 
 
@@ -20,9 +21,20 @@ class Machine(Session):
 
     def __init__(self, transport: paramiko.Transport, *, name: str, user: str, address: str, port: int) -> None:
         super().__init__(transport, name=name, user=user, address=address, port=port)
+        self._at_close: list[Callable[[], None]] = []
 
     def __enter__(self) -> Machine:
         return self
+
+    def at_close(self, work: Callable[[], None]) -> None:
+        """Do this too when the connection is ended."""
+        self._at_close.append(work)
+
+    def close(self) -> None:
+        """Ends the connection and every command on it, and what it went through."""
+        super().close()
+        while self._at_close:
+            self._at_close.pop()()
 
     @cached_property
     def _facts(self) -> MachineFacts:
@@ -104,6 +116,8 @@ def connect(
     *,
     name: str | None = None,
     auth_grace_s: float = AUTH_GRACE_S,
+    hops: Sequence[Hop] = (),
+    agent: bool = False,
 ) -> Machine:
     """Logs in to a machine that may still be booting; see `deployer.ssh.connect.open_transport`.
 
@@ -111,15 +125,24 @@ def connect(
         HostKeyError: no key is pinned, or the machine shows another one; at once, whatever the deadline.
         UnreachableError: the deadline passed, or the login was refused.
     """
-    transport = open_transport(
-        address,
-        port,
-        user,
-        key_path,
-        known_hosts,
-        deadline_s=deadline_s,
-        auth_grace_s=auth_grace_s,
-        on_wait=on_wait,
-        name=name,
-    )
-    return Machine(transport, name=name or address, user=user, address=address, port=port)
+    opened = open_hops(hops, user, key_path, agent=agent, deadline_s=deadline_s)
+    try:
+        transport = open_transport(
+            address,
+            port,
+            user,
+            key_path,
+            known_hosts,
+            deadline_s=deadline_s,
+            auth_grace_s=auth_grace_s,
+            on_wait=on_wait,
+            name=name,
+            via=opened[-1] if opened else None,
+            agent=agent,
+        )
+    except BaseException:
+        close_hops(opened)
+        raise
+    machine = Machine(transport, name=name or address, user=user, address=address, port=port)
+    machine.at_close(lambda: close_hops(opened))
+    return machine

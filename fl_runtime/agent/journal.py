@@ -28,6 +28,8 @@ CREATE INDEX tasks_job ON tasks (job, state);
 """
 )
 
+MIGRATIONS = (_SCHEMA, SHAPED_SCHEMA)
+
 # States of a task here.
 ASSIGNED, READY, DONE, CLOSED = "assigned", "ready", "done", "closed"
 
@@ -71,7 +73,7 @@ class Journal:
 
     def __init__(self, state: Path, quota: Callable[[], int | None] = lambda: None) -> None:
         """`quota`: bytes that blobs may take; None = what the disk has."""
-        self.db = Sqlite(state / "agent.db", [_SCHEMA, SHAPED_SCHEMA])
+        self.db = Sqlite(state / "agent.db", MIGRATIONS)
         self.blobs = BlobStore(state, self.db, quota)
 
     # --- jobs

@@ -235,6 +235,7 @@ class Hub:
                 "since": iso(session.since) if session else None,
                 "last_seen": iso(heard),
                 "version": row["version"],
+                "protocol": session.major if session else None,
                 "labels": row["labels"],
                 "address": row["address"],
             }
@@ -251,6 +252,7 @@ class Hub:
             "started": iso(self.started),
             "port": self.kit.port,
             "sites": self.site_table(),
+            "resources": self.jobs.resources(),
             "jobs": [self.desk.brief(job) for job in self.store.jobs()],
         }
 

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from deployer import status
-from deployer.ledger import Ledger, Row
+from deployer.drain import idle_seconds
+from deployer.ledger import Event, Ledger, Row
+from deployer.spent import seconds_on
 
 
 @pytest.fixture
@@ -53,3 +55,20 @@ def test_times_in_json_are_iso_and_null_for_never(ledger: Ledger, tmp_path: Path
     assert times["site-1"] is None
     assert times["server"].startswith("20")
     assert times["server"].endswith("Z")
+
+
+def test_a_machine_costs_the_hours_that_it_was_on() -> None:
+    def event(at: float, phase: str, name: str = "site-1") -> Event:
+        return Event(at, name, phase, "", "")
+
+    events = [event(0, "machine"), event(3600, "stopped"), event(5000, "stopped", "server"), event(9000, "started")]
+    assert seconds_on(events, "site-1", since=0, now=10_000) == 3600 + 1000
+    assert seconds_on(events, "site-1", since=8000, now=10_000) == 2000
+    assert seconds_on(events[:2], "site-1", since=0, now=10_000) == 3600
+
+
+def test_idle_is_counted_from_the_last_jobs_end() -> None:
+    assert idle_seconds({"jobs": []}, since=100, now=400) == 300
+    ended = {"id": "a", "state": "FINISHED", "ended": "1970-01-01T00:03:20Z"}
+    assert idle_seconds({"jobs": [ended]}, since=100, now=400) == 200
+    assert idle_seconds({"jobs": [ended, {"id": "b", "state": "RUNNING"}]}, since=100, now=400) == 0

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from stack_samples import HOST_KEY, PRIVATE_BODY, PUBLIC_KEY, sample
 
-from stacks.args import Gpu, HostKey, check_for, cidrs
+from stacks.args import Gpu, HostKey, check_for
+from stacks.cidr import cidrs
 from stacks.errors import StackArgumentError
 
 WRONG: dict[str, tuple[dict[str, Any], str, str]] = {

@@ -19,6 +19,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from deployer.sandbox.addresses import AddressPool
 from deployer.sandbox.azure import tls, view
 from deployer.sandbox.azure.routes import Router
+from deployer.sandbox.azure.schedules import Clock
 from deployer.sandbox.azure.state import Cloud, Subscription
 from deployer.sandbox.azure.web import Answer, Request
 from deployer.sandbox.faults import FaultBook, book
@@ -36,6 +37,10 @@ def _made(*words: str) -> str:
 
 DEFAULT_SUBSCRIPTION = _made("subscription")
 DEFAULT_TENANT = _made("tenant")
+
+
+_SCHEDULES_S = 1.0
+"""How often machines' daily shutdowns are looked at."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -172,13 +177,27 @@ class ArmServer:
         self._server = _Server(self._host, self._router, authority, self._home)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="arm", daemon=True)
         self._thread.start()
+        threading.Thread(target=self._run_schedules, name="arm schedules", daemon=True).start()
         return self.url
+
+    def _run_schedules(self) -> None:
+        clock = Clock()
+        while not self.cloud.stopping.wait(_SCHEDULES_S):
+            clock.tick(self.cloud)
 
     @property
     def url(self) -> str:
         if self._server is None:
             raise RuntimeError("the server has not been started")
         return self._server.url
+
+    def powered_off(self, machine: str) -> None:
+        """A machine (by its resource ID) has powered itself off: "stopped", and billed as before."""
+        with self.cloud.lock:
+            record = self.cloud.find(machine)
+            if record is not None and record.inner.get("power") == "running":
+                record.inner["power"] = "stopped"
+        self.cloud.on_change()
 
     def stop(self) -> None:
         """Ends the server, its connections and its operations; what existed is forgotten with this object."""

@@ -17,6 +17,7 @@ KNOWN_TYPES = (
     "Microsoft.Compute/disks",
     "Microsoft.Compute/virtualMachines",
     "Microsoft.Compute/virtualMachines/extensions",
+    "Microsoft.DevTestLab/schedules",
 )
 _CANONICAL = {name.lower(): name for name in KNOWN_TYPES}
 

@@ -178,4 +178,12 @@ TYPES = (
         (_GROUP, "vmName", "vmExtensionName"),
         _COMPUTE,
     ),
+    NativeType(
+        "azure-native:devtestlab:GlobalSchedule",
+        "devtestlab",
+        "GlobalSchedule",
+        ("Microsoft.DevTestLab", "schedules"),
+        (_GROUP, "name"),
+        "2018-09-15",
+    ),
 )

@@ -10,6 +10,7 @@ from deployer.sandbox.azure.net_addresses import PublicAddresses
 from deployer.sandbox.azure.net_interfaces import Interfaces
 from deployer.sandbox.azure.net_security import RULE, SecurityGroups
 from deployer.sandbox.azure.net_virtual import SUBNET, VirtualNetworks
+from deployer.sandbox.azure.schedules import Schedules
 
 KINDS: dict[str, ResourceKind] = {
     kind.type: kind
@@ -23,5 +24,6 @@ KINDS: dict[str, ResourceKind] = {
         DISK,
         MACHINE,
         Extensions(),
+        Schedules(),
     )
 }

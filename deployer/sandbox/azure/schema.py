@@ -21,6 +21,7 @@ from typing import Any
 MODULES = {
     "network": "azure.mgmt.network.models",
     "compute": "azure.mgmt.compute.models",
+    "devtestlab": "deployer.sandbox.azure.devtest_models",
     "resources": "azure.mgmt.resource.resources.models",
 }
 

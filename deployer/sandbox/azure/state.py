@@ -21,7 +21,7 @@ from deployer.sandbox.azure.ids import ResourceId, parse
 from deployer.sandbox.faults import FaultBook
 
 Body = dict[str, Any]
-PROVIDERS = ("Microsoft.Compute", "Microsoft.Network", "Microsoft.Resources")
+PROVIDERS = ("Microsoft.Compute", "Microsoft.DevTestLab", "Microsoft.Network", "Microsoft.Resources")
 _OPERATIONS_KEPT = 2000
 
 

@@ -9,7 +9,7 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,8 @@ class Driver:
         self._faults = faults or FaultBook(None)
         self._network = Network(public)
         self._nursery = Nursery(adopts)
+        self.on_switched_off: Callable[[MachineSpec], None] = lambda spec: None
+        """Told of a machine that has powered itself off, before its state is shown."""
         self._lock = threading.RLock()
         self._handles: dict[str, MachineHandle] = {}
         self._leaving: list[MachineHandle] = []
@@ -88,7 +90,9 @@ class Driver:
         def released() -> None:
             self._private.release(bind)
 
-        return MachineHandle(spec.id, folder, self._volumes, bind, self._faults, self._nursery, released, self._kind)
+        handle = MachineHandle(spec.id, folder, self._volumes, bind, self._faults, self._nursery, released, self._kind)
+        handle.on_switched_off = self.on_switched_off
+        return handle
 
     def _prune(self, existing: set[str]) -> None:
         kept = {volume_folder(self._volumes, volume).name for volume in existing}

@@ -13,10 +13,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import deployer
 from deployer.sandbox.faults import FaultBook
 from deployer.sandbox.machines import disk, tree
-from deployer.sandbox.machines.kind import PROCESS, SWITCHED_OFF, MachineKind
+from deployer.sandbox.machines.kind import PROCESS, SWITCHED_OFF, MachineKind, base_environment
 from deployer.sandbox.machines.setup import MachineSetup, Network
 from deployer.sandbox.model import MachineSpec, machine_to_json
 
@@ -79,6 +78,7 @@ class MachineHandle:
         self._report: dict[str, Any] = {}
         self.gone = False
         self._thread: threading.Thread | None = None
+        self.on_switched_off: Callable[[MachineSpec], None] = lambda spec: None
 
     # -- asked by the driver ------------------------------------------------------------------------------------
 
@@ -210,7 +210,7 @@ class MachineHandle:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 cwd=self._folder,
-                env={**_environment(setup.root), **self._kind.environment},
+                env={**base_environment(setup.root), **self._kind.environment},
             )
         with self._changed:
             self._process, self._told, self._report, self._state = process, (spec, network), {}, "starting"
@@ -268,12 +268,14 @@ class MachineHandle:
             self._nursery.buried(process.pid)
         tree.end_strays(os.fsencode(f"FEDSPAN_ROOT={self._folder / 'root'}"), True, self._nursery.orphans)
         self._kind.buried(self._folder)
+        code = process.returncode if process else None
+        if code == SWITCHED_OFF and self._known is not None:
+            self.on_switched_off(self._known)  # its cloud decides what becomes of it
         with self._changed:
             crashed = self._state in ("starting", "running")
             self._state = "crashed" if crashed else "stopped"
             self._ended, self._process = False, None
             if crashed:
-                code = process.returncode if process else None
                 why = f"the machine's process ended ({code}): {self._folder / 'process.log'}"
                 if code == SWITCHED_OFF:
                     why = "the machine switched itself off"
@@ -294,14 +296,3 @@ class MachineHandle:
         with self._changed:
             self.gone = True
             self._state = "terminated"
-
-
-def _environment(root: Path) -> dict[str, str]:
-    """The machine's own process gets nothing of its starter's environment but where programs and libraries are."""
-    kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH", "LANG") if name in os.environ}
-    return {
-        **kept,
-        "PYTHONPATH": str(Path(deployer.__file__).parent.parent),
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "FEDSPAN_ROOT": str(root),  # the mark by which strays are found
-    }

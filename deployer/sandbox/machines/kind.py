@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import deployer
 from deployer.sandbox.machines.setup import SHUTDOWN_S
 
 SWITCHED_OFF = 3
@@ -40,3 +42,14 @@ class MachineKind:
 
 
 PROCESS = MachineKind()
+
+
+def base_environment(root: Path) -> dict[str, str]:
+    """The machine's own process gets nothing of its starter's environment but where programs and libraries are."""
+    kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH", "LANG") if name in os.environ}
+    return {
+        **kept,
+        "PYTHONPATH": str(Path(deployer.__file__).parent.parent),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "FEDSPAN_ROOT": str(root),  # the mark by which strays are found
+    }

@@ -25,13 +25,16 @@ from deployer.sandbox.machines import disk, landlock, tree
 from deployer.sandbox.machines.boot import BootPlan, plan_boot
 from deployer.sandbox.machines.egress import Egress
 from deployer.sandbox.machines.front import Front
+from deployer.sandbox.machines.kind import SWITCHED_OFF
 from deployer.sandbox.machines.session import Commands, proxy_environment
 from deployer.sandbox.machines.setup import SHUTDOWN_S, MachineSetup, Network, volume_folder
 from deployer.sandbox.machines.ssh import MachineSsh, new_host_key, write_private
+from deployer.sandbox.machines.timer import end_of
 from deployer.sandbox.model import MachineSpec, machine_from_json
 
 _CONTROL_LINE = 4 * 1024 * 1024
 _REAP_S = 0.5
+_TIMERS_S = 0.5
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/tty", "/dev/ptmx", "/dev/pts", "/dev/shm")  # noqa: S108 - no temporary files
 """What of /dev a machine may write to; NVIDIA's devices are not there: a sandbox has no GPUs."""
 
@@ -44,6 +47,7 @@ class MachineProcess:
         self._spec = setup.machine
         self._network = setup.network
         self._root = setup.root
+        self.switched_off = False
         self._stop: asyncio.Future[float] | None = None
         self._console = open(Path(setup.folder, "console.log"), "a", buffering=1)  # noqa: SIM115  # for life
         self._booted = time.monotonic()
@@ -133,7 +137,9 @@ class MachineProcess:
         self._start_ssh()
         self._apply()
         control = asyncio.ensure_future(self._obey()) if self._setup.watch_stdin else None
+        timers = asyncio.ensure_future(self._obey_timers())
         grace = await self._stop
+        timers.cancel()
         if control is not None:
             control.cancel()
         self.log("system is going down" if grace else "power off")
@@ -145,6 +151,13 @@ class MachineProcess:
         # Blocks on purpose: nothing else has to happen in this process any more.
         tree.end_descendants(grace)
         self.log("reached target power off")
+
+    async def _obey_timers(self) -> None:
+        while (end := end_of(self._root)) is None or time.time() < end:
+            await asyncio.sleep(_TIMERS_S)
+        self.log("systemd: a timer's date is reached: power off")
+        self.switched_off = True
+        self.stop(SHUTDOWN_S)
 
     def _start_ssh(self) -> None:
         if self._setup.never_ssh:
@@ -243,6 +256,8 @@ def main() -> None:
     machine = MachineProcess(MachineSetup.load(Path(sys.argv[1])))
     machine.boot()
     asyncio.run(machine.run())
+    if machine.switched_off:
+        sys.exit(SWITCHED_OFF)
 
 
 if __name__ == "__main__":

@@ -33,6 +33,9 @@ class Server(asyncssh.SSHServer):
     def public_key_auth_supported(self) -> bool:
         return True
 
+    def connection_requested(self, dest_host: str, dest_port: int, orig_host: str, orig_port: int) -> bool:
+        return bool(self.spec.get("forward"))
+
     def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
         if Server.connections <= self.spec.get("auth_fails", 0):
             return False

@@ -24,8 +24,9 @@ from deployer.bootstrap import (
 )
 from deployer.errors import KitError, MachineError, UnreachableError
 from deployer.facts import MachineFacts
+from deployer.launch import Launch
 from deployer.remote import environment
-from deployer.service import KIT, OPT, STATE, Launch, Service
+from deployer.service import KIT, OPT, STATE, Service
 from deployer.ssh import Machine
 from tests.deployer.push.two_machines import World, registered, site, wait_for, world
 

@@ -6,8 +6,9 @@ from datetime import datetime, timezone
 
 import pytest
 
+from deployer.durations import parse_since
 from deployer.errors import UsageError
-from deployer.logs import LogRequest, _Since, log_argv, parse_since
+from deployer.logs import LogRequest, _Since, log_argv
 
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=timezone.utc)
 

@@ -11,8 +11,9 @@ import pytest
 
 from deployer.errors import MachineError
 from deployer.facts import MachineFacts
+from deployer.launch import Launch
 from deployer.push import Pushed
-from deployer.service import STARTED, Launch, Service
+from deployer.service import STARTED, Service
 from deployer.ssh import Completed, Machine
 from deployer.unit_file import UNIT_PATH
 
@@ -109,6 +110,7 @@ def test_the_unit_is_written_enabled_and_started_once() -> None:
     assert machine.told == [
         "systemctl cat fedspan-state.service",
         "is-active",
+        "sudo -n cat /opt/fedspan/started.json",
         "sudo -n ln -sfn /opt/fedspan/venv-b /opt/fedspan/venv",
         "sudo -n systemctl daemon-reload",
         "sudo -n systemctl enable --quiet fedspan-runtime.service",

@@ -1,0 +1,86 @@
+"""Jobs that run on machines which are to be stopped or upgraded: refuse, wait for their end, or let them go on later.
+
+The runtime resumes what was interrupted (a round's finished work is never computed again), so `resume` loses no work;
+it delays the job, and a job whose quorum does not need the site may go on without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+from deployer.crew import Crew
+from deployer.errors import FedspanError, Interrupted, RefusedError
+from deployer.glance import glance
+from deployer.ledger import NOTHING_THERE, Row
+from deployer.machine_run import log_in
+from deployer.reach import reach_of
+from deployer.results import running
+from deployer.settings import setting
+from deployer.status import seconds_of
+
+Jobs = Literal["refuse", "drain", "resume"]
+
+POLL_S = 1.0
+
+
+def server_says(crew: Crew) -> dict[str, Any] | None:
+    """The server's status; None where it does not answer or is not ours to ask."""
+    row = crew.deployment.ledger.participant("server")
+    if row is None or row.target == "kit" or row.address is None or row.phase in NOTHING_THERE | {"stopped"}:
+        return None
+    try:
+        reach = reach_of(row, crew.deployment.state_dir / "ssh")
+        with log_in(reach, crew.interrupts, setting("STATUS_DEADLINE")) as machine:
+            return glance(machine)
+    except Interrupted:
+        raise
+    except FedspanError:
+        return None
+
+
+def jobs_on(status: Mapping[str, Any] | None, name: str, role: str) -> list[str]:
+    """The jobs that a participant is at work on: all unfinished ones for the server. Pure."""
+    if status is None:
+        return []
+    if role == "server":
+        return running(status.get("jobs") or ())
+    return [str(job) for job in ((status.get("resources") or {}).get(name) or {}).get("jobs") or ()]
+
+
+def idle_seconds(status: Mapping[str, Any], since: float, now: float) -> float:
+    """How long no job has run: 0 while one does; counted from the last one's end, or from `since`. Pure."""
+    jobs = list(status.get("jobs") or ())
+    if running(jobs):
+        return 0.0
+    ends = [at for job in jobs if (at := seconds_of(job.get("ended"))) is not None]
+    return max(0.0, now - max([since, *ends]))
+
+
+def settle_jobs(crew: Crew, rows: Iterable[Row], jobs: Jobs, verb: str) -> None:
+    """See to the jobs of those who are to be interrupted.
+
+    Raises:
+        RefusedError: a job runs, and nobody said what is to become of it.
+        Interrupted: Ctrl-C while jobs are waited for.
+    """
+    rows = list(rows)
+    told: set[str] = set()
+    while busy := {
+        job: row.name for status in [server_says(crew)] for row in rows for job in jobs_on(status, row.name, row.role)
+    }:
+        if jobs == "resume":
+            return
+        if jobs == "refuse":
+            raise RefusedError(
+                f"{'jobs run' if len(busy) > 1 else 'a job runs'} there",
+                participant=next(iter(busy.values())),
+                why=", ".join(busy),
+                next_step=f"fedspan {verb} --drain waits for {'their' if len(busy) > 1 else 'its'} end, "
+                f"fedspan {verb} --resume interrupts: it goes on afterwards",
+            )
+        for job, name in busy.items():
+            if job not in told:
+                told.add(job)
+                crew.screen.line(f"{name}: waiting for the end of {job}")
+        crew.interrupts.wait(POLL_S)

@@ -1,0 +1,92 @@
+"""The end of a site's machine, and the site's end of work: when, kept in the ledger, told to the machine over SSH.
+
+AWS terminates a machine with an end when it powers itself off: nothing of it bills any more but its address and its
+state volume. Azure goes on billing one that is only powered off: there the last day is also given to the cloud's own
+daily shutdown, which deallocates (`azure_schedule`).
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from deployer.expiry_units import SERVICE_PATH, TIMER, TIMER_PATH, service_text, stamp, timer_text
+from deployer.ledger import Ledger
+
+if TYPE_CHECKING:
+    from deployer.ssh import Machine
+
+DAY_S = 86400.0
+
+
+@dataclass(frozen=True)
+class Expiry:
+    """When a machine ends itself: seconds since the epoch (UTC), and after how many seconds without a job."""
+
+    at: float | None = None
+    idle_s: float | None = None
+
+    def stamp(self) -> str | None:
+        """As the stack's tag has it."""
+        return stamp(self.at) if self.at is not None else None
+
+
+def expiry_of(ledger: Ledger, name: str) -> float | None:
+    """When a participant's machine ends, as the ledger has it; None: never."""
+    known = ledger.meta(f"expires:{name}")
+    return float(known) if known else None
+
+
+def set_expiry(ledger: Ledger, name: str, at: float | None) -> None:
+    """Note when it ends; None: never."""
+    ledger.set_meta(f"expires:{name}", "" if at is None else str(int(at)))
+
+
+def azure_schedule(at: float | None, now: float) -> str | None:
+    """`HHMM` (UTC) for Azure's daily shutdown, armed for the last day only: on any other it would end the machine
+    a day, or more, too early. Azure's clock has minutes: it deallocates at the end of the expiry's own minute. Pure."""
+    if at is None or not now < at <= now + DAY_S - 120:
+        return None
+    return time.strftime("%H%M", time.gmtime(at + 59))
+
+
+def apply_expiry(machine: Machine, at: float | None) -> bool:
+    """Make the machine end at that time (or not any more); whether anything changed there.
+
+    The units are written on every machine of a cloud; systemd is told where it runs.
+    """
+    facts = machine.facts()
+    timer = facts.path(TIMER_PATH)
+    if at is None:
+        there = machine.run_privileged(["test", "-e", timer], check=False).status == 0
+        if there:
+            if facts.systemd:
+                machine.run_privileged(["systemctl", "disable", "--now", "--quiet", TIMER], check=False)
+            machine.run_privileged(["rm", "-f", timer, facts.path(SERVICE_PATH)])
+        return there
+    changed = machine.put_file(service_text().encode(), facts.path(SERVICE_PATH), privileged=True).changed
+    changed |= machine.put_file(timer_text(at).encode(), timer, privileged=True).changed
+    if facts.systemd:
+        if changed:
+            machine.run_privileged(["systemctl", "daemon-reload"])
+            machine.run_privileged(["systemctl", "enable", "--quiet", TIMER])
+            machine.run_privileged(["systemctl", "restart", TIMER])
+        else:
+            machine.run_privileged(["systemctl", "enable", "--now", "--quiet", TIMER])
+    return changed
+
+
+def in_words(at: float | None, now: float, target: str) -> str:
+    """What `status` says of a machine's end. Pure."""
+    from deployer.status import ago
+
+    if at is None:
+        return ""
+    bills = "address and volume go on costing until fedspan down"
+    if at <= now:
+        return f"ended itself at {stamp(at)}; {bills}"
+    if target == "azure" and azure_schedule(at, now) is None:
+        unless = "unless fedspan up or extend ran on its last day"
+        return f"powers itself off in {ago(at - now)} ({stamp(at)}); Azure bills it on until fedspan stop, {unless}"
+    return f"ends itself in {ago(at - now)} ({stamp(at)}); then {bills}"

@@ -1,0 +1,75 @@
+"""The timer that ends a machine at a given time, as text. Pure: `systemd-analyze` accepts it (a test asks it).
+
+Installed, so that it is there after a reboot; with an absolute date, so that no reboot moves it; persistent, so that a
+machine which was off at that time ends as soon as it boots. No controller has to live for it.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+
+from deployer.durations import parse_duration
+from deployer.errors import UsageError
+
+TIMER = "fedspan-expiry.timer"
+SERVICE = "fedspan-expiry.service"
+TIMER_PATH = f"/etc/systemd/system/{TIMER}"
+SERVICE_PATH = f"/etc/systemd/system/{SERVICE}"
+
+SHORTEST_S = 60
+"""A machine must live long enough to be installed."""
+
+LONGEST_S = 366 * 86400
+
+
+def parse_ttl(text: str) -> float:
+    """`90m`, `8h`, `3d` in seconds.
+
+    Raises:
+        UsageError: no such duration, or one that is too short or too long.
+    """
+    seconds = parse_duration(text)
+    if seconds is None or not SHORTEST_S <= seconds <= LONGEST_S:
+        raise UsageError(f"{text!r} is no time to live", next_step="90m, 8h or 3d: a minute to a year")
+    return seconds
+
+
+def stamp(at: float) -> str:
+    """`2026-11-30T05:00:00Z`: what stacks, ledger and people read. Whole seconds."""
+    return datetime.fromtimestamp(int(at), timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def calendar(at: float) -> str:
+    """`2026-11-30 05:00:00 UTC`: what systemd reads."""
+    return datetime.fromtimestamp(int(at), timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def timer_text(at: float) -> str:
+    """The timer's unit."""
+    return f"""\
+# Written by fedspan; `fedspan extend` writes it anew.
+[Unit]
+Description=fedspan: the end of this machine
+
+[Timer]
+OnCalendar={calendar(at)}
+Persistent=true
+AccuracySec=1s
+Unit={SERVICE}
+
+[Install]
+WantedBy=timers.target
+"""
+
+
+def service_text() -> str:
+    """The unit that the timer starts: the runtime ends in order, then the machine is off."""
+    return """\
+# Written by fedspan.
+[Unit]
+Description=fedspan: this machine has reached its end
+
+[Service]
+Type=oneshot
+ExecStart=/usr/bin/systemctl --no-block poweroff
+"""

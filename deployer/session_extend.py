@@ -1,0 +1,80 @@
+"""`extend`: a site's machine ends later (or earlier, or never). Its stack, its timer and the ledger follow."""
+
+from __future__ import annotations
+
+import time
+
+from deployer import realm as realms
+from deployer.cli import context
+from deployer.deployment import lead
+from deployer.engine_events import Step
+from deployer.errors import RefusedError, UsageError
+from deployer.expiry import apply_expiry, expiry_of, set_expiry
+from deployer.expiry_units import parse_ttl
+from deployer.ledger import NOTHING_THERE
+from deployer.live import screen
+from deployer.machine_run import log_in
+from deployer.plan import VM_TYPES
+from deployer.reach import reach_of
+from deployer.session import opened
+from deployer.settings import setting
+from startup_kits.spec import load_spec
+
+NEVER = "never"
+ALLOWED = VM_TYPES | {"azure-native:devtestlab:GlobalSchedule"}
+
+
+def only_the_end(steps: tuple[Step, ...], participant: str) -> None:
+    """Refuse to change anything but a machine's end on the way. Pure.
+
+    Raises:
+        RefusedError: something else of the participant has changed in the spec.
+    """
+    others = [f"{step.action} {step.title}" for step in steps if step.type not in ALLOWED or step.action == "replace"]
+    if others:
+        raise RefusedError(
+            "has other changes waiting",
+            participant=participant,
+            why=", ".join(others[:5]),
+            next_step=f"fedspan up {participant} shows them and asks",
+        )
+
+
+def new_end(now: float, known: float | None, by: str) -> float | None:
+    """The new end: later than the known one, or than now where there was none or it is over. None: never. Pure."""
+    if by == NEVER:
+        return None
+    return max(now, known or now) + parse_ttl(by)
+
+
+def extend(name: str, by: str) -> float | None:
+    """Move the end of a site's machine; returns the new one, None: never.
+
+    Raises:
+        UsageError: no such site in a cloud, or no duration.
+        RefusedError: it is not deployed, or something else of it has changed in the spec.
+    """
+    workspace = context.workspace()
+    deployment = lead(workspace, load_spec(workspace.spec_path), realms.current())
+    (member,) = deployment.chosen([name])
+    if member.role != "site" or member.cloud is None:
+        raise UsageError("only sites in a cloud have an end", participant=name, next_step="fedspan extend SITE 4h")
+    row = deployment.ledger.participant(name)
+    if row is None or row.phase in NOTHING_THERE:
+        raise RefusedError("not deployed", participant=name, next_step=f"fedspan up {name} --ttl {by}")
+    end = new_end(time.time(), expiry_of(deployment.ledger, name), by)
+    with opened(deployment, [member], "extend") as session:
+        up = session.up
+        up.planner.ends = {name: end}
+        up.planner.final = True
+        plan = up.plan()
+        only_the_end(plan.participants[0].steps, name)
+        with screen([name]) as live:
+            session.show(live)
+            # the machine first: whatever fails then, it never lives shorter than was said
+            with log_in(reach_of(row, workspace.ssh_dir), session.crew.interrupts, setting("SSH_DEADLINE")) as machine:
+                apply_expiry(machine, end)
+            set_expiry(deployment.ledger, name, end)
+            deployment.ledger.event(name, "expiry", detail=f"ends {'never' if end is None else by + ' later'}")
+            up.rules_only(plan)
+    return end

@@ -1,0 +1,113 @@
+"""A site's machine ends itself, and its bill, while nobody looks; a reboot in between changes nothing."""
+
+from __future__ import annotations
+
+import functools
+import time
+from typing import Any
+
+import pytest
+from e2e_world import SPEC, World, copy_of
+
+from deployer.realm_sandbox import aws_session
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+@pytest.fixture(scope="module")
+def up(world: World) -> World:
+    """A server and a site, registered, without an end."""
+    spec = copy_of(SPEC)
+    spec["sites"]["site-2"] = {"target": "azure", "region": "westeurope", "size": "Standard_D2s_v5"}
+    world.write(spec)
+    world.run("up", "--yes").ok()
+    return world
+
+
+@functools.cache
+def _client(url: str, *identity: tuple[str, str]) -> Any:
+    return aws_session(dict(identity), "eu-central-1").client("ec2", endpoint_url=url)
+
+
+def ec2(world: World) -> Any:
+    return _client(world.sandbox.aws_endpoints()["ec2"], *world.sandbox.aws_environment(None).items())
+
+
+def instance(world: World) -> dict[str, Any]:
+    found: dict[str, Any] = ec2(world).describe_instances()["Reservations"][-1]["Instances"][0]
+    return found
+
+
+def site(world: World, *words: str, name: str = "site-1") -> dict[str, Any]:
+    lines = world.json("status", *words).ok().last["participants"]
+    return next(line for line in lines if line["name"] == name)
+
+
+def wait(reached: Any, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not reached():
+        assert time.monotonic() < end
+        time.sleep(0.5)
+
+
+def test_the_server_has_no_end(up: World) -> None:
+    refused = up.run("up", "server", "--ttl", "8h", "--yes")
+    assert refused.code == 2
+    assert "--ttl is for sites in a cloud" in refused.err
+
+
+def test_extend_gives_an_end_to_stack_and_machine_and_never_takes_it_away(up: World) -> None:
+    told = up.run("extend", "site-1", "8h").ok().out
+    assert "site-1: ends itself at 20" in told
+    shown = site(up)["expires"]
+    assert shown in told
+    known = instance(up)
+    attribute = ec2(up).describe_instance_attribute(
+        InstanceId=known["InstanceId"], Attribute="instanceInitiatedShutdownBehavior"
+    )
+    assert attribute["InstanceInitiatedShutdownBehavior"]["Value"] == "terminate"
+    assert {"Key": "fedspan:expires-at", "Value": shown} in known["Tags"]
+    assert "ends itself in 8 h" in up.run("status").ok().out
+    assert up.json("plan").ok().last["changes"] == 0
+    up.run("extend", "site-1", "never").ok()
+    assert site(up)["expires"] is None
+    assert up.json("up", "--yes").ok().last["nothing_changed"] is True
+
+
+def test_a_machine_ends_itself_also_after_a_reboot(up: World) -> None:
+    before = site(up)
+    took = up.run("extend", "site-2", "8h").ok().seconds
+    up.run("extend", "site-2", "never").ok()
+    ttl = max(60, int(4 * took))  # time enough to be seen before its end
+    up.run("extend", "site-2", f"{ttl}s").ok()
+    begun = time.time()
+    up.run("extend", "site-1", f"{ttl}s").ok()
+    ec2(up).reboot_instances(InstanceIds=[instance(up)["InstanceId"]])
+    assert up.sandbox.settle()
+    assert instance(up)["State"]["Name"] == "running"
+    assert time.time() < begun + ttl, "too slow to have seen it before its end"
+    wait(lambda: instance(up)["State"]["Name"] == "terminated", ttl + 60)
+    assert time.time() >= begun + ttl - 5
+    after = site(up, "--refresh")
+    assert after["machine"] == "gone"
+    # Azure bills a machine that is only powered off: its own shutdown, armed for the last day, deallocates it
+    wait(lambda: site(up, "--refresh", name="site-2")["machine"] == "deallocated", 120)
+    told = up.run("status").ok().out
+    assert "site-1: ended itself at" in told
+    assert "address and volume go on costing until fedspan down" in told
+    refused = up.run("up", "--yes")
+    assert refused.code == 13
+    assert "its time to live is over" in refused.err
+    assert "fedspan up site-1 --ttl 8h" in refused.err
+    kinds = [entry.split()[0] for entry in up.inventory() if "site-1" in entry]
+    assert {"ec2:elastic-ip", "ec2:volume"} <= set(kinds)
+    assert before["address"] == after["address"]
+
+
+def test_a_site_that_ended_comes_back_with_its_address_and_its_volume(up: World) -> None:
+    address = site(up)["address"]
+    done = up.json("up", "site-1", "--ttl", "8h", "--yes").ok().last
+    assert done["registered"] == ["site-1"]
+    back = site(up, "--refresh")
+    assert (back["address"], back["machine"], back["drift"]) == (address, "running", [])
+    assert "0 left" in up.run("down", "--yes").ok().out
