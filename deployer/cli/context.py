@@ -32,8 +32,10 @@ _quiet = False
 
 SANDBOX_HEADER = (
     "sandbox: AWS, Azure, the Pulumi engine and the machines are emulated here; "
-    "rules: checked, not packet-filtered; no GPUs; nothing costs money"
+    "rules: {rules}; no GPUs; nothing costs money"
 )
+RULES = {"process": "checked, not packet-filtered", "nspawn": "filtered by nftables"}
+"""What the driver of the machines does with security rules."""
 
 
 def configure(options: GlobalOptions) -> None:
@@ -92,10 +94,14 @@ def header(verb: str) -> None:
     """The one line that says what is emulated, at the top of every screen in sandbox mode."""
     if not _options.sandbox or _options.json or verb in OWN_HEADER:
         return
+    from deployer.sandbox.state import SandboxState, home_folder
+
+    state = SandboxState.load(home_folder())
+    text = SANDBOX_HEADER.format(rules=RULES[state.driver if state is not None else "process"])
     if verb in DATA_VERBS:
-        sys.stderr.write(SANDBOX_HEADER + "\n")
+        sys.stderr.write(text + "\n")
     else:
-        console().print(SANDBOX_HEADER, style="bold yellow", markup=False)
+        console().print(text, style="bold yellow", markup=False)
 
 
 def workspace() -> Workspace:

@@ -207,7 +207,8 @@ def test_the_gpus_nodes_are_there_before_the_runtime_after_a_reboot(up: World) -
 
     until("the reboot", rebooted)
     until("the registration", lambda: registered(up))
-    assert on(up, "site-1", "cat", "/var/log/gpu-calls").splitlines()[:2] == ["nvidia-smi 0 0", "nvidia-modprobe 0 0"]
+    calls = on(up, "site-1", "sudo", "-n", "cat", "/var/log/gpu-calls").splitlines()
+    assert calls[:2] == ["nvidia-smi 0 0", "nvidia-modprobe 0 0"]  # as root, before there is a main process
 
 
 def test_a_replaced_server_has_its_address_its_state_and_its_jobs(up: World) -> None:
