@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from deployer.ca_pins import state_home
 from deployer.cli import context, jobs, sites
+from deployer.cli.job_words import ENDED
 from deployer.console_words import ALIASES, Command, Leave
 from deployer.errors import UsageError
 
@@ -230,7 +231,7 @@ class Console:
     def _delete(self, words: list[str]) -> None:
         with jobs.about():
             view = self._session.show(words[0])
-        if view["state"] in jobs.ENDED:
+        if view["state"] in ENDED:
             context.confirm(f"Delete {words[0]} with its models and logs?")
         self._session.delete(words[0])
         _tell({"job": words[0], "deleted": True}, f"{words[0]}: deleted")

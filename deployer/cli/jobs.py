@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from deployer.cli import context
+from deployer.cli.job_words import ENDED, best_in_words, duration
 from deployer.errors import JobError, KitError, UsageError
 
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
 job_app = typer.Typer(help="Submit and follow federated jobs.", no_args_is_help=True, rich_markup_mode=None)
 
-ENDED = ("FINISHED", "FAILED", "ABORTED")
 KitOption = Annotated[Path | None, typer.Option("--kit", help="The admin's kit (default: the first lead's).")]
 
 
@@ -169,19 +169,6 @@ def show(job: Annotated[str, typer.Argument(help="The job's id.")], kit: KitOpti
         tell_view(connection.show(job))
 
 
-def _duration(view: dict[str, Any]) -> str:
-    if view.get("seconds") is None:
-        return ""
-    return f", {'ran' if view['state'] in ENDED else 'runs for'} {view['seconds']:.1f} s"
-
-
-def _words_of(best: dict[str, Any]) -> str:
-    """As the built-in workflows note it (metric, value, round), or what an own controller has said."""
-    if "metric" in best:
-        return f"{best['metric']} {best['value']:.4g} in round {best['round']}"
-    return ", ".join(f"{key} {value}" for key, value in best.items())
-
-
 def tell_view(view: dict[str, Any]) -> None:
     """Everything about a job, for the screen."""
     if context.options().json:
@@ -190,14 +177,14 @@ def tell_view(view: dict[str, Any]) -> None:
     context.say(f"{view['id']}: {view.get('name', '')}, {str(view['state']).lower()}")
     if detail := view.get("cause") or view.get("detail"):
         context.say(f"  {detail}")
-    context.say(f"  submitted {view['submitted']} by {view['submitter']}{_duration(view)}")
+    context.say(f"  submitted {view['submitted']} by {view['submitter']}{duration(view)}")
     for site, row in view["sites"].items():
         words = [row["state"], row.get("why") or "", f"(its task: {row['task']})" if row.get("task") else ""]
         context.say(f"  {site}: {' '.join(word for word in words if word)}")
     for entry in view.get("history") or []:
         context.say(f"  {event_in_words({'event': 'round', **entry})}")
     if best := view.get("best_metric"):
-        context.say(f"  best: {_words_of(best)}")
+        context.say(f"  best: {best_in_words(best)}")
     if view.get("model"):
         context.say(f"  next: fedspan job download {view['id']}")
 
