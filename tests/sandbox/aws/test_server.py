@@ -70,7 +70,7 @@ def test_an_unsigned_request_is_refused(cloud: Cloud) -> None:
 
 
 def test_other_services_are_not_there_and_say_so(account: Account) -> None:
-    with pytest.raises(ClientError, match="the sandbox emulates ec2, sts, ssm of AWS, not sqs"):
+    with pytest.raises(ClientError, match="the sandbox emulates ec2, sts, ssm, servicequotas of AWS, not sqs"):
         account.client("sqs").list_queues()
 
 
