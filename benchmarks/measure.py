@@ -6,6 +6,7 @@ import contextlib
 import json
 import math
 import os
+import signal
 import sqlite3
 import sys
 import threading
@@ -22,6 +23,7 @@ import raw
 from federation import Federation, until
 
 _EVERY_S = 0.25
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a run that is ended takes its federation along
 
 
 def memory_mb(pids: Sequence[int]) -> tuple[float, float]:
