@@ -21,9 +21,9 @@ MACHINE = "machine"
 NAMESPACE = f"/run/netns/{MACHINE}"
 
 
-def mac(machine_id: str) -> str:
-    """A machine's hardware address: locally administered, the same at each boot."""
-    digits = hashlib.sha256(machine_id.encode()).hexdigest()
+def mac(identity: str) -> str:
+    """The hardware address of a machine (or of a public address): locally administered, always the same."""
+    digits = hashlib.sha256(identity.encode()).hexdigest()
     return ":".join(["02", *(digits[i : i + 2] for i in range(0, 10, 2))])
 
 
@@ -76,6 +76,8 @@ def apply(before: Edge | None, edge: Edge) -> None:
     if not edge.public:
         lines.append(f"link set {UP} down")
     else:
+        # An address keeps its hardware address, whatever machine has it: neighbours remember that for half a minute.
+        lines.append(f"link set {UP} address {mac(edge.public)}")
         # Whoever is asked for answers on the bridge; what is allowed to leave says the filter.
         lines += [f"link set {UP} up", f"route replace default dev {UP} src {edge.public}"]
     tools.batch(lines)
