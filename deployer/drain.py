@@ -16,6 +16,7 @@ from deployer.ledger import NOTHING_THERE, Row
 from deployer.machine_run import log_in
 from deployer.reach import reach_of
 from deployer.results import running
+from deployer.session import tell
 from deployer.settings import setting
 from deployer.status import seconds_of
 
@@ -82,5 +83,5 @@ def settle_jobs(crew: Crew, rows: Iterable[Row], jobs: Jobs, verb: str) -> None:
         for job, name in busy.items():
             if job not in told:
                 told.add(job)
-                crew.screen.line(f"{name}: waiting for the end of {job}")
+                tell(f"{name}: waiting for the end of {job}")
         crew.interrupts.wait(POLL_S)
