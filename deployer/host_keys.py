@@ -34,6 +34,11 @@ def accepted_keys(keys: KeyStore, participant: str) -> list[str]:
     return [note["public"]] if note["done"] else [boot, note["public"]]
 
 
+def was_rotated(keys: KeyStore, participant: str) -> bool:
+    """Whether a machine with the present boot key was logged in to: that key must never vouch for another one."""
+    return _note(keys, participant) is not None
+
+
 def pin_accepted(keys: KeyStore, participant: str, address: str, port: int) -> None:
     """Pins exactly the keys that the machine may show now."""
     first, *more = accepted_keys(keys, participant)

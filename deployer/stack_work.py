@@ -12,10 +12,11 @@ from deployer.attempts import Attempts
 from deployer.crew import Crew
 from deployer.engine import check_agreed, has_machine
 from deployer.errors import CapacityError, Interrupted
+from deployer.host_keys import was_rotated
 from deployer.machine_run import reach_cloud
 from deployer.member import Member
 from deployer.placement import ON_DEMAND, SPOT, moved
-from deployer.plan import ParticipantPlan, is_rule
+from deployer.plan import VM_TYPES, ParticipantPlan, is_rule
 from deployer.plan_make import Part, Planner
 from deployer.reach import Reach
 from deployer.recover import settle_stack
@@ -203,8 +204,10 @@ class StackWork:
     def _make_machine(self, part: Part, shown: ParticipantPlan | None) -> Reach:
         name = part.member.name
         before = part.args
-        if shown is not None and shown.replaces_machine:
-            self.crew.deployment.keys.renew_host(name)
+        keys = self.crew.deployment.keys
+        # a machine in the place of one that is gone (it reached its end, somebody deleted it) is another one too
+        if shown is not None and (shown.replaces_machine or (_makes_machine(shown) and was_rotated(keys, name))):
+            keys.renew_host(name)
         part.openings = self.planner.openings(part.member)
         part.args = self.planner.arguments(part)
         if part.holds_something and (part.preview is None or part.args != before):
@@ -262,3 +265,8 @@ class StackWork:
             },
             usd_hour=offer.usd_hour,
         )
+
+
+def _makes_machine(shown: ParticipantPlan) -> bool:
+    """Whether its machine is made: the first one, or one in the place of one that is gone. Pure."""
+    return any(step.action == "create" and step.type in VM_TYPES for step in shown.steps)
