@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from deployer.crew import Crew, together
 from deployer.deployment import Deployment
+from deployer.drain import jobs_on
 from deployer.engine import cloud_resources
 from deployer.errors import CloudError, FedspanError, Interrupted, UsageError
 from deployer.ledger import NOTHING_THERE, Ledger, Row
@@ -21,7 +22,7 @@ from deployer.member import Member
 from deployer.reach import reach_of
 from deployer.recover import free_stack, settle_stack
 from deployer.register import server_status
-from deployer.results import check_idle, fetch
+from deployer.results import check_idle, fetch, running
 from deployer.settings import setting
 
 if TYPE_CHECKING:
@@ -108,6 +109,10 @@ class Down:
                 told("the server does not answer: no results can be fetched from it")
             return
         jobs = list(status.get("jobs") or [])
+        if all(one.role == "site" for one in self.rows):  # jobs in which none of these sites takes part go on
+            touched = {job for one in self.rows for job in jobs_on(status, one.name, one.role)}
+            untouched = set(running(jobs)) - touched
+            jobs = [job for job in jobs if job["id"] not in untouched]
         to_abort = check_idle(jobs, abort)
         if not jobs or (discard and not to_abort):
             return
