@@ -43,6 +43,7 @@ class StolenServer:
                         out.put(pb.ToParticipant(heartbeat=pb.Heartbeat(clock_ms=now_ms())))
                     else:
                         self._heard.append((name, message))
+            out.put(None)  # the site is gone: nobody waits for it, or the pool's thread would keep this process alive
 
         threading.Thread(target=read, daemon=True).start()
         yield pb.ToParticipant(
