@@ -15,9 +15,9 @@ INDEX = TorchSource("https://download.pytorch.org/whl/cu126", "2.13.0")
 
 
 def member(target: str, size: str | None = None, torch: TorchSource | None = None, gpus: int = 0) -> Member:
-    return Member(
-        "site-1", "site", target, Path("kits/site-1"), "eu-west-1", None, size, gpus, 16.0 * gpus, torch=torch
-    )
+    kit = Path("kits/site-1")
+    about = {"gpu_count": gpus, "gpu_memory_gib": 16.0 * gpus, "torch": torch}
+    return Member("site-1", "site", target, kit, region="eu-west-1", size=size, **about)
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,9 @@ def fill_in(query: Query, world: World, addresses: Addresses) -> Callable[[], No
         address = addresses.allocate(f"ec2:eip {query.account}/{query.region}")
         query.params["Address"] = address
         return lambda: addresses.release(address)
+    if query.action == "CreateSubnet" and not (query.get("AvailabilityZone") or query.get("AvailabilityZoneId")):
+        # EC2 chooses, moto draws by lot: the first one, so that an emulated federation is the same each time.
+        query.params["AvailabilityZone"] = world.zones()[0]
     if query.action == "CreateNetworkInterface" and not query.get("PrivateIpAddress"):
         if not any(key.startswith("PrivateIpAddresses.") for key in query.params):
             query.params["PrivateIpAddress"] = world.free_address(world.subnet(query.need("SubnetId")))
