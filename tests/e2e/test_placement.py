@@ -126,11 +126,11 @@ def test_a_missing_right_stops_and_names_it(world: World) -> None:
 @pytest.mark.slow
 def test_a_machine_that_the_cloud_never_finishes_is_given_up_and_tried_elsewhere(world: World) -> None:
     world.write(spec_of(zones=["eu-central-1a", "eu-central-1b"]))
-    world.faults(delays={"ec2:instance": 3600.0})
-    result = world.run("up", "--yes", environment={"FEDSPAN_MACHINE_DEADLINE": "3"})
+    world.faults(delays={"create ec2:instance": 3600.0})
+    result = world.run("up", "--yes", environment={"FEDSPAN_MACHINE_DEADLINE": "4"})
     assert result.code == 8
     assert "was given up" in result.err
-    assert "the cloud has not made it within 3 s" in result.err
+    assert "the cloud has not made it within 4 s" in result.err
     assert "tried m7i.large in eu-central-1a, m7i.large in eu-central-1b" in result.err
     assert result.seconds < 120
     world.faults()

@@ -164,7 +164,7 @@ class AwsResource(Resource):
         try:
             live = self.describe(call, ec2, resource_id, inputs) or {}
             self.finish(call, ec2, resource_id, inputs, live, True)
-            call.wait(faults.book().delay(self.kind, self.token))
+            call.wait(faults.book().delay(self.kind, self.token, f"create {self.kind}"))
         except (ClientError, BotoCoreError, ProviderError) as error:
             raise self.half_made(call, ec2, resource_id, inputs, error) from error
         return resource_id, self.told(call, ec2, resource_id, inputs)
