@@ -40,6 +40,7 @@ def site(world: World) -> dict[str, Any]:
     return next(line for line in lines if line["name"] == "site-1")
 
 
+@pytest.mark.slow
 def test_a_full_zone_moves_a_site_to_the_next_one_with_the_same_address(world: World) -> None:
     world.write(spec_of())
     world.faults(no_capacity=["eu-central-1a"])

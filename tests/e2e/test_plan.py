@@ -39,6 +39,7 @@ def test_the_plan_as_a_table_has_disks_and_the_price_of_a_month(planned: World) 
     assert "with disks and address (as of 20" in told
 
 
+@pytest.mark.slow
 def test_a_cap_refuses_plan_and_up_and_an_unknown_price(planned: World) -> None:
     for verb in ("plan", "up"):
         refused = planned.run(verb, "--max-hourly-cost", "0.05", "--yes")

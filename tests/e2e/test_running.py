@@ -21,6 +21,8 @@ from e2e_world import COMMAND, SPEC, World
 
 from deployer.realm_sandbox import aws_session
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def up(world: World) -> World:
@@ -179,7 +181,6 @@ def test_the_support_bundle_holds_no_secret(up: World, tmp_path: Path) -> None:
     assert "proxy.hospital.example:3128" in everything
 
 
-@pytest.mark.slow
 def test_stopped_machines_keep_their_addresses_and_start_brings_them_back(up: World) -> None:
     before = {machine["name"]: machine for machine in up.sandbox.machines()}
     busy = up.json("stop", "--idle", "2h", "--yes").ok().last["states"]
@@ -210,7 +211,6 @@ def up_since(line: dict[str, Any]) -> float:
     return datetime.fromisoformat(line["since"].replace("Z", "+00:00")).timestamp()
 
 
-@pytest.mark.slow
 def test_up_turns_on_what_was_stopped(up: World) -> None:
     up.run("stop", "site-1", "--yes").ok()
     assert lines(up)["site-1"]["phase"] == "stopped"
