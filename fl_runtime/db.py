@@ -123,7 +123,11 @@ class Database(ABC):
         """Execute with the next transaction, at the latest in `GROUP_S`: for what a crash may take the last 50 ms of.
 
         Within `tx()` it is part of that. The statement must not be able to fail on its values.
+
+        Raises:
+            TypeError: as `clean`: now, or it would take those that it waits with along.
         """
+        args = tuple(clean(args))
         with self._lock:
             if self._depth:
                 self._change(sql, args)
@@ -170,8 +174,18 @@ class Database(ABC):
                 self._disconnect()
 
 
+_STORED = (str, int, float, bytes, bytearray, memoryview, type(None))
+
+
 def clean(args: Sequence[Any]) -> list[Any]:
-    """Text without what a database can't hold: half a surrogate pair, and NUL."""
+    """Text without what a database can't hold: half a surrogate pair, and NUL.
+
+    Raises:
+        TypeError: a value that no column takes, such as a mapping out of somebody's JSON.
+    """
+    for arg in args:
+        if not isinstance(arg, _STORED):
+            raise TypeError(f"a {type(arg).__name__} is nothing that a database stores")
     return [
         arg.encode("utf-8", "replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}")
         if isinstance(arg, str) and not (arg.isascii() and "\0" not in arg)
@@ -243,7 +257,7 @@ class Sqlite(Database):
     def _read(self, sql: str, args: Sequence[Any]) -> list[Row]:
         rows: list[Any]
         try:
-            rows = self._connection.execute(sql, args).fetchall()
+            rows = self._connection.execute(sql, clean(args)).fetchall()
         except sqlite3.OperationalError as error:
             raise _storage_error(error, self.path) from None
         return rows

@@ -230,7 +230,8 @@ class JobLink:
 
     def _do_call(self, message: Mapping[str, Any], _: bytes) -> None:
         targets = tuple(sorted(message["targets"])) if message.get("targets") is not None else None
-        recorded = self._hub.store.call(self._job.id, message["round"], message["index"])
+        round_, index = int(message["round"]), int(message["index"])
+        recorded = self._hub.store.call(self._job.id, round_, index)
         if targets is None:  # everybody who takes part; after a restart: who took part then
             everybody = {*self._hub.jobs.taking_part_list(self._job.id), *self._hub.jobs.out(self._job.id)}
             targets = recorded.targets if recorded else tuple(sorted(everybody))
@@ -240,9 +241,9 @@ class JobLink:
             self._own(blob)
         call = Call(
             job=self._job.id,
-            round=message["round"],
-            index=message["index"],
-            name=message["name"],
+            round=round_,
+            index=index,
+            name=str(message["name"]),
             targets=targets,
             digest=digest(message["name"], targets, payload, meta),
             meta=meta,
