@@ -129,7 +129,8 @@ def test_an_upgrade_refuses_to_interrupt_a_job_unless_told(up: World, later: Pat
         "server": (True, "0.2.0"),
         "site-1": (True, "0.2.0"),
     }
-    assert {line["version"] for line in lines(up).values()} == {"0.2.0"}
+    found = lines(up)
+    assert (found["server"]["version"], found["site-1"]["version"]) == ("0.2.0", "0.2.0")
     before = wait(up, job, lambda found: True)["round"]
     after = wait(up, job, lambda found: found["round"] >= before + 2)  # it goes on, from where it was
     assert (after["state"], before > 1) == ("RUNNING", True)
