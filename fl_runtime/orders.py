@@ -1,8 +1,8 @@
 """Orders: what an admin tells a site (or the server) to do. The server passes them on and can't make one.
 
-The document is canonical JSON: version, federation, order (`restart` or `shutdown`), targets, id, issued, not_after,
-signer (name, serial); signed like a job's envelope, and never to be taken for one: the keys differ. Whoever is ordered
-checks it against its own CA and policy, and does what it says at most once.
+Its document (fl_runtime/signed.py) has its own keys order (`restart` or `shutdown`), targets and id: never to be taken
+for a job's envelope, whose keys differ. Whoever is ordered checks it against its own CA and policy, and does what it
+says at most once.
 """
 
 from __future__ import annotations
@@ -12,21 +12,16 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from cryptography import x509
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-
-from fl_runtime.errors import NONSENSE, KitError, RefusedError
+from fl_runtime import signed
+from fl_runtime.errors import RefusedError
 from fl_runtime.kit import Kit
 from fl_runtime.names import is_participant_name
-from fl_runtime.wire.identity import Identity, issued_by_ca, read_identity
+from fl_runtime.wire.identity import Identity
 
 RESTART, SHUTDOWN = "restart", "shutdown"
 ACTIONS = (RESTART, SHUTDOWN)
@@ -47,30 +42,8 @@ class SignedOrder:
 
 def seal_order(kit: Kit, action: str, targets: Sequence[str]) -> tuple[bytes, bytes, bytes]:
     """Sign with an admin's kit: (document, signature, certificate PEM)."""
-    certificate = x509.load_pem_x509_certificate(kit.certificate)
-    signer = read_identity(certificate)
-    now = time.time()
-    document = _canonical(
-        {
-            "version": 1,
-            "federation": kit.federation,
-            "order": action,
-            "targets": sorted(set(targets)),
-            "id": secrets.token_hex(16),
-            "issued": int(now),
-            "not_after": int(now + VALID_S),
-            "signer": {"name": signer.name, "serial": signer.serial},
-        }
-    )
-    key = serialization.load_pem_private_key(kit.key, None)
-    if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise KitError(
-            "The kit's key is not an elliptic-curve key",
-            participant=kit.name,
-            next_step=f"fedspan kit verify {kit.path}",
-        )
-    pem = certificate.public_bytes(serialization.Encoding.PEM)
-    return document, key.sign(document, ec.ECDSA(hashes.SHA256())), pem
+    body = {"order": action, "targets": sorted(set(targets)), "id": secrets.token_hex(16)}
+    return signed.sign(kit, body, VALID_S)
 
 
 def open_order(kit: Kit, document: bytes, signature: bytes, certificate_pem: bytes) -> SignedOrder:
@@ -83,40 +56,17 @@ def open_order(kit: Kit, document: bytes, signature: bytes, certificate_pem: byt
     def refuse(why: str) -> RefusedError:
         return RefusedError("The order is refused", participant=kit.name, why=why, next_step="fedspan site list")
 
-    try:
-        certificate, signer = issued_by_ca(certificate_pem, kit.ca)
-    except ValueError:
-        raise refuse("its signer's certificate is not from this federation's CA") from None
-    now = datetime.now(timezone.utc)
-    if not certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc:
-        raise refuse(f"the certificate of {signer.name} is not valid now")
-    if signer.role != "admin" or signer.federation != kit.federation:
-        raise refuse(f"{signer.name} is a {signer.role} of {signer.federation}; only admins give orders")
-    key = certificate.public_key()
-    try:
-        if not isinstance(key, ec.EllipticCurvePublicKey):
-            raise InvalidSignature
-        key.verify(signature, document, ec.ECDSA(hashes.SHA256()))
-    except InvalidSignature:
-        raise refuse("its signature does not fit its content") from None
-    try:
-        body = json.loads(document)
-        if body["version"] != 1 or _canonical(body) != document:
-            raise ValueError("another version or form")
-        order = SignedOrder(
+    def read(body: Mapping[str, Any], signer: Identity) -> SignedOrder:
+        return SignedOrder(
             id=str(body["id"]),
             action=str(body["order"]),
             targets=tuple(str(target) for target in body["targets"]),
             not_after=float(body["not_after"]),
             signer=signer,
         )
-        federation, serial, issued = str(body["federation"]), str(body["signer"]["serial"]), float(body["issued"])
-    except NONSENSE as error:
-        raise refuse(f"its document is not readable: {error}") from None
-    if federation != kit.federation:
-        raise refuse(f"it is for the federation {federation}")
-    if serial != signer.serial:
-        raise refuse("its signer is not who it says")
+
+    sealed = (document, signature, certificate_pem)
+    order, issued = signed.check(kit, sealed, read, refuse, "only admins give orders")
     if order.action not in ACTIONS or not all(is_participant_name(target) for target in order.targets):
         raise refuse(f"{order.action!r} to {', '.join(order.targets)} is no order")
     if time.time() > order.not_after or order.not_after > issued + VALID_S:
@@ -171,7 +121,3 @@ class UsedOrders:
                 os.fsync(file.fileno())
             fresh.rename(self._path)
             return True
-
-
-def _canonical(document: dict[str, Any]) -> bytes:
-    return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode()

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from cryptography import x509
 from federation import Federation, TestCA, until
 from scripts import ADD, SLOW
 
@@ -289,7 +290,7 @@ def test_orders_that_no_lead_of_this_federation_signed_are_refused(
     old = signed(site.lead)
     monkeypatch.undo()
     assert "too old" in why(old)
-    site.revoked.add(f"{orders.x509.load_pem_x509_certificate(site.lead.certificate).serial_number:x}")
+    site.revoked.add(f"{x509.load_pem_x509_certificate(site.lead.certificate).serial_number:x}")
     assert "revoked" in why(signed(site.lead))
     assert site.codes == []
 
