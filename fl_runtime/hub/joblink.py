@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import json
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -378,7 +377,3 @@ class JobLink:
     def _do_event(self, message: Mapping[str, Any], _: bytes) -> None:
         self._hub.store.add_event(self._job.id, dict(message["document"]))
         self._hub.changed()
-
-
-def as_json(value: Any) -> bytes:
-    return json.dumps(value).encode()

@@ -17,6 +17,7 @@ from fl_runtime.blobs.space import disk_quota
 from fl_runtime.errors import NONSENSE, FlError, KitError, ProtocolError, StorageError
 from fl_runtime.hub.board import Board
 from fl_runtime.hub.bulk import BulkService
+from fl_runtime.hub.changes import Changes
 from fl_runtime.hub.desk import Desk
 from fl_runtime.hub.joblink import serve_local
 from fl_runtime.hub.jobs import Jobs
@@ -42,11 +43,12 @@ log = logging.getLogger("fedspan.hub")
 _TICK_S = 0.5
 
 
-class Hub:
+class Hub(Changes):
     """Start with `start()`, end with `stop()`; everything durable lies in `state`."""
 
     def __init__(self, kit: Kit, state: Path, store: str | None = None) -> None:
         """`store`: URL of a PostgreSQL database; None = a SQLite file in `state`."""
+        super().__init__()
         self.kit = kit
         self.state = state
         self.incarnation = secrets.token_hex(8)
@@ -69,8 +71,6 @@ class Hub:
         self.desk = Desk(self)
         self.orders = HubOrders(self)
         self.ordered: Callable[[int], None] = lambda code: None  # ends the process with this code
-        self._change = threading.Condition()
-        self._changes = 0
         self._stopping = threading.Event()
         self._server = tls.server(kit)
         self._server.add_generic_rpc_handlers(
@@ -140,21 +140,6 @@ class Hub:
             except Exception:
                 if not self._stopping.is_set():
                     log.exception("housekeeping failed")
-
-    # --- changes, for those who watch
-
-    def changed(self) -> None:
-        with self._change:
-            self._changes += 1
-            self._change.notify_all()
-
-    def change_number(self) -> int:
-        with self._change:
-            return self._changes
-
-    def wait_change(self, seen: int, timeout: float) -> None:
-        with self._change:
-            self._change.wait_for(lambda: self._changes != seen, timeout)
 
     # --- participants
 

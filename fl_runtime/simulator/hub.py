@@ -11,6 +11,7 @@ from typing import Any
 
 from fl_runtime.blobs import BlobStore
 from fl_runtime.hub.board import Board
+from fl_runtime.hub.changes import Changes
 from fl_runtime.hub.desk import Desk
 from fl_runtime.hub.job_process import JobProcesses, Running
 from fl_runtime.hub.joblink import serve_local
@@ -113,12 +114,13 @@ class SimJobs:
             self._hub.server_logs.ended(running.job.id)
 
 
-class SimHub:
+class SimHub(Changes):
     """What `Hub` is to its parts, in a folder that goes with the simulation."""
 
     kit = None
 
     def __init__(self, folder: Path, sites: list[str], deliver: Callable[[str, dict[str, Any]], None]) -> None:
+        super().__init__()
         folder.mkdir(parents=True, exist_ok=True)
         self.state = folder
         self.socket_path = folder / "local.sock"
@@ -131,8 +133,6 @@ class SimHub:
         self.board = Board(self.store, self.blobs, self.sessions, self.jobs.taking_part)  # type: ignore[arg-type]
         self.wires = Wires(self)  # type: ignore[arg-type]  # no job here has codecs: they are refused before
         self.desk = Desk(self)  # type: ignore[arg-type]
-        self._change = threading.Condition()
-        self._changes = 0
         self._local = serve_local(self, self.socket_path)  # type: ignore[arg-type]
         self._stopping = threading.Event()
         threading.Thread(target=self._tick, name="ticker", daemon=True).start()
@@ -158,19 +158,6 @@ class SimHub:
 
     def status(self) -> dict[str, Any]:
         return {"role": "simulation"}
-
-    def changed(self) -> None:
-        with self._change:
-            self._changes += 1
-            self._change.notify_all()
-
-    def change_number(self) -> int:
-        with self._change:
-            return self._changes
-
-    def wait_change(self, seen: int, timeout: float) -> None:
-        with self._change:
-            self._change.wait_for(lambda: self._changes != seen, timeout)
 
     def _tick(self) -> None:
         while not self._stopping.wait(0.5):
