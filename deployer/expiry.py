@@ -8,7 +8,6 @@ daily shutdown, which deallocates (`azure_schedule`).
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from deployer.expiry_units import SERVICE_PATH, TIMER, TIMER_PATH, service_text, stamp, timer_text
@@ -18,18 +17,6 @@ if TYPE_CHECKING:
     from deployer.ssh import Machine
 
 DAY_S = 86400.0
-
-
-@dataclass(frozen=True)
-class Expiry:
-    """When a machine ends itself: seconds since the epoch (UTC), and after how many seconds without a job."""
-
-    at: float | None = None
-    idle_s: float | None = None
-
-    def stamp(self) -> str | None:
-        """As the stack's tag has it."""
-        return stamp(self.at) if self.at is not None else None
 
 
 def expiry_of(ledger: Ledger, name: str) -> float | None:

@@ -47,11 +47,6 @@ def placeholder(index: int) -> str:
     return f"{PLACEHOLDERS[1 + index % 250]}/32"
 
 
-def is_placeholder(cidr: str) -> bool:
-    """Whether a network only stands for an address that is not known yet."""
-    return ipaddress.IPv4Network(cidr, strict=False).subnet_of(PLACEHOLDERS)
-
-
 def runtime_openings(
     server: Member,
     members: Iterable[Member],

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 
 from deployer.crew import Crew, together
 from deployer.deployment import Deployment
-from deployer.errors import RefusedError
 from deployer.expiry import set_expiry
 from deployer.ledger import NOTHING_THERE
 from deployer.machine_run import Start, install_and_start, labels, reach_host
@@ -231,15 +230,3 @@ def with_server(deployment: Deployment, members: Iterable[Member]) -> list[Membe
     if server is None or server in chosen or not server.cloud or row is None or row.phase in NOTHING_THERE:
         return chosen
     return [server, *chosen]
-
-
-def check_deployable(deployment: Deployment, members: Iterable[Member]) -> None:
-    """Refuse what can't work before anything is asked of anybody.
-
-    Raises:
-        RefusedError: nobody to deploy.
-    """
-    if not list(members):
-        raise RefusedError(
-            "nobody to deploy", why="the spec has no participants but admins", next_step="add a site to federation.yml"
-        )

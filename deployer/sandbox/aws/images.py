@@ -85,10 +85,6 @@ IMAGES = (
 BY_PARAMETER = {parameter: image for image in IMAGES for parameter in image.parameters}
 
 
-def image_of(region: str, ami: str) -> Image | None:
-    return next((image for image in IMAGES if image.ami(region) == ami), None)
-
-
 def register_images(ec2: Any, region: str) -> None:
     """Puts the images into a moto EC2 backend, their snapshots with their real sizes."""
     from moto.ec2.models.amis import Ami

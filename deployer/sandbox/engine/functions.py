@@ -27,7 +27,3 @@ class Builtins:
             name = str(args.get("name", ""))
             return {"name": name, "outputs": self._outputs(name)}
         raise ProviderError(f"unrecognized function name: '{token}'")
-
-    def read_stack(self, name: str) -> Properties:
-        outputs = self._outputs(name)
-        return {"name": name, "outputs": outputs, "secretOutputNames": []}

@@ -141,11 +141,6 @@ def keep_secret(value: Any, template: Any) -> Any:
     return value
 
 
-def from_struct_json(value: Any) -> Any:
-    """What a JSON-like tree (decoded Struct or checkpoint) with unknown markers in it means."""
-    return walk(value, lambda v: UNKNOWN if isinstance(v, str) and v in UNKNOWN_TEXTS else v)
-
-
 def to_checkpoint(value: Any, encrypt: Callable[[str], str]) -> Any:
     """The form of the checkpoint: secrets as ciphertext, numbers without a needless `.0`."""
 
