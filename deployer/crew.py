@@ -56,7 +56,7 @@ class Several(FedspanError):
         told = "\n".join(f"  {_indented(str(error))}" for error in errors.values())
         super().__init__(f"{len(errors)} of {total} participants failed\n{told}")
         self.errors = errors
-        self.exit_code = getattr(first, "exit_code", 1)  # type: ignore[misc]  # this instance's, not the class's
+        self.exit_code = getattr(first, "exit_code", 1)
 
 
 def _indented(text: str) -> str:

@@ -9,8 +9,6 @@ The deployer's errors (`deployer.errors`) grow from the same root.
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 
 class FedspanError(Exception):
     """What happened, to whom, why, and the next command to type.
@@ -23,7 +21,7 @@ class FedspanError(Exception):
         log: path of the log that tells more.
     """
 
-    exit_code: ClassVar[int] = 1
+    exit_code: int = 1
 
     def __init__(
         self,

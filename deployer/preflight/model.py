@@ -84,5 +84,5 @@ def refuse(findings: Iterable[Finding]) -> None:
     )
     codes = {finding.error.exit_code for finding in found}
     if len(codes) == 1:
-        error.exit_code = codes.pop()  # type: ignore[misc]  # this instance's, not the class's
+        error.exit_code = codes.pop()
     raise error
