@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import logging
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -13,9 +11,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from fl_runtime import localsock
 from fl_runtime.agent.worker import Worker
 from fl_runtime.errors import FlError, ProtocolError, RefusedError, StorageError
-from fl_runtime.hub import checkpoints, replay
+from fl_runtime.hub import replay
 from fl_runtime.hub.board import NotDeterministicError, digest
-from fl_runtime.hub.state import ACCEPTED, Boundary, Call, Task
+from fl_runtime.hub.recorder import Recorder
+from fl_runtime.hub.state import ACCEPTED, Call, Task
 from fl_runtime.patience import is_full, patiently
 
 if TYPE_CHECKING:
@@ -65,6 +64,7 @@ class JobLink:
         self._running = running
         self._job = running.job
         self._connection = connection
+        self._recorder = Recorder(hub, running)
         self._worker = Worker(f"decode-{self._job.id}") if hub.wires.concerned(self._job) else None
 
     # --- towards the process (called by the board)
@@ -214,19 +214,6 @@ class JobLink:
         place, size = self._running.place, int(message["size"])
         self._send({"file": str(self._hub.blobs.new_spool_file(size) if place is None else place.new_file(size))})
 
-    def _own(self, blob: str | None) -> bytes | None:
-        """A blob of this job: knowing the id of another's grants nothing.
-
-        Raises:
-            RefusedError: it is not.
-        """
-        if not blob:
-            return None
-        found = bytes.fromhex(blob)
-        if not any(owner.startswith(f"job:{self._job.id}:") for owner in self._hub.blobs.owners(found)):
-            raise RefusedError("The workflow named a model that is not of this job", why=blob)
-        return found
-
     def _do_call(self, message: Mapping[str, Any], _: bytes) -> None:
         targets = tuple(sorted(message["targets"])) if message.get("targets") is not None else None
         round_, index = int(message["round"]), int(message["index"])
@@ -235,9 +222,9 @@ class JobLink:
             everybody = {*self._hub.jobs.taking_part_list(self._job.id), *self._hub.jobs.out(self._job.id)}
             targets = recorded.targets if recorded else tuple(sorted(everybody))
         meta = message["meta"]
-        payload = self._own(message.get("blob"))
+        payload = self._recorder.own(message.get("blob"))
         for blob in (meta.get("blobs") or {}).values():
-            self._own(blob)
+            self._recorder.own(blob)
         call = Call(
             job=self._job.id,
             round=round_,
@@ -282,86 +269,20 @@ class JobLink:
         self._send({"value": replay.record(self._hub.store, self._job.id, *key, message["value"])})
 
     def _do_outgrown(self, message: Mapping[str, Any], _: bytes) -> None:
-        """The job is not to be replayed any more: what its closed calls hold is released."""
-        job, store, blobs = self._job.id, self._hub.store, self._hub.blobs
-        with store.tx():
-            replay.set_outgrown(store, job)
-            for index in message["closed"]:
-                blobs.drop_refs(f"job:{job}:call:{message['round']}:{index}")
-                for task in store.tasks(job, int(message["round"]), int(index)):
-                    blobs.drop_refs(f"job:{job}:task:{task.id}")
-            blobs.drop_refs(f"job:{job}:new")
-        self._hide()
-        blobs.collect(0.0)  # the process that was told the paths is the one that commits
+        self._recorder.outgrown(message)
+        self._recorder.release()
 
     def _do_checkpoint(self, message: Mapping[str, Any], _: bytes) -> None:
-        """The model so far, of a workflow without rounds: kept whatever becomes of the job."""
-        job, store, blobs = self._job.id, self._hub.store, self._hub.blobs
-        model, best = self._own(message["model"]), message.get("best")
-        with store.tx():
-            for name, blob in (("model", model), ("best", self._own(best))):
-                blobs.drop_refs(f"job:{job}:checkpoint:{name}")
-                if blob is not None:
-                    blobs.add_ref(blob, f"job:{job}:checkpoint:{name}")
-            state = {"state": message.get("state") or {}, "tensors": {"best": best} if best else {}}
-            boundary = Boundary(job, -1, state, model, message["metrics"], time.time())
-            store.commit(boundary)
-            store.add_event(job, {"event": "model", **message["metrics"]})
-        self._hub.wires.forget_calls(job)
-        self._write_checkpoints(boundary)
+        self._recorder.checkpoint(message)
         self._send({"ok": True})
         self._hub.changed()
-
-    def _write_checkpoints(self, boundary: Boundary) -> None:
-        folder = self._running.folder / "checkpoints"
-        about = {"job": self._job.id, "round": boundary.round, **boundary.metrics}
-        best, known = boundary.state["tensors"].get("best"), boundary.state["state"].get("best")
-        try:
-            if boundary.model is not None:
-                checkpoints.write(folder, "last", self._hub.blobs, boundary.model, about, boundary.at)
-            if best is not None:
-                said = {"job": self._job.id, **(known if isinstance(known, dict) else {})}
-                checkpoints.write(folder, "best", self._hub.blobs, bytes.fromhex(best), said, boundary.at)
-        except OSError as error:
-            log.warning("%s: its checkpoint can't be written: %s", self._job.id, error)
 
     def _do_commit(self, message: Mapping[str, Any], _: bytes) -> None:
-        """A finished round: state, model, metrics in one transaction; what it consumed is released."""
-        job, store, blobs = self._job.id, self._hub.store, self._hub.blobs
-        round_ = int(message["round"])
-        model = self._own(message.get("model"))
-        metrics = {**message["metrics"], **self._hub.wires.figures(job)}
-        with store.tx():
-            if model is not None:
-                blobs.add_ref(model, f"job:{job}:model:{round_}")
-            tensors = {key: self._own(blob) for key, blob in message["tensors"].items()}
-            blobs.drop_refs(f"job:{job}:state:")
-            for key, owned in tensors.items():
-                if owned is not None:
-                    blobs.add_ref(owned, f"job:{job}:state:{key}")
-            state = {"state": message["state"], "tensors": message["tensors"]}
-            boundary = Boundary(job, round_, state, model, metrics, time.time())
-            store.commit(boundary)
-            blobs.drop_refs(f"job:{job}:new")
-            blobs.drop_refs(f"job:{job}:task:")
-            blobs.drop_refs(f"job:{job}:call:")
-            for old in range(max(0, round_ - 3), round_):
-                blobs.drop_refs(f"job:{job}:model:{old}")
-            store.add_event(job, {"event": "round", "round": round_, **metrics})
-        self._write_checkpoints(boundary)
+        self._recorder.commit(message)
         self._send({"ok": True})
         self._running.progressed()
-        self._hide()
-        with contextlib.suppress(StorageError):  # the next one collects it
-            blobs.collect(0.0)  # the process that was told the paths is the one that commits
+        self._recorder.release()
         self._hub.changed()
-
-    def _hide(self) -> None:
-        """Links to what the job has given up go: their space would not be free."""
-        place, blobs = self._running.place, self._hub.blobs
-        for name in place.shown() if place is not None else ():
-            if not blobs.owners(bytes.fromhex(name)):
-                place.hide(name)  # type: ignore[union-attr]
 
     def _do_finish(self, message: Mapping[str, Any], _: bytes) -> None:
         self._hub.jobs.end(self._job.id, "FINISHED", "")
