@@ -12,11 +12,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from fl_runtime.blobs import BlobStore
+from fl_runtime.hub.answers import Answers
 from fl_runtime.hub.late import LateResults
 from fl_runtime.hub.quorum import DEFAULT_GRACE_S, Decision, Part, decide
 from fl_runtime.hub.sessions import Sessions
 from fl_runtime.hub.state import ACCEPTED, ANSWERED, BROKEN, OPEN, REFUSED, Call, StateStore, Task
-from fl_runtime.models.meta import parse_meta
 from fl_runtime.proto import fedspan_pb2 as pb
 
 log = logging.getLogger("fedspan.hub")
@@ -70,21 +70,19 @@ class Board:
         store: StateStore,
         blobs: BlobStore,
         sessions: Sessions,
-        taking_part: Callable[[str], Mapping[str, str]],
         queued: Callable[[str], float] = lambda site: 0.0,
     ) -> None:
         """`queued`: seconds in total in which a site's transfers waited in the server's queue."""
         self._store = store
         self._blobs = blobs
         self._sessions = sessions
-        self._taking_part = taking_part  # job -> {site: state in the job}
         self._queued = queued
         self.late = LateResults(store, blobs)
         self._calls: dict[tuple[str, int, int], _Open] = {}
         self._lock = threading.RLock()
-        # where codecs come in (hub/wires.py): what a site is sent, and how its result has to be read
+        self.answers = Answers(store, blobs, sessions, self.late, self._answered)
+        # where codecs come in (hub/wires.py): what a site is sent
         self.payload_for: Callable[[Call, str], pb.Payload | None] = lambda call, _: payload(blobs, call.payload)
-        self.noted: Callable[[Task, pb.TaskResult, dict[str, Any]], dict[str, Any]] = lambda _, __, meta: meta
 
     # --- from the job's process
 
@@ -166,84 +164,7 @@ class Board:
         with self._lock:
             return [entry.why for key, entry in self._calls.items() if key[0] == job and entry.why]
 
-    # --- from sites
-
-    def answer(self, site: str, result: pb.TaskResult) -> None:
-        """A site's result: on disk with its reference, then acknowledged, then told to the job's process."""
-        task = self._store.task(result.task)
-        if task is None or task.site != site or task.job != result.job:
-            self._ack(site, result, False, "there is no such task for this site")
-            return
-        late = task.state != OPEN and not result.error and self.late.wanted(task)
-        if task.state != OPEN and not late:
-            self._ack(site, result, True, "")  # again, after a lost acknowledgement; or too late
-            return
-        if result.error:
-            with self._store.tx():
-                self._store.judge(task.id, BROKEN, result.error)
-                self._store.add_event(
-                    task.job, {"event": "task-failed", "site": site, "round": task.round, "why": result.error}
-                )
-            self._ack(site, result, True, "")
-            self._evaluate((task.job, task.round, task.index))
-            return
-        staged = None
-        blob = result.payload.blob if result.HasField("payload") and result.payload.blob else None
-        if blob is not None:
-            if result.payload.length == len(result.payload.inline):
-                staged = self._blobs.stage_bytes(result.payload.inline)
-                if staged[0].id != blob:
-                    self._ack(site, result, False, "the content does not have the announced hash")
-                    return
-            elif not self._granted(task, blob):
-                log.warning(
-                    "%s: the result of %s came before its content; waiting for it to be sent again", task.job, site
-                )
-                return
-        try:
-            meta = parse_meta(result.meta)
-        except ValueError as error:
-            self._refuse(task, result, str(error))
-            return
-        if late:
-            self.late.bank(task, meta, staged, blob)
-            self._ack(site, result, True, "")
-            self._evaluate_job(task.job)
-            return
-        owner = f"job:{task.job}:task:{task.id}"
-        with self._store.tx():
-            now = self._store.task(task.id)
-            if now is None or now.state != OPEN:
-                self._ack(site, result, True, "")
-                return
-            if staged is not None:
-                self._blobs.register(*staged, owner)
-            elif blob is not None:
-                self._blobs.add_ref(blob, owner)
-            self._store.answer(task.id, self.noted(task, result, meta), blob)
-            done = self._store.task(task.id)
-        self._ack(site, result, True, "")
-        with self._lock:
-            entry = self._calls.get((task.job, task.round, task.index))
-        if entry is not None and done is not None:
-            entry.listener.result(done)
-
-    def _granted(self, task: Task, blob: bytes) -> bool:
-        """Whether the content is here because it came for this task: knowing the id of another's grants nothing."""
-        owners = self._blobs.owners(blob)
-        return f"job:{task.job}:task:{task.id}" in owners or self.late.owner(task.job, task.site) in owners
-
-    def _refuse(self, task: Task, result: pb.TaskResult, why: str) -> None:
-        """The answer is none: the site will not send another one."""
-        with self._store.tx():
-            self._store.judge(task.id, BROKEN, why)
-            self._store.add_event(task.job, {"event": "refused", "site": task.site, "round": task.round, "why": why})
-        self._ack(task.site, result, False, why)
-        self._evaluate((task.job, task.round, task.index))
-
-    def _ack(self, site: str, result: pb.TaskResult, accepted: bool, why: str) -> None:
-        ack = pb.ResultAck(job=result.job, task=result.task, accepted=accepted, why=why)
-        self._sessions.send(site, result_ack=ack)
+    # --- to sites
 
     def push_open(self, job: str, site: str) -> None:
         """Push what the site has not answered yet, after it connected or joined; what is closed it need not begin."""
@@ -267,6 +188,16 @@ class Board:
                 payload=self.payload_for(call, task.site),
             ),
         )
+
+    def _answered(self, task: Task, done: Task | None) -> None:
+        """A site's answer is stored: `done` for the job's process to look at; None: there is nothing to look at."""
+        if done is None:
+            self._evaluate_job(task.job)
+            return
+        with self._lock:
+            entry = self._calls.get((task.job, task.round, task.index))
+        if entry is not None:
+            entry.listener.result(done)
 
     # --- time and sites
 

@@ -65,9 +65,9 @@ class Hub(Changes):
         self.gate = Gate(kit.federation, self.revocations.is_revoked, sites, self.turnstile.places)
         self.sessions = Sessions(self._connected, self._lost)
         self.jobs = Jobs(self)
-        self.board = Board(self.store, self.blobs, self.sessions, self.jobs.taking_part, self.turnstile.queued)
+        self.board = Board(self.store, self.blobs, self.sessions, self.turnstile.queued)
         self.wires = Wires(self)
-        self.board.payload_for, self.board.noted = self.wires.payload, self.wires.noted
+        self.board.payload_for, self.board.answers.noted = self.wires.payload, self.wires.noted
         self.desk = Desk(self)
         self.orders = HubOrders(self)
         self.ordered: Callable[[int], None] = lambda code: None  # ends the process with this code
@@ -188,7 +188,7 @@ class Hub(Changes):
         elif kind == "reserved":
             self.jobs.starter.answered(name, message.reserved)
         elif kind == "task_result":
-            self.board.answer(name, message.task_result)
+            self.board.answers.take(name, message.task_result)
             self.changed()
         elif kind == "log":
             self.reported.log(session, message.log)

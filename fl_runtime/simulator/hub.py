@@ -130,7 +130,7 @@ class SimHub(Changes):
         self.server_logs = ServerLogs(self.logs)
         self.sessions = SimSites(sites, deliver)
         self.jobs = SimJobs(self)
-        self.board = Board(self.store, self.blobs, self.sessions, self.jobs.taking_part)  # type: ignore[arg-type]
+        self.board = Board(self.store, self.blobs, self.sessions)  # type: ignore[arg-type]
         self.wires = Wires(self)  # type: ignore[arg-type]  # no job here has codecs: they are refused before
         self.desk = Desk(self)  # type: ignore[arg-type]
         self._local = serve_local(self, self.socket_path)  # type: ignore[arg-type]

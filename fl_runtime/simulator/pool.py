@@ -286,7 +286,7 @@ class Pool:
             meta=json.dumps(message["meta"]).encode(),
             payload=payload,
         )
-        hub.board.answer(site.name, result)
+        hub.board.answers.take(site.name, result)
         self.answers += 1
         hub.changed()
 
