@@ -15,6 +15,40 @@ from deployer.sandbox.provider_resource import ProviderError
 
 NO_LOGIN = 9
 """The exit code of an `up` that has made everything and finds no machine to log in to."""
+CODES = {"Ctrl-C": 130, "fedspan killed": -signal.SIGKILL, "both killed": -signal.SIGKILL}
+"""How the command ends after a fault; what is not named here ends with some error's code."""
+
+CREATES = {
+    "aws": (
+        "site-1-vpc",
+        "site-1-gateway",
+        "site-1-subnet",
+        "site-1-routes",
+        "site-1-firewall",
+        "site-1-subnet-routes",
+        "site-1-default-route",
+        "site-1-interface",
+        "site-1-address",
+        "site-1-key",
+        "site-1-ssh-198-51-100-10-32",
+        "site-1-state",
+        "site-1-egress",
+        "site-1-vm",
+        "site-1-state-attachment",
+    ),
+    "azure": (
+        "site-1-rg",
+        "site-1-vnet",
+        "site-1-firewall",
+        "site-1-address",
+        "site-1-subnet",
+        "site-1-interface",
+        "site-1-state",
+        "site-1-ssh-1314",
+        "site-1-vm",
+    ),
+}
+"""What an `up` of one site makes, by cloud: logical names, with a stable order."""
 
 
 # -- the faults ---------------------------------------------------------------------------------------------------
@@ -99,34 +133,51 @@ def check_nothing_left(bench: Bench) -> None:
     assert locks == []
 
 
-def run_with_fault(bench: Bench, verb: str, name: str, fault: str, then: str, *, cycle: str = "up") -> Seen:
+def check_clean_run(bench: Bench, creates: tuple[str, ...]) -> None:
+    """`up` without a fault asks for exactly these, and `down` leaves nothing: the faults strike at all there is."""
+    bench.calls.clear()
+    assert bench.run("up", "--yes").code == NO_LOGIN
+    assert {name for verb, name in bench.calls if verb == "create"} == set(creates)
+    assert bench.run("down", "--yes").code == 0
+    check_nothing_left(bench)
+
+
+def run_with_fault(
+    bench: Bench, rows: list[Seen], verb: str, name: str, fault: str, then: str, *, cycle: str = "up", step: str = ""
+) -> None:
     """One run: `cycle` with the fault at this call, then `up` and `down`, or `down` at once; nothing may be left.
 
     Args:
+        rows: gets the run's row, whether it passes or not.
         verb, name: the call; see `Call`.
         fault: a key of FAULTS.
         then: `up` or `down`.
         cycle: `up`, or `down` for a call of a deletion (an `up` goes before).
+        step: what the row says instead of the call.
     """
+    row = Seen(step or f"{verb} {name}", fault, then)
+    rows.append(row)
     if cycle == "down":
         assert bench.run("up", "--yes").code == NO_LOGIN
     bench.strike_at, bench.strike, bench.struck = (verb, name), FAULTS[fault], False
     bench.calls.clear()
-    result = bench.run(cycle, "--yes")
+    try:
+        result = bench.run(cycle, "--yes")
+    finally:
+        bench.strike_at = None
+    row.saw = first_error(result)
     assert bench.struck, f"{verb} {name} was not called: {bench.calls}\n{result.out}\n{result.err}"
-    assert result.code != 0 or fault == "Ctrl-C", (result.out, result.err)
+    assert result.code == CODES[fault] if fault in CODES else result.code != 0, (result.code, result.out, result.err)
     assert "Traceback" not in result.err
-    bench.strike_at = None
-    saw = first_error(result)
     if fault == "fedspan killed":
         bench.wait_for_engines()
     if then == "up":
         again = bench.run("up", "--yes")
         assert again.code == NO_LOGIN, (again.out, again.err)
         check_one_of_each(bench)
-        resources = len(bench.inventory())
-        assert resources >= 10
+        assert len(bench.inventory()) >= 10
     last = bench.run("down", "--yes")
+    row.left = len(bench.inventory())
     assert last.code == 0, (last.out, last.err)
     check_nothing_left(bench)
-    return Seen(f"{verb} {name}", fault, saw, then, len(bench.inventory()))
+    row.passed = True

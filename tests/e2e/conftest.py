@@ -11,7 +11,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # the suite imports by path: helpers are found beside their tests
 
-from e2e_world import World, make_world
+from e2e_world import SPEC, World, make_world
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -48,3 +48,19 @@ def fresh(cache: Path) -> Iterator[World]:
         yield made
     finally:
         made.close()
+
+
+@pytest.fixture(scope="module")
+def planned(world: World) -> World:
+    """Kits for a server on Azure and a site on AWS, and nothing deployed."""
+    world.write(SPEC)
+    world.run("provision").ok()
+    return world
+
+
+@pytest.fixture(scope="module")
+def up(world: World) -> World:
+    """A server on Azure and a site on AWS, registered."""
+    world.write(SPEC)
+    world.run("up", "--yes").ok()
+    return world

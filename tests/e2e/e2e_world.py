@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from deployer.realm_sandbox import aws_session
 from deployer.sandbox.client import Sandbox
 from deployer.sandbox.faults import Faults
 
@@ -169,6 +170,12 @@ def make_world(cache: Path) -> World:
     if pulumi_root := os.environ.get("FEDSPAN_PULUMI_ROOT"):
         environment["FEDSPAN_PULUMI_ROOT"] = pulumi_root
     return World(folder, environment)
+
+
+def ec2(world: World) -> Any:
+    """EC2's client, as somebody would use it behind fedspan's back."""
+    session = aws_session(world.sandbox.aws_environment(None), "eu-central-1")
+    return session.client("ec2", endpoint_url=world.sandbox.aws_endpoints()["ec2"])
 
 
 def copy_of(spec: dict[str, Any], **changes: Any) -> dict[str, Any]:

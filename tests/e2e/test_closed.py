@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
-from e2e_world import SPEC, World, copy_of
-
-from deployer.realm_sandbox import aws_session
+from e2e_world import SPEC, World, copy_of, ec2
 
 pytestmark = pytest.mark.slow
-
-
-def ec2(world: World) -> Any:
-    session = aws_session(world.sandbox.aws_environment(None), "eu-central-1")
-    return session.client("ec2", endpoint_url=world.sandbox.aws_endpoints()["ec2"])
 
 
 def own_network(world: World) -> dict[str, str]:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from digits_job import data_folder, job_folder
 from e2e_world import SPEC, World, copy_of
-from test_topologies import data_folder, job_folder
 
 
 def files_with(folder: Path, needles: list[bytes]) -> list[Path]:

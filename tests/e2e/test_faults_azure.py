@@ -8,24 +8,15 @@ from pathlib import Path
 import pytest
 from campaign import Bench, bench_in
 from campaign_page import Seen, write_rows
-from campaign_run import NO_LOGIN, check_nothing_left, run_with_fault
-from test_faults_aws import CREATES as ON_AWS
+from campaign_run import CREATES, check_clean_run, run_with_fault
 
 pytestmark = pytest.mark.slow
-
-CREATES = (
-    "site-1-rg",
-    "site-1-vnet",
-    "site-1-firewall",
-    "site-1-address",
-    "site-1-subnet",
-    "site-1-interface",
-    "site-1-state",
-    "site-1-ssh-1314",
-    "site-1-vm",
-)
 CASES = [
-    *(("create", name, fault) for name in CREATES for fault in ("answer lost", "engine killed", "both killed")),
+    *(
+        ("create", name, fault)
+        for name in CREATES["azure"]
+        for fault in ("answer lost", "engine killed", "both killed")
+    ),
     ("configure", "azure-native", "refused"),
     ("create", "site-1-vm", "refused"),
     ("create", "site-1-interface", "network gone"),
@@ -48,25 +39,21 @@ rows: dict[str, list[Seen]] = {"azure": [], "aws": []}
 
 
 def test_the_calls_are_all_that_a_clean_run_makes(bench: Bench) -> None:
-    bench.calls.clear()
-    assert bench.run("up", "--yes").code == NO_LOGIN
-    assert {name for verb, name in bench.calls if verb == "create"} == set(CREATES)
-    assert bench.run("down", "--yes").code == 0
-    check_nothing_left(bench)
+    check_clean_run(bench, CREATES["azure"])
 
 
 @pytest.mark.parametrize(("number", "verb", "name", "fault"), [(number, *case) for number, case in enumerate(CASES)])
 def test_a_fault_in_an_up_leaves_nothing(bench: Bench, number: int, verb: str, name: str, fault: str) -> None:
-    rows["azure"].append(run_with_fault(bench, verb, name, fault, then="up" if number % 2 else "down"))
+    run_with_fault(bench, rows["azure"], verb, name, fault, then="up" if number % 2 else "down")
 
 
 @pytest.mark.parametrize("fault", DELETES)
 def test_a_fault_in_a_down_leaves_nothing(bench: Bench, fault: str) -> None:
-    rows["azure"].append(run_with_fault(bench, "delete", "site-1-rg", fault, then="down", cycle="down"))
+    run_with_fault(bench, rows["azure"], "delete", "site-1-rg", fault, then="down", cycle="down")
 
 
-@pytest.mark.parametrize(("number", "name"), enumerate(ON_AWS))
+@pytest.mark.parametrize(("number", "name"), enumerate(CREATES["aws"]))
 def test_a_fault_in_a_down_on_aws_leaves_nothing(bench: Bench, number: int, name: str) -> None:
     bench.write("aws")
     fault = DELETES[number % len(DELETES)]
-    rows["aws"].append(run_with_fault(bench, "delete", name, fault, then="down", cycle="down"))
+    run_with_fault(bench, rows["aws"], "delete", name, fault, then="down", cycle="down")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from e2e_world import SPEC, World
+from e2e_world import World
 
 pytestmark = pytest.mark.slow
 
@@ -39,14 +39,6 @@ def job(folder: Path, name: str, script: str) -> Path:
         "  model: {tensors: {w: [4]}, init: zeros}\n"
     )
     return path
-
-
-@pytest.fixture(scope="module")
-def up(world: World) -> World:
-    """A server and a site, registered."""
-    world.write(SPEC)
-    world.run("up", "--yes").ok()
-    return world
 
 
 def test_no_jobs_yet(up: World) -> None:

@@ -8,14 +8,6 @@ import pytest
 from e2e_world import SPEC, World, copy_of
 
 
-@pytest.fixture(scope="module")
-def planned(world: World) -> World:
-    """Kits for a server on Azure and a site on AWS, and nothing deployed."""
-    world.write(SPEC)
-    world.run("provision").ok()
-    return world
-
-
 def test_the_plan_as_json_names_place_size_disks_price_changes_and_openings(planned: World) -> None:
     document = planned.json("plan").ok().last
     site = next(part for part in document["participants"] if part["name"] == "site-1")

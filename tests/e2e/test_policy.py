@@ -12,13 +12,6 @@ from e2e_world import SPEC, World, copy_of
 ACCOUNT = "111111111111"
 
 
-@pytest.fixture(scope="module")
-def planned(world: World) -> World:
-    world.write(SPEC)
-    world.run("provision").ok()
-    return world
-
-
 @pytest.fixture
 def policy(planned: World) -> Iterator[dict[str, Any]]:
     """The policy for the spec; whatever is enforced in a test ends with it."""

@@ -10,14 +10,6 @@ from e2e_world import SPEC, Result, World, copy_of
 AWS = ("aws", "111111111111", "eu-central-1")
 
 
-@pytest.fixture(scope="module")
-def planned(world: World) -> World:
-    """Kits for a server on Azure and a site on AWS, and nothing deployed."""
-    world.write(SPEC)
-    world.run("provision").ok()
-    return world
-
-
 def checks(result: Result, subject: str) -> list[dict[str, Any]]:
     return [check for check in result.last["checks"] if check["subject"] == subject]
 

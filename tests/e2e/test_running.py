@@ -17,25 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from e2e_world import COMMAND, SPEC, World
-
-from deployer.realm_sandbox import aws_session
+from e2e_world import COMMAND, World, ec2
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def up(world: World) -> World:
-    """A server on Azure and a site on AWS, registered."""
-    world.write(SPEC)
-    world.run("up", "--yes").ok()
-    return world
-
-
-def ec2(world: World) -> Any:
-    """EC2's client, as somebody would use it behind fedspan's back."""
-    session = aws_session(world.sandbox.aws_environment(None), "eu-central-1")
-    return session.client("ec2", endpoint_url=world.sandbox.aws_endpoints()["ec2"])
 
 
 def lines(world: World, *words: str) -> dict[str, dict[str, Any]]:

@@ -29,14 +29,6 @@ PACKAGES = ("deployer", "stacks", "startup_kits", "fl_runtime")
 
 
 @pytest.fixture(scope="module")
-def up(world: World) -> World:
-    """A server and a site, registered."""
-    world.write(SPEC)
-    world.run("up", "--yes").ok()
-    return world
-
-
-@pytest.fixture(scope="module")
 def later(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A later fedspan: this one with another version, to be put before it on the path."""
     return release(tmp_path_factory.mktemp("later"), "0.2.0")

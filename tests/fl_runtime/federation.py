@@ -24,6 +24,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from fl_runtime.admin import Session
 from fl_runtime.status import read_status
+from fl_runtime.wire.revocations import canonical
 
 
 def free_port(host: str = "127.0.0.1") -> int:
@@ -99,6 +100,29 @@ class TestCA:
         (folder / "startup/participant.yml").write_text(yaml.safe_dump(document))
         (folder / "local/endpoint.yml").write_text(f"server: 127.0.0.1:{port}\n")
         return folder
+
+
+def signed(
+    ca: TestCA, number: int, *serials: str, federation: str | None = None, days: float = 30
+) -> tuple[bytes, bytes]:
+    """A list of revoked certificates as the CA signs it: document and signature."""
+    now = int(time.time())
+    document = canonical(
+        {
+            "version": 1,
+            "federation": federation or ca.federation,
+            "number": number,
+            "issued": now,
+            "not_after": int(now + days * 86400),
+            "serials": sorted(serials),
+        }
+    )
+    return document, ca.key.sign(document, ec.ECDSA(hashes.SHA256()))
+
+
+def serial(kit: Path) -> str:
+    """Of a kit's certificate, as lists of revoked ones write it."""
+    return f"{x509.load_pem_x509_certificate((kit / 'startup/participant.crt').read_bytes()).serial_number:x}"
 
 
 class Process:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import grpc
 import pytest
-from federation import Federation, TestCA, free_port, until
+from federation import Federation, TestCA, free_port, serial, signed, until
 
 from fl_runtime.kit import Kit, read_kit
 from fl_runtime.names import BULK_STREAMS, CALLS_EACH, SPARE_CALLS
@@ -404,8 +404,6 @@ def test_a_certificate_that_expires_during_a_stream_ends_it(door: Door, monkeypa
 
 def test_every_method_refuses_the_wrong_role_another_federation_and_a_revoked_serial(running: Federation) -> None:
     """Not a list that somebody keeps: the methods that the server registers, called with any bytes."""
-    from test_revocation import serial, signed
-
     ca = TestCA("other")
     ca.key, ca.certificate = running.ca.key, running.ca.certificate  # the same CA signs for another federation
     strangers = running.root / "gate"

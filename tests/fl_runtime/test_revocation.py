@@ -10,16 +10,14 @@ from pathlib import Path
 import grpc
 import pytest
 import yaml
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from federation import Federation, Process, TestCA, free_port, until
+from federation import Federation, Process, TestCA, free_port, serial, signed, until
 
 from fl_runtime.admin import Session
 from fl_runtime.errors import RefusedError
 from fl_runtime.kit import read_kit
 from fl_runtime.proto import fedspan_pb2 as pb
 from fl_runtime.wire import rpc, tls
-from fl_runtime.wire.revocations import RevocationBook, RevocationList, canonical, write_file
+from fl_runtime.wire.revocations import RevocationBook, RevocationList, write_file
 
 SPEC = """
 version: 1
@@ -32,29 +30,6 @@ admins:
   ana@example.org: {{role: lead}}
   bob@example.org: {{role: member}}
 """
-
-
-def signed(
-    ca: TestCA, number: int, *serials: str, federation: str | None = None, days: float = 30
-) -> tuple[bytes, bytes]:
-    now = int(time.time())
-    document = canonical(
-        {
-            "version": 1,
-            "federation": federation or ca.federation,
-            "number": number,
-            "issued": now,
-            "not_after": int(now + days * 86400),
-            "serials": sorted(serials),
-        }
-    )
-    return document, ca.key.sign(document, ec.ECDSA(hashes.SHA256()))
-
-
-def serial(kit: Path) -> str:
-    from cryptography import x509
-
-    return f"{x509.load_pem_x509_certificate((kit / 'startup/participant.crt').read_bytes()).serial_number:x}"
 
 
 # --- the list itself

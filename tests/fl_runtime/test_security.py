@@ -12,10 +12,9 @@ from typing import Any
 
 import grpc
 import pytest
-from federation import Federation, Process, TestCA, federation, until
+from federation import Federation, Process, TestCA, federation, signed, until
 from impostors import Puppet, StolenServer, stolen_server
 from scripts import ADD
-from test_revocation import signed
 
 from fl_runtime import localsock
 from fl_runtime.admin import Session

@@ -4,18 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from deployer.host_doctor import check_host
 from deployer.preflight.model import Finding
 from deployer.ssh import Machine
 from startup_kits.kit import Kit
-from tests.deployer.test_kit_check import kits, listening, tls_of
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return kits(tmp_path_factory.mktemp("federation") / "fed")
+from tests.deployer.kit_servers import listening, tls_of
 
 
 def by_subject(findings: list[Finding]) -> dict[str, Finding]:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+
+from .bench import Bench
+from .random_programs import opened
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -19,3 +23,10 @@ def _collected() -> Iterator[None]:
     """The SDK's half-run coroutines complain when they are collected: here, not in the middle of another test."""
     yield
     gc.collect()
+
+
+@pytest.fixture
+def bench(pulumi_root: Path) -> Iterator[Bench]:
+    """An empty stack of the test's own."""
+    with opened(pulumi_root) as bench:
+        yield bench

@@ -128,6 +128,19 @@ def toy_world(folder: Path) -> Iterator[int]:
         server.stop(None).wait()
 
 
+@contextlib.contextmanager
+def opened(root: Path) -> Iterator[Bench]:
+    """An empty stack for DIR/bin/pulumi beside a toy world of its own; both end with it."""
+    bench = Bench(root, serve=False)
+    try:
+        with toy_world(bench.world) as port:
+            bench.port = str(port)
+            bench.open()
+            yield bench
+    finally:
+        bench.close()
+
+
 @dataclass
 class Known:
     """What a kill may leave: ids whose making was cut off (nobody knows them but their cloud), and ids whose deletion
@@ -167,20 +180,14 @@ def play(root: Path, seed: int, rounds: int = 4) -> None:
     """Plays one case. Raises AssertionError where something does not hold."""
     story = Story(seed)
     pick = random.Random(seed + 1)
-    bench = Bench(root, serve=False)
-    try:
-        with toy_world(bench.world) as port:
-            bench.port = str(port)
-            bench.open()
-            known = Known()
-            for number in range(rounds):
-                if number:
-                    story.change()
-                bench.program = story.program()
-                _round(bench, story, pick, known)
-            _settle(bench, known)
-    finally:
-        bench.close()
+    with opened(root) as bench:
+        known = Known()
+        for number in range(rounds):
+            if number:
+                story.change()
+            bench.program = story.program()
+            _round(bench, story, pick, known)
+        _settle(bench, known)
 
 
 def _round(bench: Bench, story: Story, pick: random.Random, known: Known) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import resource
@@ -17,32 +16,13 @@ from pulumi import automation as auto
 from deployer.sandbox import engine
 
 from .bench import Bench, Thing
-from .random_programs import toy_world
-
-
-@contextlib.contextmanager
-def _opened(root: Path) -> Iterator[Bench]:
-    bench = Bench(root, serve=False)
-    try:
-        with toy_world(bench.world) as port:
-            bench.port = str(port)
-            bench.open()
-            yield bench
-    finally:
-        bench.close()
-
-
-@pytest.fixture
-def bench(pulumi_root: Path) -> Iterator[Bench]:
-    """An empty stack of the test's own."""
-    with _opened(pulumi_root) as bench:
-        yield bench
+from .random_programs import opened
 
 
 @pytest.fixture(scope="module")
 def empty(pulumi_root: Path) -> Iterator[Bench]:
     """An empty stack for those who change nothing."""
-    with _opened(pulumi_root) as bench:
+    with opened(pulumi_root) as bench:
         yield bench
 
 

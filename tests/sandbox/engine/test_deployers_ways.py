@@ -5,29 +5,14 @@ With `--pulumi-root` the same tests ask the real command.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from pulumi import automation as auto
 
 from .bench import Bench, Thing
-from .random_programs import toy_world
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def bench(pulumi_root: Path) -> Iterator[Bench]:
-    bench = Bench(pulumi_root, serve=False)
-    try:
-        with toy_world(bench.world) as port:
-            bench.port = str(port)
-            bench.open()
-            yield bench
-    finally:
-        bench.close()
 
 
 def calls(bench: Bench, since: int) -> list[str]:

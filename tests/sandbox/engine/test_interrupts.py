@@ -8,33 +8,25 @@ import random
 import signal
 import threading
 import time
-from pathlib import Path
 
 import pytest
 
 from .bench import Bench, Thing
-from .random_programs import Known, check, toy_world
+from .random_programs import Known, check
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_no_moment_of_a_command_loses_the_lock(pulumi_root: Path, number: signal.Signals) -> None:
-    bench = Bench(pulumi_root, serve=False)
+def test_no_moment_of_a_command_loses_the_lock(bench: Bench, number: signal.Signals) -> None:
     pick = random.Random(int(number))
-    try:
-        with toy_world(bench.world) as port:
-            bench.port = str(port)
-            bench.open()
-            bench.program = lambda: Thing("a", size=pick.randint(1, 9)) and None
-            for _ in range(12):
-                bench.command.pid = 0
-                striker = threading.Thread(target=_strike, args=(bench, number, pick.random() * 1.2), daemon=True)
-                striker.start()
-                bench.step("struck", "up", show_secrets=False)
-                striker.join()  # two strikes at one command would end it at once
-                check(bench, Known(), killed=False)
-    finally:
-        bench.close()
+    bench.program = lambda: Thing("a", size=pick.randint(1, 9)) and None
+    for _ in range(12):
+        bench.command.pid = 0
+        striker = threading.Thread(target=_strike, args=(bench, number, pick.random() * 1.2), daemon=True)
+        striker.start()
+        bench.step("struck", "up", show_secrets=False)
+        striker.join()  # two strikes at one command would end it at once
+        check(bench, Known(), killed=False)
 
 
 def _strike(bench: Bench, number: signal.Signals, after: float) -> None:

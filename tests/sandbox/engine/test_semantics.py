@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +16,7 @@ from pulumi import ResourceOptions as Opts
 from pulumi import automation as auto
 
 from .bench import Bench, Group, Thing
-from .random_programs import toy_world
 from .seen import topological
-
-
-@pytest.fixture
-def bench(pulumi_root: Path) -> Iterator[Bench]:
-    bench = Bench(pulumi_root, serve=False)
-    try:
-        with toy_world(bench.world) as port:
-            bench.port = str(port)
-            bench.open()
-            yield bench
-    finally:
-        bench.close()
 
 
 def up(bench: Bench, program: Callable[[], Any], **options: Any) -> auto.UpResult:
