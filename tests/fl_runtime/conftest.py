@@ -12,6 +12,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from federation import Federation, federation
+from lone_site import Site
 from postgres_server import Server, binaries, postgres
 
 
@@ -51,3 +52,13 @@ def stopped(tmp_path: Path) -> Iterator[Federation]:
     with federation(tmp_path, start=False) as made:
         (made.root / "state").mkdir()
         yield made
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    """A site without a server."""
+    made = Site(tmp_path)
+    try:
+        yield made
+    finally:
+        made.close()

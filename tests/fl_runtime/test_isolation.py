@@ -10,85 +10,21 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from federation import TestCA, until
+from lone_site import Site, how
 
-from fl_runtime.agent import cgroups, isolation, keeper, landlock
+from fl_runtime.agent import isolation, keeper, landlock
 from fl_runtime.agent.isolation import Isolation, Means, choose, means
-from fl_runtime.agent.journal import Journal
-from fl_runtime.agent.place import Place
-from fl_runtime.errors import FlError, RefusedError, StorageError
+from fl_runtime.errors import FlError, RefusedError
 from fl_runtime.job.spec import parse_spec
-from fl_runtime.kit import Kit, read_kit
 
-ROOT = os.geteuid() == 0
 needs_landlock = pytest.mark.skipif(landlock.abi() < 2, reason="this kernel has no Landlock")
-needs_root = pytest.mark.skipif(not ROOT, reason="another user needs root")
-
-
-class Site:
-    """A site's kit and state, and jobs on it without any server."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        (root / "kits").mkdir()
-        self.kit: Kit = read_kit(TestCA().kit(root / "kits/site-1", "site-1", "site", port=1))
-        (self.kit.path / "local/policy.yml").write_text("submitters: [lead]\n")
-        self.state = root / "state"
-        self.state.mkdir(mode=0o700)
-        self.journal = Journal(self.state)
-
-    def resources(self, **document: Any) -> None:
-        (self.kit.path / "local/resources.yml").write_text(yaml.safe_dump(document))
-
-        (self.state / "jobs/job-2").mkdir(parents=True)
-
-    def place(self, script: str, how: Isolation, job: str = "job-1") -> Place:
-        folder = self.state / "jobs" / job
-        (folder / "bundle").mkdir(parents=True)
-        (folder / "bundle/train.py").write_text(script)
-        place = Place(self.kit, self.state, folder, how, self.journal.blobs)
-        place.prepare()
-        return place
-
-    def run(self, script: str, how: Isolation, *args: str, memory: int = 0, data: tuple[str, ...] = ()) -> str:
-        """Run to the end; what it printed."""
-        place = self.place(script, how)
-        child = start(place, *args, memory=memory, data=data)
-        child.wait(30)
-        text = place.log.read_text()
-        place.remove()
-        return text
-
-
-def start(
-    place: Place,
-    *args: str,
-    memory: int = 0,
-    data: tuple[str, ...] = (),
-    note: Callable[[int], None] = lambda pid: None,
-) -> subprocess.Popen[bytes]:
-    env = {"PATH": os.environ["PATH"], "PYTHONUNBUFFERED": "1", "FEDSPAN_CLIENT_SOCKET": str(place.socket)}
-    return place.launch([sys.executable, str(place.bundle / "train.py"), *args], env, 1, data, memory, note)
-
-
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    made = Site(tmp_path)
-    yield made
-    made.journal.close()
-
-
-def how(site: Site, **document: Any) -> Isolation:
-    spec = parse_spec({"name": "x", "script": "train.py", **document})
-    return choose(site.kit, site.state, "job-1", spec)
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="another user needs root")
 
 
 TRY = """
@@ -151,8 +87,8 @@ def denied(outcome: dict[str, str], but: tuple[str, ...] = ()) -> None:
 def test_as_root_a_job_runs_as_a_user_of_its_own_and_gets_at_nothing(with_landlock: bool, with_mounts: bool) -> None:
     if (with_landlock and landlock.abi() < 2) or (with_mounts and not means().mounts):
         pytest.skip("this kernel has it not")
-    with tempfile.TemporaryDirectory() as folder:  # not below pytest's own, which only its user can enter
-        site = Site(Path(folder))
+    # not below pytest's own folder, which only its user can enter
+    with tempfile.TemporaryDirectory() as folder, contextlib.closing(Site(Path(folder))) as site:
         Path(folder).chmod(0o711)
         python = os.path.realpath(sys.executable)
         if not with_mounts and python.startswith("/root/"):
@@ -160,15 +96,12 @@ def test_as_root_a_job_runs_as_a_user_of_its_own_and_gets_at_nothing(with_landlo
         user = how(site).user
         assert user is not None
         for path in (site.state, site.state / "jobs"):
-            path.mkdir(exist_ok=True)
             path.chmod(0o711)
         chosen = Isolation(user, True, with_landlock, with_mounts, False)
-        outcome = tampered(site, chosen)
-        denied(outcome)
+        denied(tampered(site, chosen))
         assert f"[{user[0]}, 1]" in site.run(
             "import os, ctypes; print([os.getuid(), ctypes.CDLL(None).prctl(39, 0, 0, 0, 0)])", chosen
         )
-        site.journal.close()
 
 
 @needs_landlock
@@ -190,7 +123,7 @@ def test_an_agent_that_is_not_root_isolates_too() -> None:
     package = Path(keeper.__file__).parent.parent.parent
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        for name in ("kit/startup", "kit/local", "state", "job", "tmp"):
+        for name in ("kit/startup", "kit/local", "state/jobs/job-2", "job", "tmp"):
             (root / name).mkdir(parents=True)
         for name in ("kit/startup/participant.key", "kit/local/policy.yml", "state/agent.db"):
             (root / name).write_text("secret")
@@ -393,152 +326,3 @@ def test_a_result_that_the_script_keeps_open_is_copied(site: Site) -> None:
     taken = place.take_back(given)
     holder.communicate("")
     assert taken.read_bytes() == b"good"
-
-
-# --- the end
-
-FAMILY = """
-import os, signal, sys, time
-for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-    signal.signal(number, signal.SIG_IGN)
-if os.fork() == 0:
-    os.setsid()
-    if os.fork() == 0:  # a daemon, by the book
-        while True:
-            time.sleep(1)
-    os._exit(0)
-if os.fork() == 0:
-    os.setpgid(0, 0)
-    while True:
-        time.sleep(1)
-os.wait()
-print("family", os.getpid(), flush=True)
-"""
-
-
-def processes_named(word: str) -> list[int]:
-    found = []
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            with contextlib.suppress(OSError):
-                argv = Path(f"/proc/{entry}/cmdline").read_bytes().split(b"\0")
-                if any(arg == word.encode() for arg in argv):
-                    found.append(int(entry))
-    return found
-
-
-@pytest.mark.parametrize("left", ["while True:\n    time.sleep(1)\n", "sys.exit(3)\n"])
-def test_whatever_it_has_started_ends_with_it(site: Site, left: str) -> None:
-    place = site.place(FAMILY + left, how(site))
-    word = str(place.bundle / "train.py")
-    child = start(place)
-    until(lambda: place.log.exists() and "family" in place.log.read_text(), 20, "the family is there")
-    if "exit" not in left:
-        assert len(processes_named(word)) == 3
-        began = time.monotonic()
-        child.terminate()  # the keeper: what the agent does on abort
-        assert child.wait(15) == 128 + 9
-        assert time.monotonic() - began < 6
-    else:
-        assert child.wait(15) == 3
-        assert place.recorded(1)["code"] == 3
-    assert processes_named(word) == []
-
-
-def test_a_killed_keeper_takes_the_script_along(site: Site) -> None:
-    place = site.place("import time\nprint('here', flush=True)\ntime.sleep(60)\n", how(site))
-    child = start(place)
-    until(lambda: place.log.exists() and "here" in place.log.read_text(), 20)
-    child.kill()
-    child.wait()
-    until(lambda: not processes_named(str(place.bundle / "train.py")), 5)
-
-
-@needs_root
-def test_a_killed_keepers_daemons_are_ended_by_their_user(site: Site) -> None:
-    chosen = how(site)
-    if not chosen.exclusive:
-        pytest.skip("no user of their own here")
-    place = site.place(FAMILY + "time.sleep(60)\n", chosen)
-    child = start(place)
-    until(lambda: place.log.exists() and "family" in place.log.read_text(), 20)
-    child.kill()
-    child.wait()
-    assert processes_named(str(place.bundle / "train.py"))
-    place.sweep()
-    assert not processes_named(str(place.bundle / "train.py"))
-
-
-def test_a_killed_keepers_daemons_are_ended_by_their_environment_where_their_user_is_not_theirs_alone(
-    site: Site,
-) -> None:
-    place = site.place(FAMILY + "time.sleep(60)\n", replace(how(site), user=None, exclusive=False))
-    word = str(place.bundle / "train.py")
-    other = site.place("", how(site), "another")
-    child = start(place)
-    until(lambda: place.log.exists() and "family" in place.log.read_text(), 20)
-    child.kill()
-    child.wait()
-    other.sweep()
-    assert processes_named(word)
-    place.sweep()
-    assert not processes_named(word)
-
-
-def test_a_keeper_without_an_order_starts_nothing(site: Site) -> None:
-    """Its agent could not note it, or has died before: nothing may run that nobody knows of."""
-    place = site.place("print('here', flush=True)\n", how(site))
-    pids: list[int] = []
-
-    def fail(pid: int) -> None:
-        pids.append(pid)
-        raise StorageError("The disk is full")
-
-    with pytest.raises(StorageError):
-        start(place, note=fail)
-    assert not Path(f"/proc/{pids[0]}").exists()
-    assert not place.record.exists()
-    assert "here" not in place.log.read_text()
-
-
-GREEDY = "import numpy as np\nkept = []\nfor _ in range(20):\n    kept.append(np.ones(4_000_000))\nprint('fine')\n"
-
-
-@pytest.fixture(params=["group", "count"])
-def held(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """By a control group of the kernel where we may make one, and by the keeper's own count."""
-    if request.param == "count":
-        monkeypatch.setattr(cgroups, "_base", lambda: None)
-    elif cgroups._base() is None:
-        pytest.skip("no control groups may be made here")
-    return str(request.param)
-
-
-def test_a_job_gets_no_more_memory_than_it_asked_for(site: Site, held: str) -> None:
-    assert "fine" in site.run(GREEDY, how(site))
-    printed = site.run(GREEDY, how(site), memory=400_000_000)
-    assert "fine" not in printed
-
-
-def test_a_tree_of_processes_shares_its_memory(site: Site, held: str) -> None:
-    script = "import os, time\nos.fork()\nos.fork()\nkept = bytearray(200_000_000)\ntime.sleep(20)\n"
-    place = site.place(script, how(site))
-    child = start(place, memory=500_000_000)
-    assert child.wait(20) == 128 + 9
-    assert "memory" in place.recorded(1)["why"]
-    place.remove()
-
-
-def test_memory_that_is_shared_or_lies_in_tmp_counts_and_the_group_goes_with_the_job(site: Site) -> None:
-    if cgroups._base() is None or not means().mounts:
-        pytest.skip("no control groups, or no private /dev/shm here")
-    script = "print('here', flush=True)\nopen('/dev/shm/x', 'wb').write(bytes(300_000_000))\nprint('fine')\n"
-    place = site.place(script, how(site))
-    child = start(place, memory=150_000_000)
-    folder = cgroups._base()[0] / cgroups._name(site.state, "job-1")
-    assert folder.is_dir()
-    child.wait(30)
-    assert place.log.read_text() == "here\n"
-    assert "memory" in place.recorded(1)["why"]
-    place.remove()
-    assert not folder.exists()
