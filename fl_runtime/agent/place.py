@@ -20,7 +20,7 @@ import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,8 @@ from fl_runtime.kit import Kit
 from fl_runtime.names import STOP_S
 
 SWEEP_S = 12.0  # a keeper needs so long at most after its STOP_S
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY
+_DEEPEST = 100  # levels of folders that are given: each takes two descriptors while below it
 
 
 class Place:
@@ -60,7 +62,7 @@ class Place:
         return self.isolation.user[0] if self.isolation.user else os.getuid()
 
     def prepare(self) -> None:
-        """Folders and owners."""
+        """Make its folders; also beside a program that lives already."""
         gid = self.isolation.user[1] if self.isolation.user else -1
         for path in (self.folder, self._spool, self._shown):  # ours; the program's group may look into them
             path.mkdir(mode=0o750, exist_ok=True)
@@ -72,9 +74,14 @@ class Place:
         self.metrics.touch(0o600)
         if self.isolation.user:
             os.chown(self.metrics, *self.isolation.user)
+
+    def give(self) -> None:
+        """Make what the program may change its user's, before it runs."""
+        if self.isolation.user:
             for top in (self.bundle, self.folder / "home", self.folder / "tmp", self.packages):
-                if top.exists():
-                    _give(top, *self.isolation.user)
+                if top.exists() and not top.is_symlink():  # a temporary folder elsewhere was its user's from the start
+                    with _opened(top, _FOLDER) as folder:
+                        _give(folder, *self.isolation.user)
 
     # --- files that change hands
 
@@ -155,6 +162,7 @@ class Place:
         for path in (*self._spool.iterdir(), *self._shown.iterdir()):  # of an earlier launch
             path.unlink()
         self.prepare()
+        self.give()
         isolated = self.isolation.any
         tmp = self._tmp()
         home = {"HOME": str(self.folder / "home"), "USER": "fedspan-job", "LOGNAME": "fedspan-job"} if isolated else {}
@@ -200,8 +208,10 @@ class Place:
         link = self.folder / "tmp"
         if self.isolation.mounts:
             return str(link)
-        if link.is_symlink() and link.exists():
-            return os.readlink(link)
+        with contextlib.suppress(OSError):
+            former = os.lstat(os.readlink(link))
+            if stat.S_ISDIR(former.st_mode) and former.st_uid == self.uid:  # the program may have put a link there
+                return os.readlink(link)
         folder = tempfile.mkdtemp(prefix="fedspan-")
         if self.isolation.user:
             os.chown(folder, *self.isolation.user)
@@ -226,11 +236,6 @@ class Place:
             keeper.end_user(self.isolation.user[0])
         else:
             keeper.end_marked(f"{SOCKET}={self.socket}")
-
-    def remove(self) -> None:
-        """The job is over."""
-        cgroups.remove(self._state, self.folder.name)
-        clear(self.folder)
 
 
 def clear(folder: Path) -> None:
@@ -264,15 +269,31 @@ def _start_keeper(order: Mapping[str, Any], log: Path, note: Callable[[int], Non
     return child
 
 
-def _give(top: Path, uid: int, gid: int) -> None:
-    """Make a tree somebody's; links themselves and not what they point to, and no file that has another name elsewhere:
-    an earlier launch may have made them."""
-    for root, folders, files in os.walk(top):
-        for name in (".", *folders):
-            os.lchown(os.path.join(root, name), uid, gid)
-        for name in files:
-            if os.lstat(path := os.path.join(root, name)).st_nlink == 1:
-                os.lchown(path, uid, gid)
+@contextlib.contextmanager
+def _opened(name: str | Path, flags: int, at: int | None = None) -> Iterator[int]:
+    fd = os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=at)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _give(at: int, uid: int, gid: int, levels: int = _DEEPEST) -> None:
+    """Make the tree under an open folder somebody's: links themselves and not what they point to, and no file that has
+    another name elsewhere, for an earlier launch may have made them.
+
+    Something of it may still live and swap names meanwhile: what is opened is what is looked at and given.
+    """
+    os.fchown(at, uid, gid)
+    for name in os.listdir(at):
+        with contextlib.suppress(FileNotFoundError), _opened(name, os.O_PATH, at) as entry:
+            status = os.fstat(entry)
+            if not stat.S_ISDIR(status.st_mode):
+                if status.st_nlink == 1:
+                    os.chown(f"/proc/self/fd/{entry}", uid, gid)
+            elif levels:
+                with _opened(".", _FOLDER, entry) as folder:
+                    _give(folder, uid, gid, levels - 1)
 
 
 def _open_elsewhere(fd: int) -> bool:

@@ -15,7 +15,7 @@ from federation import TestCA
 
 from fl_runtime.agent.isolation import Isolation, choose
 from fl_runtime.agent.journal import Journal
-from fl_runtime.agent.place import Place
+from fl_runtime.agent.place import Place, clear
 from fl_runtime.job.spec import parse_spec
 from fl_runtime.kit import Kit, read_kit
 
@@ -48,7 +48,7 @@ class Site:
         child = start(place, *args, memory=memory, data=data)
         child.wait(30)
         text = place.log.read_text()
-        place.remove()
+        clear(place.folder)
         return text
 
     def close(self) -> None:

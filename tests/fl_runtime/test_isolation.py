@@ -10,16 +10,18 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from lone_site import Site, how
+from lone_site import Site, how, start
 
 from fl_runtime.agent import isolation, keeper, landlock
 from fl_runtime.agent.isolation import Isolation, Means, choose, means
+from fl_runtime.agent.place import clear
 from fl_runtime.errors import FlError, RefusedError
 from fl_runtime.job.spec import parse_spec
 
@@ -307,9 +309,66 @@ def test_a_launch_gives_nothing_away_that_an_earlier_one_has_linked(site: Site, 
     place = site.place("", chosen)
     os.link(secret, place.bundle / "hard")
     (place.bundle / "soft").symlink_to(secret)
-    place.prepare()
+    (place.bundle / "/".join(["deep"] * 300)).mkdir(parents=True)
+    place.give()
     assert secret.stat().st_uid == 0
     assert (place.bundle / "train.py").stat().st_uid == 54321
+
+
+# Puts a link to sys.argv[2] in the place of the folder sys.argv[1], and the folder back, as fast as it can.
+SWAPPER = """
+import os, sys
+folder, secret = sys.argv[1:]
+os.symlink(secret, folder + ".link")
+print("swaps", flush=True)
+while True:
+    os.rename(folder, folder + ".aside"); os.rename(folder + ".link", folder)
+    os.rename(folder, folder + ".link"); os.rename(folder + ".aside", folder)
+"""
+
+
+@needs_root
+def test_a_folder_that_is_swapped_for_a_link_meanwhile_gives_nothing_away(site: Site, tmp_path: Path) -> None:
+    secret, place = tmp_path / "secret", site.place("", Isolation((54321, 54321), True, False, False, False))
+    swapped = place.bundle / "inner/folder"
+    for folder in (secret, swapped):
+        folder.mkdir(parents=True)
+        for number in range(50):
+            (folder / str(number)).touch()
+    argv = [sys.executable, "-c", SWAPPER, str(swapped), str(secret)]
+    swapper = subprocess.Popen(argv, stdout=subprocess.PIPE)
+    try:
+        assert swapper.stdout is not None
+        swapper.stdout.readline()
+        end = time.monotonic() + 1.5
+        while time.monotonic() < end:
+            place.give()
+    finally:
+        swapper.kill()
+        swapper.communicate()
+    assert {path.stat().st_uid for path in (secret, *secret.iterdir())} == {0}
+
+
+@needs_root
+def test_a_temporary_folder_that_became_a_link_gives_nothing_away(site: Site, tmp_path: Path) -> None:
+    """Without a private /tmp the job owns a folder there, which it may remove."""
+    place = site.place("", Isolation((54321, 54321), True, False, False, False))
+    secret = tmp_path / "secret"
+    secret.mkdir()
+    (secret / "file").touch()
+    start(place).wait(30)
+    folder = Path(os.readlink(place.folder / "tmp"))
+    folder.rmdir()
+    folder.symlink_to(secret)
+    try:
+        start(place).wait(30)
+        assert {path.stat().st_uid for path in (secret, secret / "file")} == {0}
+        other = (place.folder / "tmp").resolve()
+        assert other not in (secret, folder)
+        assert other.stat().st_uid == 54321
+    finally:
+        folder.unlink()
+        clear(place.folder)
 
 
 def test_a_result_that_the_script_keeps_open_is_copied(site: Site) -> None:

@@ -147,7 +147,6 @@ def test_a_tree_of_processes_shares_its_memory(site: Site, held: str) -> None:
     child = start(place, memory=500_000_000)
     assert child.wait(20) == 128 + 9
     assert "memory" in place.recorded(1)["why"]
-    place.remove()
 
 
 def test_memory_that_is_shared_or_lies_in_tmp_counts_and_the_group_goes_with_the_job(site: Site) -> None:
@@ -161,5 +160,5 @@ def test_memory_that_is_shared_or_lies_in_tmp_counts_and_the_group_goes_with_the
     child.wait(30)
     assert place.log.read_text() == "here\n"
     assert "memory" in place.recorded(1)["why"]
-    place.remove()
+    cgroups.remove(site.state, "job-1")
     assert not folder.exists()
