@@ -11,7 +11,7 @@ import logging
 import sqlite3
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ class Database(ABC):
         self._lock = threading.RLock()
         self._depth = 0
         self._group: list[_Statement] = []
+        self._after: list[Callable[[], None]] = []
         self._wake = threading.Event()
         self._flusher: threading.Thread | None = None
         self._closed = False
@@ -82,8 +83,20 @@ class Database(ABC):
             except BaseException:
                 self._depth = 0
                 self._group[:0] = group
+                self._after.clear()
                 self._rollback()
                 raise
+            after, self._after = self._after, []
+            for action in after:
+                action()
+
+    def afterwards(self, action: Callable[[], None]) -> None:
+        """Do it with the commit of the transaction, before another one begins; not at all if that fails."""
+        with self._lock:
+            if self._depth:
+                self._after.append(action)
+            else:
+                action()
 
     def _open(self) -> list[_Statement]:
         """Begin, with the waiting group first: what was said before stays before."""

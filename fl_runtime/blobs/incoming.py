@@ -37,6 +37,7 @@ class Incoming:
         self.path = path
         self.key = key or manifest.id
         self.durable = durable
+        self.settled = False  # its file lies among the blobs already; only its row is not there yet
         self.owners: set[str] = set()
         self._db = db
         self._lock = threading.Lock()

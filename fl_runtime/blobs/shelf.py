@@ -175,7 +175,7 @@ class Shelf:
             self._db.run("UPDATE blobs SET boot = NULL WHERE id = ? AND boot IS NOT NULL", blob)
         self.add_ref(blob, owner)
         if inline is None:
-            self._unpin(blob)
+            self._db.afterwards(lambda: self._unpin(blob))
         return blob
 
     def put(self, data: bytes, owner: str) -> bytes:

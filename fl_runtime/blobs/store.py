@@ -70,31 +70,52 @@ class BlobStore(Shelf):
             return self._active.get(_key(blob, sender))
 
     def finish(self, incoming: Incoming) -> None:
-        """All leaves are here: make it a blob."""
+        """All leaves are here: make it a blob. Where that fails it is still on its way in, and may be finished again.
+
+        Raises:
+            StorageError: it can't be stored now.
+        """
+        try:
+            incoming.close(sync=incoming.durable)
+            with self._finishing:
+                self._finish(incoming)
+        except OSError as error:
+            raise StorageError(
+                "A blob can't be stored", why=str(error), next_step=f"df -h {self.folder}, and free disk space"
+            ) from None
+
+    def _finish(self, incoming: Incoming) -> None:
         manifest, durable = incoming.manifest, incoming.durable
-        incoming.close(sync=durable)
-        with self._finishing:
-            with self._lock:
-                if self._active.get(incoming.key) is not incoming:
-                    return
-            inline: bytes | None = None
-            if manifest.length <= INLINE_LIMIT:
-                inline = incoming.path.read_bytes()
-            else:
+        with self._lock:
+            if self._active.get(incoming.key) is not incoming:
+                return
+        inline: bytes | None = None
+        if manifest.length <= INLINE_LIMIT:
+            inline = incoming.path.read_bytes()
+        else:
+            if not incoming.settled:
                 self._pin(manifest.id)
-                os.rename(incoming.path, self.path(manifest.id))
-                if durable:
-                    sync_folder(self.folder)
-            first, *others = sorted(incoming.owners)
-            with self._db.tx():
-                with self._lock:
-                    del self._active[incoming.key]
-                self.register(manifest, inline, first, None if durable or inline is not None else boot_id())
-                for owner in others:
-                    self.add_ref(manifest.id, owner)
-                self._db.run("DELETE FROM incoming WHERE id = ?", incoming.key)
-            if inline is not None:
-                self._pool.give(incoming.path)
+                try:
+                    os.rename(incoming.path, self.path(manifest.id))
+                except OSError:
+                    self._unpin(manifest.id)
+                    raise
+                incoming.settled = True
+            if durable:
+                sync_folder(self.folder)
+        first, *others = sorted(incoming.owners)
+        with self._db.tx():
+            self.register(manifest, inline, first, None if durable or inline is not None else boot_id())
+            for owner in others:
+                self.add_ref(manifest.id, owner)
+            self._db.run("DELETE FROM incoming WHERE id = ?", incoming.key)
+            self._db.afterwards(lambda: self._no_more(incoming))
+        if inline is not None:
+            self._pool.give(incoming.path)
+
+    def _no_more(self, incoming: Incoming) -> None:
+        with self._lock:
+            del self._active[incoming.key]
 
     def abandon(self, owner_prefix: str) -> None:
         """Forget what is on its way in for nobody but owners with this prefix."""
@@ -106,6 +127,10 @@ class BlobStore(Shelf):
                     active = self._active.pop(row["id"], None)
                 if active is not None:
                     active.close(sync=False)
+                    if active.settled:  # its file lies among the blobs
+                        self._unpin(active.manifest.id)
+                        with self._lock:
+                            self._doomed.append((0.0, active.manifest.id))
                 self._db.run("DELETE FROM incoming WHERE id = ?", row["id"])
                 for durable in (True, False):
                     self._pool.give(self.arriving(bytes(row["id"]), durable))

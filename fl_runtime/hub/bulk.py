@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 
-from fl_runtime.blobs import Manifest
+from fl_runtime.blobs import Incoming, Manifest
 from fl_runtime.errors import FlError, ProtocolError, QuotaError, StorageError
 from fl_runtime.hub.roles import may_not
 from fl_runtime.hub.state import FAILED, FINAL, OPEN, RECEIVING
@@ -99,18 +99,15 @@ class BulkService:
         known = self._knows(identity, request, manifest.id, owner)
         try:
             incoming = self._hub.blobs.receive(manifest, owner, sender=identity.name, known=known)
+            missing = incoming.missing() if incoming is not None else []
+            if not missing:
+                if incoming is not None:
+                    self._hub.blobs.finish(incoming)
+                self._arrived(request.job, request.task)
         except StorageError as error:
             self._no_room(error, request.job, context)
-            raise AssertionError from None
-        if incoming is None:
-            self._arrived(request.job, request.task)
-            return pb.OfferReply(complete=True)
-        missing = incoming.missing()
-        if not missing:
-            self._hub.blobs.finish(incoming)
-            self._arrived(request.job, request.task)
-            return pb.OfferReply(complete=True)
-        return pb.OfferReply(missing=[pb.LeafRange(first=first, count=count) for first, count in missing])
+        ranges = [pb.LeafRange(first=first, count=count) for first, count in missing]
+        return pb.OfferReply(missing=ranges, complete=not ranges)
 
     def _knows(self, identity: Identity, request: pb.OfferRequest, blob: bytes, owner: str) -> bool:
         """May the sender learn that the content is here? Only what it was given, or has sent in this job, it may."""
@@ -165,13 +162,34 @@ class BulkService:
         query = header.query
         owner = self._may_write(identity, query.job, query.task, query.blob)
         incoming = self._hub.blobs.incoming(query.blob, identity.name)
-        if owner is None or incoming is None or owner not in incoming.owners:
+        granted = self._hub.blobs.owners(query.blob) if incoming is None else incoming.owners
+        if owner is None or owner not in granted:
             self._refuse(context)
-            raise AssertionError
+        leaves = header.range.count
+        if incoming is not None and not incoming.complete:
+            leaves = self._take(frames, incoming, header.range, identity, context)
+        try:  # here too what came whole before and could not be noted then
+            if incoming is None or incoming.complete:
+                if incoming is not None:
+                    self._hub.blobs.finish(incoming)
+                self._arrived(query.job, query.task)
+        except StorageError as error:
+            self._no_room(error, query.job, context)
+        return pb.PushReply(leaves=leaves)
+
+    def _take(
+        self,
+        frames: Iterator[bytes],
+        incoming: Incoming,
+        wanted: pb.LeafRange,
+        identity: Identity,
+        context: grpc.ServicerContext,
+    ) -> int:
+        """Take a range's chunks; how many leaves arrived whole."""
         try:
             with self._turnstile.enter(identity.name, context.is_active):
                 context.send_initial_metadata(())  # the go-ahead: whoever is queued has nothing in our memory
-                writer = incoming.writer(header.range.first, header.range.count)
+                writer = incoming.writer(wanted.first, wanted.count)
                 for chunk in frames:
                     writer.take(chunk)
         except FlError as error:
@@ -181,13 +199,7 @@ class BulkService:
         finally:
             with contextlib.suppress(StorageError):  # then a crash costs what was not noted
                 incoming.journal()
-        try:
-            if incoming.complete:
-                self._hub.blobs.finish(incoming)
-                self._arrived(query.job, query.task)
-        except StorageError as error:
-            self._no_room(error, query.job, context)
-        return pb.PushReply(leaves=writer.leaves)
+        return writer.leaves
 
     def _arrived(self, job: str, task: str) -> None:
         if not task:

@@ -14,7 +14,7 @@ import pytest
 from fl_runtime.blobs import BLOB_SCHEMA, BlobStore, Manifest, of_bytes, of_file
 from fl_runtime.blobs.pool import Pool
 from fl_runtime.db import Sqlite
-from fl_runtime.errors import DiskFullError, ProtocolError, QuotaError
+from fl_runtime.errors import DiskFullError, ProtocolError, QuotaError, StorageError
 from fl_runtime.names import CHUNK, LEAF
 
 
@@ -77,6 +77,50 @@ def test_a_received_blob_is_one_and_is_not_received_twice(tmp_path: Path) -> Non
     assert blobs.receive(manifest, "b") is None
     blobs.drop_refs("a")
     assert blobs.collect(0) == 0
+    blobs.drop_refs("b")
+    assert blobs.collect(0) == 1
+    assert not blobs.path(manifest.id).exists()
+
+
+@pytest.mark.parametrize("size", [60_000, 70_000, LEAF + 7])
+def test_what_can_not_be_noted_on_a_full_disk_is_finished_later(tmp_path: Path, size: int) -> None:
+    data, owner = content(size), "a" * 50_000  # larger than what a database has free by chance
+    database = Sqlite(tmp_path / "test.db", [BLOB_SCHEMA])
+    blobs, manifest = BlobStore(tmp_path, database), of_bytes(data)
+    incoming = blobs.receive(manifest, owner)
+    feed(incoming, data, 0, manifest.count)
+    database.run("PRAGMA max_page_count = 1")  # as many as it has
+    for _ in range(2):
+        with pytest.raises(StorageError, match="full"):
+            blobs.finish(incoming)
+    assert not blobs.has(manifest.id)
+    assert blobs.incoming(manifest.id) is incoming
+    assert blobs.receive(manifest, owner) is incoming  # who offers it again is asked for nothing
+    assert incoming.missing() == []
+    database.run("PRAGMA max_page_count = 1000000")
+    blobs.finish(incoming)
+    assert blobs.incoming(manifest.id) is None
+    assert blobs.read(manifest.id) == data
+    blobs.drop_refs(owner)
+    assert blobs.collect(0) == 1
+    assert not blobs.path(manifest.id).exists()
+
+
+def test_what_was_never_noted_and_is_not_wanted_any_more_leaves_no_file(tmp_path: Path) -> None:
+    data = content(LEAF)
+    database = Sqlite(tmp_path / "test.db", [BLOB_SCHEMA])
+    blobs, manifest = BlobStore(tmp_path, database), of_bytes(data)
+    incoming = blobs.receive(manifest, "a" * 50_000)
+    feed(incoming, data, 0, 1)
+    database.run("PRAGMA max_page_count = 1")
+    with pytest.raises(StorageError, match="full"):
+        blobs.finish(incoming)
+    assert blobs.path(manifest.id).exists()
+    database.run("PRAGMA max_page_count = 1000000")
+    blobs.abandon("a")
+    blobs.collect(0)
+    assert not blobs.path(manifest.id).exists()
+    assert blobs.put(data, "b") == manifest.id  # and the same content may come again, and go
     blobs.drop_refs("b")
     assert blobs.collect(0) == 1
     assert not blobs.path(manifest.id).exists()

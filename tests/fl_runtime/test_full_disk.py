@@ -16,7 +16,10 @@ from federation import Federation, until
 from safetensors.numpy import load_file
 from scripts import SLOW
 
-from fl_runtime.errors import JobError
+from fl_runtime.blobs import Manifest
+from fl_runtime.errors import JobError, StorageError
+from fl_runtime.hub.main import Hub
+from fl_runtime.kit import read_kit
 
 MIB = 1024 * 1024
 ROUNDS = 8
@@ -83,6 +86,45 @@ def test_a_full_disk_is_waited_for_and_nothing_is_lost(stopped: Federation, whos
         # a script that could not even print was started again with its task; nothing else was done twice
         assert len(computed) <= ROUNDS + (whose == site) * 3, f"{site}: {computed}"
         assert sorted(set(map(int, computed))) == list(range(ROUNDS))
+
+
+def test_a_result_that_finds_no_room_in_the_database_is_not_lost(
+    stopped: Federation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its bytes are here; only the commit that says so fails, for each site's."""
+    monkeypatch.setenv("FEDSPAN_BIND", "127.0.0.1")
+    stopped.server.state.mkdir()
+    hub = Hub(read_kit(stopped.server.kit), stopped.server.state)
+    register, commit = hub.blobs.register, hub.store.db._commit
+    registered: list[str] = []
+    failed: list[str] = []
+
+    def noted(manifest: Manifest, inline: bytes | None, owner: str, boot: str | None = None) -> bytes:
+        registered.append(owner)
+        return register(manifest, inline, owner, boot)
+
+    def full() -> None:
+        owners, registered[:] = list(registered), []
+        if owners and ":task:" in owners[0] and failed.count(owners[0]) < 2:
+            failed.append(owners[0])
+            raise StorageError("The database or disk is full")
+        commit()
+
+    monkeypatch.setattr(hub.blobs, "register", noted)
+    monkeypatch.setattr(hub.store.db, "_commit", full)
+    hub.start()
+    try:
+        stopped.start(*stopped.sites)
+        config = {"marks": str(stopped.marks), "seconds": 0.0}
+        workflow = {"type": "fedavg", "rounds": 1, "model": {"tensors": {"w": [50_000]}}, "min_sites": 3}
+        with stopped.session() as session:
+            job = session.submit(stopped.job("noted", SLOW, config=config, workflow=workflow))
+            session.wait(job, 40)
+            model = load_file(session.download(job, stopped.root / "results") / "model.safetensors")["w"]
+    finally:
+        hub.stop()
+    assert sorted(failed) == sorted(2 * [f"job:{job}:task:{job}/0.0/{site}" for site in stopped.sites])
+    assert np.array_equal(model, np.full(50_000, 2.0, np.float32))
 
 
 @pytest.mark.parametrize("whose", ["server", "site-2"])
