@@ -52,7 +52,7 @@ def test_a_fault_in_a_down_leaves_nothing(bench: Bench, fault: str) -> None:
     run_with_fault(bench, rows["azure"], "delete", "site-1-rg", fault, then="down", cycle="down")
 
 
-@pytest.mark.parametrize(("number", "name"), enumerate(CREATES["aws"]))
+@pytest.mark.parametrize(("number", "name"), list(enumerate(CREATES["aws"])))
 def test_a_fault_in_a_down_on_aws_leaves_nothing(bench: Bench, number: int, name: str) -> None:
     bench.write("aws")
     fault = DELETES[number % len(DELETES)]
