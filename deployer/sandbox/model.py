@@ -85,7 +85,7 @@ class MachineSpec:
     volumes: tuple[tuple[str, str], ...] = ()  # (volume id, device); their contents outlive the machine
     tags: Mapping[str, str] = field(default_factory=dict)
     metadata_hops: int = 1  # EC2: how many hops the metadata service's token may travel
-    boots: int = 0  # the cloud counts reboots here: another number than last time means "reboot it"
+    boots: int = 0  # the cloud counts starts and reboots here: another number than last time means "boot it"
 
     @property
     def participant(self) -> str | None:

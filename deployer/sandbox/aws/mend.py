@@ -121,6 +121,9 @@ def look(query: Query, world: World) -> Any:
         return world.address(query.get("AllocationId"), query.get("PublicIp")).public_ip
     if query.action == "AssociateAddress":
         return world.address(query.get("AllocationId"), query.get("PublicIp")).eni
+    if query.action == "StartInstances":
+        instances = [world.instance(instance_id) for instance_id in query.items("InstanceId")]
+        return [instance for instance in instances if instance.state == "stopped"]
     return None
 
 
@@ -165,8 +168,8 @@ def _take_public(instance: Any, addresses: Addresses) -> None:
 
 
 def _started(query: Query, world: World, answer: str, addresses: Addresses, before: Any) -> None:
-    for instance_id in query.items("InstanceId"):
-        instance = world.instance(instance_id)
+    for instance in before:
+        instance.sandbox_boots = getattr(instance, "sandbox_boots", 0) + 1
         if not any(getattr(eni, "sandbox_public", None) for eni in instance.nics.values()):
             _give_public(world, instance, addresses)
 

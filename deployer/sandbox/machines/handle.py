@@ -74,6 +74,7 @@ class MachineHandle:
         self._told: tuple[MachineSpec, Network] | None = None  # what the running process was told
         self._process: subprocess.Popen[str] | None = None
         self._ended = False  # the process has ended, and nobody has looked into that yet
+        self._down = False  # it ended by itself: it stays down until its cloud stops or reboots it, so that it is seen
         self._state = "pending"
         self._report: dict[str, Any] = {}
         self.gone = False
@@ -87,6 +88,7 @@ class MachineHandle:
         with self._changed:
             self.wanted, self._network = spec, network
             self._known = spec or self._known
+            self._down &= spec is not None and spec.running
             if self._thread is None:
                 self._thread = threading.Thread(target=self._live, name=f"machine {self._folder.name}", daemon=True)
                 self._thread.start()
@@ -105,9 +107,9 @@ class MachineHandle:
             if self.wanted is None:
                 return self.gone
             if not self.wanted.running:
-                return self._process is None and self._state in ("stopped", "crashed")
-            if self._state == "crashed":
-                return self._told is not None and self._told[0].boots == self.wanted.boots
+                return self._process is None and self._state == "stopped"
+            if self._down:
+                return not self._rebooted
             current = self._told == (self.wanted, self._network)
             return self._state == "running" and current and bool(self._report)
 
@@ -161,17 +163,15 @@ class MachineHandle:
                     return
                 elif self._process is None:
                     self._start(wanted, network)
-                elif not wanted.running or (self._told and self._told[0].boots != wanted.boots):
+                elif not wanted.running or self._rebooted:
                     self._end(self._kind.shutdown_s)
                 else:
-                    self._send(
-                        {"do": "change", "machine": machine_to_json(wanted), "network": asdict(network)},
-                        (wanted, network),
-                    )
+                    change = {"do": "change", "machine": machine_to_json(wanted), "network": asdict(network)}
+                    self._send(change, (wanted, network))
             except OSError as error:
                 _LOG.exception("machine %s", self._folder.name)
                 with self._changed:
-                    self._state = "crashed"
+                    self._state, self._down = "crashed", True
                     self._report = {"problems": [str(error)]}
                     if wanted is not None:
                         self._told = (wanted, network)
@@ -181,12 +181,15 @@ class MachineHandle:
             return True
         if self._process is None:
             if not self.wanted.running:
-                if self._state != "crashed":
-                    self._state = "stopped"
+                self._state = "stopped"
                 return False
-            # A crashed machine stays down until its cloud stops or reboots it, so that somebody sees it.
-            return self._state != "crashed" or (self._told is not None and self._told[0].boots != self.wanted.boots)
+            return not self._down or self._rebooted
         return self._told != (self.wanted, self._network)
+
+    @property
+    def _rebooted(self) -> bool:
+        """Whether its cloud has rebooted it, or stopped and started it, since its process was told anything."""
+        return bool(self._told and self.wanted and self._told[0].boots != self.wanted.boots)
 
     def _start(self, spec: MachineSpec, network: Network) -> None:
         faults = self._faults.read()
@@ -214,9 +217,9 @@ class MachineHandle:
             )
         with self._changed:
             self._process, self._told, self._report, self._state = process, (spec, network), {}, "starting"
-        threading.Thread(
-            target=self._listen, args=(process,), name=f"reports of {self._folder.name}", daemon=True
-        ).start()
+            self._down = False
+        name = f"reports of {self._folder.name}"
+        threading.Thread(target=self._listen, args=(process,), name=name, daemon=True).start()
 
     def _listen(self, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None
@@ -272,13 +275,13 @@ class MachineHandle:
         if code == SWITCHED_OFF and self._known is not None:
             self.on_switched_off(self._known)  # its cloud decides what becomes of it
         with self._changed:
-            crashed = self._state in ("starting", "running")
-            self._state = "crashed" if crashed else "stopped"
+            by_itself = self._state in ("starting", "running")
+            self._down = by_itself and self.wanted is not None and self.wanted.running
+            self._state = "crashed" if by_itself and code != SWITCHED_OFF else "stopped"
             self._ended, self._process = False, None
-            if crashed:
-                why = f"the machine's process ended ({code}): {self._folder / 'process.log'}"
-                if code == SWITCHED_OFF:
-                    why = "the machine switched itself off"
+            if by_itself:
+                ended = f"the machine's process ended ({code}): {self._folder / 'process.log'}"
+                why = "the machine switched itself off" if code == SWITCHED_OFF else ended
                 self._report = {**self._report, "problems": [why]}
                 _LOG.warning("machine %s: %s", self._folder.name, why)
         if process is not None:
@@ -294,5 +297,4 @@ class MachineHandle:
             _LOG.warning("machine %s: folder not removed: %s", self._folder.name, error)
         self._released()
         with self._changed:
-            self.gone = True
-            self._state = "terminated"
+            self.gone, self._state = True, "terminated"

@@ -44,7 +44,7 @@ def test_a_machine_stops_starts_reboots_and_ends(account: Account) -> None:
     assert [m.running for m in account.machines()] == [False]
     ec2.start_instances(InstanceIds=[machine])
     ec2.reboot_instances(InstanceIds=[machine])
-    assert [(m.running, m.boots) for m in account.machines()] == [(True, 1)]
+    assert [(m.running, m.boots) for m in account.machines()] == [(True, 2)]  # a start and a reboot
     ec2.terminate_instances(InstanceIds=[machine])
     assert account.machines() == []
 

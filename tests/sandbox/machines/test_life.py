@@ -138,6 +138,33 @@ def test_a_killed_machine_takes_its_processes_along_and_can_be_rebooted(lab: Lab
     assert run(lab.ssh(again), "true")[0] == 0
 
 
+OVER = """
+[Timer]
+OnCalendar=2020-01-01 00:00:00 UTC
+Persistent=true
+Unit=end.service
+"""
+
+
+def test_a_machine_that_switches_itself_off_is_stopped_and_stays_so_until_its_cloud_turns_it_on(lab: Lab) -> None:
+    machine = lab.boot()
+    units = "$FEDSPAN_ROOT/etc/systemd/system"
+    run(lab.ssh(machine), f"mkdir -p {units}; echo ExecStart=/usr/bin/systemctl poweroff > {units}/end.service")
+    run(lab.ssh(machine), f"cat > {units}/end.timer", OVER.encode())
+    deadline = time.monotonic() + 20
+    while (off := state(lab, machine["id"]))["state"] != "stopped":
+        assert time.monotonic() < deadline, off
+        time.sleep(0.02)
+    assert off["problems"] == ["the machine switched itself off"]
+    units_here = Path(machine["root"], "etc/systemd/system")
+    (units_here / "end.timer").unlink()
+    assert lab.machines.change(machine["id"], tags={"fedspan:participant": "site-1", "Name": "x"})["state"] == "stopped"
+    lab.machines.change(machine["id"], running=False)
+    again = lab.machines.change(machine["id"], running=True)
+    assert (again["state"], again["problems"]) == ("running", [])
+    assert run(lab.ssh(again), "true")[0] == 0
+
+
 def test_machines_end_by_themselves_when_whoever_drives_them_is_killed(tmp_path: Path) -> None:
     script = tmp_path / "drive.py"
     script.write_text(

@@ -31,6 +31,8 @@ from deployer.sandbox.model import MachineSpec, machine_from_json
 
 _LOOK_S = 0.25
 """How often the machine is looked at: whether it lives, rebooted itself, has its host key."""
+CRASHED = 4
+"""Exit status when the system ended and had not been told to, nor powered itself off."""
 HOST_PRIVATE = "10.0.0.10"
 """Of a machine that no cloud gave a private address."""
 
@@ -77,10 +79,12 @@ class NspawnMachine:
             elif line is not None:
                 self._obey(line)
             self._look()
-        switched_off = self._stop is None
+        told_to_end = self._stop is not None
         self._system.end(self._stop or 0.0)
         self._volumes.close()
-        return SWITCHED_OFF if switched_off else 0
+        if told_to_end:
+            return 0
+        return SWITCHED_OFF if self._system.powered_off else CRASHED
 
     def _end(self, grace: float) -> None:
         if self._stop is None:

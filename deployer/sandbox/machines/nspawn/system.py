@@ -102,6 +102,11 @@ class System:
         return self._process is not None and self._process.poll() is None
 
     @property
+    def powered_off(self) -> bool:
+        """Whether the system has ended as one does that powers itself off; false for one whose nspawn was killed."""
+        return self._process is not None and self._process.poll() == 0
+
+    @property
     def leader(self) -> int | None:
         """The process id of the system's init; another one after it rebooted itself."""
         if self._process is None:
