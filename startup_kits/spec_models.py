@@ -258,7 +258,27 @@ class FederationSpec(_Model):
         if not any(admin.role == "lead" for admin in self.admins.values()):
             raise ValueError("admins: at least one admin with role: lead is wanted")
         self._check_residency()
+        self._check_jumps()
         return self
+
+    def _check_jumps(self) -> None:
+        """Through a jump host a connection comes from there: this computer's own address is of no use in a rule."""
+        for one in self.participants().values():
+            if not (one.cloud and one.jump) or (one.network is not None and one.network.security_group):
+                continue
+            if one.ssh_access == "never":
+                continue
+            during = one.ssh_access == "during-operations"
+            if not during and self.defaults.ssh_from != "auto":
+                continue
+            place = "server" if one.name == SERVER else f"sites.{one.name}"
+            lets_in = "ssh_access: during-operations" if during else "ssh_from: auto"
+            raise ValueError(
+                f"{place}.jump: SSH comes from the jump host, but {lets_in} lets in this computer's own address; "
+                "name the jump host's network in defaults.ssh_from"
+                + (" and leave ssh_access out" if during else "")
+                + ", or let it in by a security group of yours (network: {security_group: ID})"
+            )
 
     def _check_residency(self) -> None:
         if not self.residency:

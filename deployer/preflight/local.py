@@ -43,6 +43,7 @@ def check_kits(members: Iterable[Member], ca_fingerprint: str | None) -> Iterabl
 def check_address(deployment: Deployment) -> Iterable[Finding]:
     """From where SSH will be open: this machine's own address must be among it, and never the world."""
     wanted = deployment.ssh_from
+    opened = [one for one in deployment.members.values() if one.cloud and not one.existing.get("security_group")]
     try:
         mine = deployment.realm.my_address()
     except FedspanError as error:
@@ -67,6 +68,8 @@ def check_address(deployment: Deployment) -> Iterable[Finding]:
         yield Finding("address", "ssh_from: opens SSH to the world", "refused", next_step="ssh_from: auto")
     elif any(ipaddress.IPv4Address(mine) in network for network in networks):
         yield Finding("address", f"SSH will be open from {told}; this machine is {mine}")
+    elif opened and all(one.jump for one in opened):
+        yield Finding("address", f"SSH will be open from {told}, where your jump hosts are")
     else:
         yield Finding(
             "address",

@@ -82,6 +82,12 @@ def test_json_means_the_same_as_yaml_also_with_tabs(write_spec: Write) -> None:
         ("/srv/data/digits", "srv/../digits", "an absolute path on the site's machine"),
         ("  port: 8002 ", "  spot: true\n  port: 8002 ", "server.spot: the server is never a spot machine"),
         ("target: aws", "target: gcp", "one of 'aws', 'azure', 'host' or 'kit' is wanted, not 'gcp'"),
+        ("size: m7i.large", "size: m7i.large\n    jump: ana@bastion.example", "in defaults.ssh_from, or let it in by"),
+        (
+            "size: m7i.large",
+            "size: m7i.large\n    jump: ana@bastion.example\n    ssh_access: during-operations",
+            "in defaults.ssh_from and leave ssh_access out",
+        ),
         ("size: m7i.large", "name: other", "sites.site-2.name: is not known here; the site's name is site-2"),
     ],
 )
@@ -89,6 +95,22 @@ def test_a_fault_names_file_line_field_and_what_would_be_right(
     write_spec: Write, old: str, new: str, told: str
 ) -> None:
     assert told in fault(write_spec, old, new)
+
+
+@pytest.mark.parametrize(
+    ("ssh_from", "more"),
+    [
+        ("[203.0.113.7/32]", ""),
+        ("auto", "\n    zone: eu-west-1a\n    network: {vpc: vpc-1, subnet: subnet-1, security_group: sg-1}"),
+        ("auto", "\n    ssh_access: never"),
+    ],
+)
+def test_a_jump_host_in_a_cloud_is_taken_where_its_own_network_is_let_in(
+    write_spec: Write, ssh_from: str, more: str
+) -> None:
+    text = example().replace("ssh_from: auto", f"ssh_from: {ssh_from}")
+    jump = "size: m7i.large\n    jump: ana@bastion.example"
+    assert load_spec(write_spec(text.replace("size: m7i.large", jump + more))).sites["site-2"].jump
 
 
 def test_all_faults_are_told_at_once_in_the_order_of_lines(write_spec: Write) -> None:
