@@ -7,12 +7,13 @@ Azure counts by family and in total; spot machines have a quota of their own.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from deployer.errors import CapacityError
 from deployer.preflight.model import Finding
-from deployer.preflight.place import NotAsked, Place, asking
+from deployer.preflight.place import NotAsked, Place, Wanted, asking
 
 # first letters of an instance type -> on demand, spot. The first entry is for all others ("Standard").
 AWS_CODES: dict[str, tuple[str, str]] = {
@@ -23,6 +24,7 @@ AWS_CODES: dict[str, tuple[str, str]] = {
     "p": ("L-417A185B", "L-7212CCBC"),
 }
 _STANDARD = frozenset("acdhimrtz")
+SPOT_CORES = "lowPriorityCores"
 
 
 def aws_code(size: str, spot: bool) -> str | None:
@@ -48,22 +50,41 @@ def _aws(place: Place) -> Iterable[Finding]:
     wanted = [one for one in place.wanted if one.makes_machine]
     running = _running(place)
     vcpus = _vcpus(place, {one.args.size for one in wanted} | {size for size, _ in running})
-    needs: dict[str | None, int] = {}
+    on_demand = [one for one in wanted if not one.args.spot]
+    for code, users in _by_code((one for one in wanted if one.args.spot), spot=True).items():
+        finding, left = _aws_family(place, code, users, running, vcpus)
+        if finding.level == "refused":
+            others = without_room(users, {one.name: vcpus.get(one.args.size, 0) for one in users}, left)
+            finding = on_demand_instead(finding, others)
+            on_demand += others
+        yield finding
+    for code, users in _by_code(on_demand, spot=False).items():
+        yield _aws_family(place, code, users, running, vcpus)[0]
+
+
+def _by_code(wanted: Iterable[Wanted], *, spot: bool) -> dict[str | None, list[Wanted]]:
+    """Who counts against which quota."""
+    found: dict[str | None, list[Wanted]] = {}
     for one in wanted:
-        code = aws_code(one.args.size, one.args.spot)
-        needs[code] = needs.get(code, 0) + vcpus.get(one.args.size, 0)
-    for code, need in needs.items():
-        if code is None:
-            names = ", ".join(one.name for one in wanted if aws_code(one.args.size, one.args.spot) is None)
-            yield Finding("quota", f"the vCPU quota for {names} is not known here", "unknown")
-            continue
-        used = sum(vcpus.get(size, 0) for size, spot in running if aws_code(size, spot) == code)
-        quota = aws_quota(place, "ec2", code)
-        step = (
-            f"aws service-quotas request-service-quota-increase --service-code ec2 --quota-code {code} "
-            f"--desired-value {used + need} --region {place.region}; or another `size:`"
-        )
-        yield compared(place, f"vCPUs of {quota[0]}", used, need, quota[1], step)
+        found.setdefault(aws_code(one.args.size, spot), []).append(one)
+    return found
+
+
+def _aws_family(
+    place: Place, code: str | None, users: list[Wanted], running: list[tuple[str, bool]], vcpus: Mapping[str, int]
+) -> tuple[Finding, int]:
+    """What one quota says to `users`, and how many vCPUs are left of it."""
+    if code is None:
+        names = ", ".join(one.name for one in users)
+        return Finding("quota", f"the vCPU quota for {names} is not known here", "unknown"), 0
+    need = sum(vcpus.get(one.args.size, 0) for one in users)
+    used = sum(vcpus.get(size, 0) for size, spot in running if aws_code(size, spot) == code)
+    name, limit = aws_quota(place, "ec2", code)
+    step = (
+        f"aws service-quotas request-service-quota-increase --service-code ec2 --quota-code {code} "
+        f"--desired-value {used + need} --region {place.region}; or another `size:`"
+    )
+    return compared(place, f"vCPUs of {name}", used, need, limit, step), limit - used
 
 
 def _running(place: Place) -> list[tuple[str, bool]]:
@@ -110,26 +131,38 @@ def _azure(place: Place) -> Iterable[Finding]:
             for sku in place.azure.compute.resource_skus.list(filter=f"location eq '{place.region}'")
             if str(sku.resource_type).lower() == "virtualmachines"
         }
-    needs: dict[str, int] = {}
-    for one in wanted:
-        sku = skus.get(one.args.size.lower())
-        if sku is None:
-            continue  # `size` says that it is not offered
-        cores = _capability(sku, "vCPUs")
-        for name in ("lowPriorityCores",) if one.args.spot else ("cores", str(sku.family)):
-            needs[name] = needs.get(name, 0) + cores
     with asking("Microsoft.Compute/locations/usages/read"):
         usages = {_key(usage.name.value): usage for usage in place.azure.compute.usage.list(place.region)}
+    known = {one.name: skus[one.args.size.lower()] for one in wanted if one.args.size.lower() in skus}
+    cores = {name: _capability(sku, "vCPUs") for name, sku in known.items()}
+    wanted = [one for one in wanted if one.name in known]  # of the others `size` says that they are not offered
+    on_demand = [one for one in wanted if not one.args.spot]
+    if spots := [one for one in wanted if one.args.spot]:
+        finding, left = _azure_quota(place, usages, SPOT_CORES, sum(cores[one.name] for one in spots))
+        if finding.level == "refused":
+            others = without_room(spots, cores, left)
+            finding = on_demand_instead(finding, others)
+            on_demand += others
+        yield finding
+    needs: dict[str, int] = {}
+    for one in on_demand:
+        for name in ("cores", str(known[one.name].family)):
+            needs[name] = needs.get(name, 0) + cores[one.name]
     for name, need in needs.items():
-        usage = usages.get(_key(name))
-        if usage is None:
-            yield Finding("quota", f"Azure tells no quota {name} in {place.region}", "unknown")
-            continue
-        step = (
-            f"ask for {usage.current_value + need} or more: portal, Quotas, Compute, {place.region}, "
-            f"{usage.name.localized_value}; or another `size:`"
-        )
-        yield compared(place, str(usage.name.localized_value), usage.current_value, need, usage.limit, step)
+        yield _azure_quota(place, usages, name, need)[0]
+
+
+def _azure_quota(place: Place, usages: Mapping[str, Any], name: str, need: int) -> tuple[Finding, int]:
+    """What one quota says to so many cores more, and how many are left of it."""
+    usage = usages.get(_key(name))
+    if usage is None:
+        return Finding("quota", f"Azure tells no quota {name} in {place.region}", "unknown"), 0
+    step = (
+        f"ask for {usage.current_value + need} or more: portal, Quotas, Compute, {place.region}, "
+        f"{usage.name.localized_value}; or another `size:`"
+    )
+    finding = compared(place, str(usage.name.localized_value), usage.current_value, need, usage.limit, step)
+    return finding, usage.limit - usage.current_value
 
 
 def _key(name: Any) -> str:
@@ -158,3 +191,20 @@ def compared(place: Place, what: str, used: int, need: int, limit: int, next_ste
         next_step=next_step,
         error=CapacityError,
     )
+
+
+def without_room(spots: Iterable[Wanted], vcpus: Mapping[str, int], left: int) -> list[Wanted]:
+    """The spot machines that what is left of their quota is not enough for, the first ones first. Pure."""
+    others = []
+    for one in spots:
+        if vcpus[one.name] <= left:
+            left -= vcpus[one.name]
+        else:
+            others.append(one)
+    return others
+
+
+def on_demand_instead(finding: Finding, others: Iterable[Wanted]) -> Finding:
+    """A used-up quota for spot machines stops nothing: `up` makes those on demand. Pure."""
+    names = ", ".join(one.name for one in others)
+    return replace(finding, level="warning", why=f"{finding.why}; on demand instead: {names}")

@@ -75,6 +75,33 @@ def test_an_azure_quota_and_a_size_that_the_subscription_may_not_use(planned: Wo
         planned.faults()
 
 
+def test_a_used_up_quota_for_spot_machines_leads_to_on_demand_as_far_as_there_is_room(planned: World) -> None:
+    sites = {
+        "site-1": {"target": "aws", "region": "eu-central-1", "size": "m7i.large", "spot": True},
+        "site-2": {"target": "aws", "region": "eu-central-1", "size": "m7i.xlarge", "spot": True},
+        "site-3": {"target": "azure", "region": "westeurope", "size": "Standard_D2s_v5", "spot": True},
+    }
+    planned.write(copy_of(SPEC, sites=sites))
+    planned.run("provision").ok()
+    azure = ("azure", subscription(planned), "westeurope")
+    planned.sandbox.set_quota(*AWS, "L-34B43A08", 3)
+    planned.sandbox.set_quota(*azure, "lowPriorityCores", 0)
+    try:
+        told = checks(planned.json("plan").ok(), "quota")
+        instead = [check["why"].rpartition("; ")[2] for check in told if check["level"] == "warning"]
+        assert sorted(instead) == ["on demand instead: site-2", "on demand instead: site-3"]
+        assert any("Standard" in check["what"] and "4 needed" in check["what"] for check in told)  # site-2's
+        assert any("Total Regional vCPUs: 0 of" in check["what"] and "6 needed" in check["what"] for check in told)
+        planned.sandbox.set_quota(*AWS, "L-1216C47A", 3)
+        refused(planned, 8, "vCPUs of Running On-Demand Standard", "0 of 3 used, 4 needed")
+    finally:
+        planned.sandbox.set_quota(*AWS, "L-1216C47A", 640)
+        planned.sandbox.set_quota(*AWS, "L-34B43A08", 640)
+        planned.sandbox.set_quota(*azure, "lowPriorityCores", 350)
+        planned.write(SPEC)
+        planned.run("provision").ok()
+
+
 def test_several_things_in_the_way_are_told_at_once_and_doctor_tells_them_too(planned: World) -> None:
     planned.sandbox.set_quota(*AWS, "L-1216C47A", 0)
     planned.sandbox.set_quota(*AWS, "L-0EA8095F", 0)
