@@ -49,26 +49,32 @@ class AwsPower:
 
     def look(self, vm_id: str) -> str:
         """See `Power.look`."""
+        return self._look(vm_id)[0]
+
+    def _look(self, vm_id: str) -> tuple[str, bool]:
+        """The machine's state, and whether it is a spot machine. Raises CloudError."""
         from botocore.exceptions import BotoCoreError, ClientError
 
         try:
             answer = self._ec2.describe_instances(InstanceIds=[vm_id])
         except ClientError as error:
             if error.response.get("Error", {}).get("Code") == "InvalidInstanceID.NotFound":
-                return GONE
+                return GONE, False
             raise self._failed("can't be asked", error) from error
         except BotoCoreError as error:
             raise self._failed("can't be asked", error) from error
-        states = [one["State"]["Name"] for group in answer["Reservations"] for one in group["Instances"]]
-        state = str(states[0]) if states else GONE
-        return GONE if state in ("terminated", "shutting-down") else state
+        found = next((one for group in answer["Reservations"] for one in group["Instances"]), None)
+        if found is None or found["State"]["Name"] in ("terminated", "shutting-down"):
+            return GONE, False
+        return str(found["State"]["Name"]), found.get("InstanceLifecycle") == "spot"
 
     def stop(self, vm_id: str) -> None:
         """See `Power.stop`. EC2 stops no one-time spot machine."""
-        if self.look(vm_id) == "stopped":
+        state, spot = self._look(vm_id)
+        if state == "stopped":
             return
-        spot = self._ec2.describe_instances(InstanceIds=[vm_id])["Reservations"][0]["Instances"][0]
-        if spot.get("InstanceLifecycle") == "spot":
+        _there(state, self._participant)
+        if spot:
             raise RefusedError(
                 "a spot machine can't be stopped",
                 participant=self._participant,
@@ -79,7 +85,7 @@ class AwsPower:
 
     def start(self, vm_id: str) -> None:
         """See `Power.start`."""
-        if self.look(vm_id) != RUNNING:
+        if _there(self.look(vm_id), self._participant) != RUNNING:
             self._act(vm_id, self._ec2.start_instances, lambda state: state == RUNNING)
 
     def _act(self, vm_id: str, call: Callable[..., Any], reached: Callable[[str], bool]) -> None:
@@ -129,7 +135,7 @@ class AzurePower:
     def _act(self, vm_id: str, begin: Callable[..., Any], reached: Callable[[str], bool]) -> None:
         from azure.core.exceptions import AzureError
 
-        if reached(self.look(vm_id)):
+        if reached(_there(self.look(vm_id), self._participant)):
             return
         try:
             begin(*_group_and_name(vm_id)).wait(setting("POWER_DEADLINE"))
@@ -153,11 +159,17 @@ def _group_and_name(resource_id: str) -> tuple[str, str]:
     return parts[3], parts[-1]
 
 
+def _there(state: str, participant: str) -> str:
+    """The same state. Raises CloudError: there is no such machine any more."""
+    if state == GONE:
+        step = f"fedspan up {participant} --refresh"
+        raise CloudError("the machine is gone", participant=participant, next_step=step)
+    return state
+
+
 def _until(look: Callable[[], str], reached: Callable[[str], bool], participant: str) -> None:
     deadline = time.monotonic() + setting("POWER_DEADLINE")
-    while not reached(state := look()):
-        if state == GONE:
-            raise CloudError("the machine is gone", participant=participant, next_step=f"fedspan up {participant}")
+    while not reached(state := _there(look(), participant)):
         if time.monotonic() > deadline:
             raise CloudError(
                 f"the machine is still {state}", participant=participant, next_step="fedspan status --refresh"
