@@ -8,8 +8,9 @@ closes it with the last login that is over. A command that is killed leaves its 
 from __future__ import annotations
 
 import threading
+from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -134,8 +135,16 @@ class AzureDoor:
         self.rules.begin_delete(*self._place()).result()
 
 
-_LOCK = threading.Lock()
-_OPEN: dict[str, int] = {}
+@dataclass
+class _Held:
+    """Who holds one participant's door open. Its lock is held while the cloud is asked; no other door waits for it."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    logins: int = 0
+
+
+_HELD: defaultdict[str, _Held] = defaultdict(_Held)
+_HELD_LOCK = threading.Lock()
 
 
 def hold_open(row: Row) -> Callable[[], None]:
@@ -146,16 +155,18 @@ def hold_open(row: Row) -> Callable[[], None]:
     Raises:
         CredentialsError, CloudError: the cloud can't be asked.
     """
-    with _LOCK:
-        if _OPEN.get(row.name, 0) == 0:
+    with _HELD_LOCK:
+        held = _HELD[row.name]
+    with held.lock:
+        if held.logins == 0:
             door, cidr = door_of(row)
             _told(row, lambda: door.open(cidr, row.ssh_port or 22))
-        _OPEN[row.name] = _OPEN.get(row.name, 0) + 1
+        held.logins += 1
 
     def close() -> None:
-        with _LOCK:
-            _OPEN[row.name] -= 1
-            if _OPEN[row.name] == 0:
+        with held.lock:
+            held.logins -= 1
+            if held.logins == 0:
                 _told(row, door_of(row)[0].close)
 
     return close
