@@ -122,8 +122,9 @@ def up(
     server: str | None = None,
     ca_fingerprint: str | None = None,
     cap: Cap | None = None,
+    refresh: bool = False,
 ) -> None:
-    """Deploy a kit as its owner; go on where an earlier `up` was interrupted.
+    """Deploy a kit as its owner; go on where an earlier `up` was interrupted. With `refresh` the engine looks first.
 
     Raises:
         KitError: the kit is refused, or is of another CA than the one pinned at the first start.
@@ -158,6 +159,7 @@ def up(
     with words, opened(deployment, members, "up") as session:
         work = OwnerUp(session.crew, members)
         work.kit, work.choice = verified, choice
+        work.planner.refresh = refresh
         row = deployment.ledger.participant(verified.name)
         work.left = row.address if row is not None else None
         session.up = work

@@ -1,4 +1,4 @@
-"""`fedspan plan`: what `up` would do, what it costs, and what will be open from where. Changes nothing."""
+"""`fedspan plan`: what `up` would do, what it costs, and what will be open from where."""
 
 from __future__ import annotations
 
@@ -17,7 +17,11 @@ def plan(
     allow_unknown_price: Annotated[bool, typer.Option(help="With a cap: unknown prices count nothing.")] = False,
     refresh: Annotated[bool, typer.Option("--refresh", help="Look at the clouds first, as up --refresh does.")] = False,
 ) -> None:
-    """Show what `up` would do, what it costs, and what will be open from where. Changes nothing."""
+    """Show what `up` would do, what it costs, and what will be open from where.
+
+    Makes and changes nothing. Only what an interrupted command left behind in a cloud is settled first, as by `up`:
+    what no stack knows is deleted.
+    """
     from deployer.cost import Cap, check
     from deployer.session import lead_session, tell_plan
 

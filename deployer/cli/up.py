@@ -38,10 +38,12 @@ def up(
 
     cap = Cap(max_hourly_cost, allow_unknown_price)
     if kit is not None:
-        if participants or plan is not None or allow_fallback:
+        lead: dict[str, object] = {"participants": participants, "--plan": plan, "--allow-fallback": allow_fallback}
+        lead.update({"--ttl": ttl, "--passphrase-file": passphrase_file})
+        if strange := [name for name, value in lead.items() if value]:
             raise UsageError(
                 "--kit deploys one kit",
-                why="it takes no participants, no plan and no --allow-fallback",
+                why=f"only the lead's up takes {', '.join(strange)}",
                 next_step=f"fedspan up --kit {kit} --cloud aws",
             )
         from deployer.owner import up as deploy_kit
@@ -57,6 +59,7 @@ def up(
             server=server,
             ca_fingerprint=ca_fingerprint,
             cap=cap,
+            refresh=refresh,
         )
         return
     strays = {"--cloud": cloud, "--region": region, "--zone": zone, "--size": size, "--profile": profile}

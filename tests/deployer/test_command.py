@@ -123,3 +123,10 @@ def test_every_verb_has_help(verb: str, tmp_path: Path) -> None:
     done = fedspan(verb, "--help", cwd=tmp_path)
     assert done.returncode == 0
     assert "Global options" in done.stdout
+
+
+@pytest.mark.parametrize("words", [["--ttl", "8h"], ["--passphrase-file", "f"], ["site-1"], ["--allow-fallback"]])
+def test_what_only_the_leads_up_understands_is_refused_with_a_kit(words: list[str], tmp_path: Path) -> None:
+    done = fedspan("up", "--kit", "site-1", "--cloud", "aws", *words, cwd=tmp_path)
+    assert done.returncode == 2
+    assert words[0] in done.stderr or "participants" in done.stderr
