@@ -47,7 +47,6 @@ class DriftCollector:
     """Takes a refresh's events (from another thread) and keeps what differs."""
 
     found: list[Drift] = field(default_factory=list)
-    diagnostics: list[Any] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __call__(self, event: Any) -> None:

@@ -21,10 +21,13 @@ from deployer.engine_home import EngineHome
 from deployer.errors import Interrupted, RefusedError
 from deployer.failures import from_diagnostics, too_slow
 from deployer.interrupts import Interrupts
+from deployer.plan import VM_TYPES, is_rule
 from deployer.realm import Realm
 from deployer.watchdog import Watchdog, deadline_of
 
 Program = Callable[[], None]
+
+_MACHINE_TYPES = VM_TYPES | {"aws:ec2/keyPair:KeyPair"}
 
 
 @dataclass(frozen=True)
@@ -33,11 +36,6 @@ class Preview:
 
     steps: tuple[Step, ...]
     plan_file: Path | None = None
-
-    @property
-    def destructive(self) -> frozenset[tuple[str, str]]:
-        """Deletes and replacements as (action, URN)."""
-        return destructive(self.steps)
 
 
 def destructive(steps: Iterable[Step]) -> frozenset[tuple[str, str]]:
@@ -61,6 +59,22 @@ def check_agreed(participant: str, wanted: Iterable[Step], agreed: Iterable[Step
         why=", ".join(told),
         next_step="fedspan plan shows it; fedspan up asks again",
     )
+
+
+def only_rules(participant: str, steps: Iterable[Step]) -> None:
+    """Refuse to change anything but rules. Pure.
+
+    Raises:
+        RefusedError: something else of the participant has changed in the spec, or in its cloud.
+    """
+    others = [f"{step.action} {step.title}" for step in steps if not is_rule(step)]
+    if others:
+        raise RefusedError(
+            "other changes than rules are waiting",
+            participant=participant,
+            why=", ".join(others[:5]),
+            next_step=f"fedspan up {participant} shows them and asks",
+        )
 
 
 @dataclass
@@ -230,17 +244,6 @@ class StackEngine:
         self._stack = None
         return collector.changed
 
-    def remove(self) -> None:
-        """Remove an empty stack."""
-        stack = self.open(create=False)
-        if stack is None:
-            return
-        try:
-            stack.workspace.remove_stack(self.participant)
-        except auto.CommandError as error:
-            raise self._failure(error, Collector()) from error
-        self._stack = None
-
     def unlock(self) -> None:
         """Take the stack's locks away. The caller knows that their owner is dead."""
         stack = self.open(create=False)
@@ -291,9 +294,4 @@ def has_address(state: Mapping[str, Any] | None) -> bool:
 
 def has_machine(state: Mapping[str, Any] | None) -> bool:
     """Whether more than network and address is there (or was begun)."""
-    return any(entry["type"] in MACHINE_TYPES for entry in cloud_resources(state))
-
-
-MACHINE_TYPES = frozenset(
-    {"aws:ec2/instance:Instance", "azure-native:compute:VirtualMachine", "aws:ec2/keyPair:KeyPair"}
-)
+    return any(entry["type"] in _MACHINE_TYPES for entry in cloud_resources(state))

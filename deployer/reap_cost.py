@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime, timezone
 
+from deployer.plan import VM_TYPES
 from deployer.settle.model import Found
 from stacks.catalogue import price
 from stacks.extras import HOURS_A_MONTH, address_usd_hour, disk_usd_month
 from stacks.names import Cloud
 
-MACHINES = ("aws:ec2/instance:Instance", "azure-native:compute:VirtualMachine")
 DISKS = ("aws:ebs/volume:Volume", "azure-native:compute:Disk")
 ADDRESSES = ("aws:ec2/eip:Eip", "azure-native:network:PublicIPAddress")
 
@@ -18,7 +18,7 @@ ADDRESSES = ("aws:ec2/eip:Eip", "azure-native:network:PublicIPAddress")
 def usd_hour(thing: Found) -> float | None:
     """What it costs an hour; 0 for what is free, None where nobody knows."""
     cloud: Cloud = "aws" if thing.cloud == "aws" else "azure"
-    if thing.type in MACHINES:
+    if thing.type in VM_TYPES:
         return price(cloud, thing.size) if thing.size else None
     if thing.type in DISKS:
         month = disk_usd_month(cloud, thing.gib) if thing.gib else None

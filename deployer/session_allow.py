@@ -10,31 +10,13 @@ from typing import Any
 from deployer import realm as realms
 from deployer.cli import context
 from deployer.deployment import Deployment, lead
-from deployer.engine_events import Step
-from deployer.errors import RefusedError, UsageError
+from deployer.engine import only_rules
+from deployer.errors import UsageError
 from deployer.ingress import check_cidr
 from deployer.ledger import NOTHING_THERE, Ledger
 from deployer.live import screen
 from deployer.session import Session, opened
 from startup_kits.spec import load_spec
-
-RULES = frozenset({"aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule", "azure-native:network:SecurityRule"})
-
-
-def only_rules(steps: tuple[Step, ...]) -> None:
-    """Refuse to change anything but rules on the way. Pure.
-
-    Raises:
-        RefusedError: something else of the server has changed in the spec.
-    """
-    others = [f"{step.action} {step.title}" for step in steps if step.type not in RULES]
-    if others:
-        raise RefusedError(
-            "the server has other changes waiting",
-            participant="server",
-            why=", ".join(others[:5]),
-            next_step="fedspan up server shows them and asks",
-        )
 
 
 def ledger_of(kit: Path | None) -> Ledger:
@@ -138,7 +120,7 @@ def bring_up(session: Session) -> int:
     """Make the server's rules what they should be; returns how many changed."""
     plan = session.up.plan()
     steps = plan.participants[0].steps
-    only_rules(steps)
+    only_rules("server", steps)
     if steps:
         with screen(["server"]) as live:
             session.show(live)

@@ -10,13 +10,13 @@ from typing import Any
 
 from deployer.attempts import Attempts
 from deployer.crew import Crew
-from deployer.engine import check_agreed, has_machine
+from deployer.engine import check_agreed, has_machine, only_rules
 from deployer.errors import CapacityError, Interrupted
 from deployer.host_keys import was_rotated
 from deployer.machine_run import reach_cloud
 from deployer.member import Member
 from deployer.placement import ON_DEMAND, SPOT, moved
-from deployer.plan import VM_TYPES, ParticipantPlan, is_rule
+from deployer.plan import VM_TYPES, ParticipantPlan
 from deployer.plan_make import Part, Planner
 from deployer.reach import Reach
 from deployer.recover import settle_stack
@@ -196,7 +196,7 @@ class StackWork:
         part.args = self.planner.arguments(part)
         with self.crew.slot():
             part.preview = engine.preview(part.program(), "agreed.plan")
-        check_agreed(part.member.name, part.preview.steps, [step for step in part.preview.steps if is_rule(step)])
+        only_rules(part.member.name, part.preview.steps)
         if part.preview.steps:
             self._record(part, "started", self._engine_up(part, "full"))
         self.crew.screen.phase(part.member.name, "started", "its rules follow")

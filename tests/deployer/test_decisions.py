@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +14,7 @@ from deployer.cli.arguments import GlobalOptions
 from deployer.cost import Cap
 from deployer.cost import check as check_cost
 from deployer.crew import Several, engines_at_once, together
-from deployer.engine import Preview, check_agreed
+from deployer.engine import Preview, check_agreed, only_rules
 from deployer.engine_events import Collector, Diagnostic, Step, merged, short_type, step_of
 from deployer.errors import (
     BusyError,
@@ -28,13 +29,15 @@ from deployer.errors import (
 )
 from deployer.failures import from_diagnostics
 from deployer.ingress import Opening, check_cidr, cidrs, fitted, runtime_openings, ssh_openings
+from deployer.live import Silent
 from deployer.member import Member
 from deployer.my_address import SERVICES, agreed, ask_the_world
 from deployer.owner_choice import chosen
 from deployer.plan import ParticipantPlan, Plan, check_same, read
 from deployer.plan_view import price_line, render
 from deployer.results import check_idle, finished
-from deployer.session_allow import ask_if_wide, nearest, only_rules
+from deployer.session_allow import ask_if_wide, nearest
+from deployer.stack_work import Outcome, StackWork
 from stacks.catalogue import choose_size
 
 VM = "aws:ec2/instance:Instance"
@@ -90,7 +93,6 @@ def test_deletes_that_nobody_was_shown_are_refused() -> None:
         check_agreed("site-1", [step("delete")], [step("update")])
     with pytest.raises(RefusedError):
         check_agreed("site-1", [step("replace")], [step("delete")])
-    assert Preview((step("create"),)).destructive == frozenset()
 
 
 # -- errors -----------------------------------------------------------------------------------------------------
@@ -264,9 +266,30 @@ def test_a_new_host_key_only_for_a_machine_that_is_replaced() -> None:
 
 def test_allow_changes_rules_and_nothing_else() -> None:
     rule = step("create", "server-runtime-1", "azure-native:network:SecurityRule")
-    only_rules((rule,))
-    with pytest.raises(RefusedError, match="other changes waiting"):
-        only_rules((rule, step("update")))
+    only_rules("server", (rule,))
+    with pytest.raises(RefusedError, match=r"server: other changes than rules are waiting: update ec2\.Instance"):
+        only_rules("server", (rule, step("update")))
+
+
+def test_when_a_peers_address_has_changed_the_engine_may_change_rules_alone() -> None:
+    wanted: list[tuple[Step, ...]] = []
+
+    class Engine:
+        def state(self) -> dict[str, object]:
+            return {}
+
+        def preview(self, program: object, plan_name: str) -> Preview:
+            return Preview(wanted[0])
+
+    planner = SimpleNamespace(openings=lambda _: (), arguments=lambda _: None)
+    crew = SimpleNamespace(engine=lambda _: Engine(), slot=nullcontext, screen=Silent())
+    part = SimpleNamespace(member=SERVER, program=lambda: None)
+    work = StackWork(crew, planner, {}, Outcome())  # type: ignore[arg-type]  # what it asks of them, and no more
+    wanted[:] = [()]
+    work.rules_again(part)  # type: ignore[arg-type]
+    wanted[:] = [(step("update", "server-vm"),)]
+    with pytest.raises(RefusedError, match="server: other changes than rules are waiting"):
+        work.rules_again(part)  # type: ignore[arg-type]
 
 
 # -- rules ------------------------------------------------------------------------------------------------------
