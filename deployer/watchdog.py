@@ -57,10 +57,10 @@ class Watchdog:
         self._thread.join()
 
     def _watch(self) -> None:
-        while self._late() is None:
+        while (late := self._late()) is None:
             if self._over.wait(_LOOK_S):
                 return
-        self.overdue = self._late()
+        self.overdue = late  # the verdict stays, though the step may end while the engine is told
         for _ in range(2):
             self._interrupt()
             if self._over.wait(setting("ENGINE_GRACE")):

@@ -46,6 +46,24 @@ def test_an_overdue_machine_ends_its_engine(patience: int) -> None:
     assert dog.overdue == VM
 
 
+def test_a_step_that_ends_while_the_engine_is_told_keeps_the_verdict() -> None:
+    engine = Engine(1)
+    dog = Watchdog(engine.interrupt)
+    look = dog._late
+
+    def late_once() -> Step | None:
+        found = look()
+        if found is not None:
+            dog.saw("done", found)
+        return found
+
+    dog._late = late_once  # type: ignore[method-assign]
+    with dog:
+        dog.saw("start", VM)
+        assert engine.ended.wait(20)
+    assert dog.overdue == VM
+
+
 def test_what_ends_in_time_ends_nothing() -> None:
     engine = Engine(1)
     with Watchdog(engine.interrupt) as dog:
