@@ -14,7 +14,7 @@ from deployer.engine_find import command_in, find_engine, own_engine_root
 from deployer.my_address import ask_the_world
 
 if TYPE_CHECKING:
-    from deployer.cloud_clients import Clients
+    from deployer.cloud_clients import AwsClients, AzureClients, Clients
     from deployer.realm import World
     from stacks.access import Access
 
@@ -80,20 +80,25 @@ class RealRealm:
         from deployer.settle import AwsWorld, AzureWorld
 
         if cloud == "aws":
-            import boto3
-
-            return AwsWorld(boto3.session.Session(profile_name=access.profile), access.region)
-        return AzureWorld(access.subscription_id, azure_credential(self.environ))
+            return AwsWorld(self._aws(access, patient=True))
+        return AzureWorld(self._azure(access, patient=True))
 
     def clients(self, cloud: str, where: Any, access: Any) -> Clients:
         """Clients with the same identities as the engine's."""
-        from deployer.cloud_clients import AwsClients, AzureClients
+        return self._aws(access) if cloud == "aws" else self._azure(access)
 
-        if cloud == "aws":
-            import boto3
+    def _aws(self, access: Any, *, patient: bool = False) -> AwsClients:
+        import boto3
 
-            return AwsClients(boto3.session.Session(profile_name=access.profile), access.region)
-        return AzureClients(azure_credential(self.environ), access.subscription_id, access.location)
+        from deployer.cloud_clients import AwsClients
+
+        return AwsClients(boto3.session.Session(profile_name=access.profile), access.region, patient=patient)
+
+    def _azure(self, access: Any, *, patient: bool = False) -> AzureClients:
+        from deployer.cloud_clients import AzureClients
+
+        credential = azure_credential(self.environ)
+        return AzureClients(credential, access.subscription_id, access.location, patient=patient)
 
     def enter(self) -> None:
         """The stack programs run in this process: they must see what the engine sees."""

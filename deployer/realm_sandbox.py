@@ -19,7 +19,7 @@ from deployer.realm import is_cloud_variable, scrubbed
 if TYPE_CHECKING:
     import boto3
 
-    from deployer.cloud_clients import Clients
+    from deployer.cloud_clients import AwsClients, AzureClients, Clients
     from deployer.realm import World
     from deployer.sandbox.client import Sandbox
     from stacks.access import Access
@@ -110,26 +110,25 @@ class SandboxRealm:
         from deployer.settle import AwsWorld, AzureWorld
 
         if cloud == "aws":
-            session = aws_session(self.sandbox.aws_environment(access.profile), access.region)
-            return AwsWorld(session, access.region, self.sandbox.aws_endpoints())
-        credential, options = self._azure()
-        return AzureWorld(access.subscription_id, credential, **options)
+            return AwsWorld(self._aws(access, patient=True))
+        return AzureWorld(self._azure(access, patient=True))
 
     def clients(self, cloud: str, where: Any, access: Any) -> Clients:
         """Clients of the emulated clouds, with the same identities as the engine's."""
-        from deployer.cloud_clients import AwsClients, AzureClients
+        return self._aws(access) if cloud == "aws" else self._azure(access)
 
-        if cloud == "aws":
-            session = aws_session(self.sandbox.aws_environment(access.profile), access.region)
-            return AwsClients(session, access.region, self.sandbox.aws_endpoints())
-        credential, options = self._azure(access.subscription_id)
-        return AzureClients(credential, access.subscription_id, access.location, **options)
+    def _aws(self, access: Any, *, patient: bool = False) -> AwsClients:
+        from deployer.cloud_clients import AwsClients
 
-    def _azure(self, subscription: str | None = None) -> tuple[Any, dict[str, Any]]:
-        """The credential of a subscription, and what leads a client to the emulated cloud."""
+        session = aws_session(self.sandbox.aws_environment(access.profile), access.region)
+        return AwsClients(session, access.region, self.sandbox.aws_endpoints(), patient=patient)
+
+    def _azure(self, access: Any, *, patient: bool = False) -> AzureClients:
         from azure.identity import ClientSecretCredential
 
-        environment = self.sandbox.azure_environment(subscription)
+        from deployer.cloud_clients import AzureClients
+
+        environment = self.sandbox.azure_environment(access.subscription_id)
         endpoint = environment["ARM_ENDPOINT"]
         credential = ClientSecretCredential(
             environment["ARM_TENANT_ID"],
@@ -138,7 +137,14 @@ class SandboxRealm:
             authority=environment["AZURE_AUTHORITY_HOST"],
             disable_instance_discovery=True,
         )
-        return credential, {"base_url": endpoint, "credential_scopes": [f"{endpoint}/.default"]}
+        return AzureClients(
+            credential,
+            access.subscription_id,
+            access.location,
+            patient=patient,
+            base_url=endpoint,
+            credential_scopes=[f"{endpoint}/.default"],
+        )
 
     def enter(self) -> None:
         """Take every credential out of this process: the stack programs run here and read the environment."""

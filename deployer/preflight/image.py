@@ -1,4 +1,4 @@
-"""Whether the image that a machine will boot is there, and whether its disk holds it."""
+"""Whether the image that a machine will boot (the cloud's own, or the account's) is there, and its disk holds it."""
 
 from __future__ import annotations
 
@@ -8,26 +8,45 @@ from deployer.preflight.model import Finding
 from deployer.preflight.place import Place, Wanted, asking
 from stacks.images import image_for, os_disk_gib
 
+# by whether it is in a gallery: what it is, and of which API version it is asked
+_OWN = {
+    False: ("Microsoft.Compute/images", "2024-07-01"),
+    True: ("Microsoft.Compute/galleries/images/versions", "2023-07-03"),
+}
+
 
 def check(place: Place) -> Iterable[Finding]:
     """Each image once, for those whose machine is going to be made."""
     seen: dict[str, list[Wanted]] = {}
     for one in place.wanted:
         if one.makes_machine:
-            seen.setdefault(image_for(place.cloud, one.args).family, []).append(one)
-    for family, users in seen.items():
-        yield _aws(place, family, users) if place.cloud == "aws" else _azure(place, family, users)
+            name = one.args.existing.image or image_for(place.cloud, one.args).family
+            seen.setdefault(name, []).append(one)
+    for name, users in seen.items():
+        if place.cloud == "aws":
+            yield _aws(place, name, users)
+        else:
+            yield _azure_own(place, name, users) if users[0].args.existing.image else _azure(place, name, users)
 
 
 def _aws(place: Place, family: str, users: list[Wanted]) -> Finding:
-    image = image_for("aws", users[0].args)
-    with asking("ssm:GetParameter"):
-        try:
-            ami = place.aws("ssm").get_parameter(Name=image.ssm_parameter)["Parameter"]["Value"]
-        except place.aws("ssm").exceptions.ParameterNotFound:
-            return _missing(place, family, users, f"SSM has no parameter {image.ssm_parameter}")
+    from botocore.exceptions import ClientError
+
+    ami = users[0].args.existing.image
+    if ami is None:
+        parameter = image_for("aws", users[0].args).ssm_parameter
+        with asking("ssm:GetParameter"):
+            try:
+                ami = place.aws("ssm").get_parameter(Name=parameter)["Parameter"]["Value"]
+            except place.aws("ssm").exceptions.ParameterNotFound:
+                return _missing(place, family, users, f"SSM has no parameter {parameter}")
     with asking("ec2:DescribeImages"):
-        found = place.aws("ec2").describe_images(ImageIds=[ami])["Images"]
+        try:
+            found = place.aws("ec2").describe_images(ImageIds=[ami])["Images"]
+        except ClientError as error:
+            if error.response["Error"]["Code"] != "InvalidAMIID.NotFound":
+                raise
+            found = []
     if not found or found[0].get("State", "available") != "available":
         return _missing(place, family, users, f"{ami} is not available")
     sizes = [
@@ -37,7 +56,9 @@ def _aws(place: Place, family: str, users: list[Wanted]) -> Finding:
     if small:
         why = f"{ami} holds {max(sizes)} GiB"
         return Finding("image", f"the disk of {', '.join(small)} is too small for {family}", "refused", why=why)
-    return Finding("image", f"{family} is {ami} in {place.region}")
+    return Finding(
+        "image", f"{family} is in {place.region}" if family == ami else f"{family} is {ami} in {place.region}"
+    )
 
 
 def _azure(place: Place, family: str, users: list[Wanted]) -> Finding:
@@ -56,6 +77,19 @@ def _azure(place: Place, family: str, users: list[Wanted]) -> Finding:
     return Finding("image", f"{family} is {image.publisher}:{image.offer}:{image.sku}:{versions[-1].name}")
 
 
+def _azure_own(place: Place, own: str, users: list[Wanted]) -> Finding:
+    """An image of the account's own: a managed image, or a version in a gallery, perhaps another subscription's."""
+    from azure.core.exceptions import ResourceNotFoundError
+
+    kind, version = _OWN["/galleries/" in own.lower()]
+    with asking(f"{kind}/read"):
+        try:
+            place.azure.resources.resources.get_by_id(own, api_version=version)
+        except ResourceNotFoundError:
+            return _missing(place, own, users, "Azure knows no image with that ID")
+    return Finding("image", f"{own} is there")
+
+
 def _missing(place: Place, family: str, users: list[Wanted], why: str) -> Finding:
     return Finding(
         "image",
@@ -63,5 +97,7 @@ def _missing(place: Place, family: str, users: list[Wanted], why: str) -> Findin
         "refused",
         participant=users[0].name,
         why=why,
-        next_step="another `region:` in federation.yml",
+        next_step="mend `image:` in federation.yml"
+        if users[0].args.existing.image
+        else "another `region:` in federation.yml",
     )

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from deployer.cloud_clients import AwsClients, AzureClients, Clients
+from deployer.failures import RIGHTS
 from deployer.member import Member
+from deployer.plan import VM_TYPES
 from stacks.args import ParticipantArgs
 from stacks.names import Cloud
 
-DENIED = frozenset(
-    {
-        "UnauthorizedOperation",
-        "AccessDenied",
-        "AccessDeniedException",
-        "AuthorizationFailed",
-        "LinkedAuthorizationFailed",
-    }
-)
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
@@ -44,7 +40,7 @@ class Wanted:
     @property
     def makes_machine(self) -> bool:
         """Whether a machine will be created."""
-        return bool(self.creates["aws:ec2/instance:Instance"] or self.creates["azure-native:compute:VirtualMachine"])
+        return any(self.creates[kind] for kind in VM_TYPES)
 
 
 @dataclass(frozen=True)
@@ -57,6 +53,20 @@ class Place:
     access: Any
     clients: Clients
     wanted: tuple[Wanted, ...]
+    _answers: dict[str, Future[Any]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False, compare=False)
+
+    def once(self, question: str, ask: Callable[[], Answer]) -> Answer:
+        """What several checks want to know, asked of the cloud once; no answer is the answer for all of them too."""
+        with self._lock:
+            first = question not in self._answers
+            answer: Future[Answer] = self._answers.setdefault(question, Future())
+        if first:
+            try:
+                answer.set_result(ask())
+            except BaseException as error:
+                answer.set_exception(error)
+        return answer.result()
 
     @property
     def title(self) -> str:
@@ -96,7 +106,7 @@ def asking(right: str) -> Iterator[None]:
         yield
     except Exception as error:
         code = _code(error)
-        if code in DENIED or getattr(error, "status_code", None) == 403:
+        if code in RIGHTS or getattr(error, "status_code", None) == 403:
             raise NotAsked(f"these credentials lack {right}", right) from error
         if code is None and not type(error).__module__.startswith(("botocore", "azure", "boto3")):
             raise

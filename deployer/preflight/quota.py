@@ -14,6 +14,7 @@ from typing import Any
 from deployer.errors import CapacityError
 from deployer.preflight.model import Finding
 from deployer.preflight.place import NotAsked, Place, Wanted, asking
+from deployer.preflight.size import skus
 
 # first letters of an instance type -> on demand, spot. The first entry is for all others ("Standard").
 AWS_CODES: dict[str, tuple[str, str]] = {
@@ -125,15 +126,10 @@ def aws_quota(place: Place, service: str, code: str) -> tuple[str, int]:
 # -- Azure -----------------------------------------------------------------------------------------------------
 def _azure(place: Place) -> Iterable[Finding]:
     wanted = [one for one in place.wanted if one.makes_machine]
-    with asking("Microsoft.Compute/skus/read"):
-        skus = {
-            str(sku.name).lower(): sku
-            for sku in place.azure.compute.resource_skus.list(filter=f"location eq '{place.region}'")
-            if str(sku.resource_type).lower() == "virtualmachines"
-        }
+    offers = skus(place)
     with asking("Microsoft.Compute/locations/usages/read"):
         usages = {_key(usage.name.value): usage for usage in place.azure.compute.usage.list(place.region)}
-    known = {one.name: skus[one.args.size.lower()] for one in wanted if one.args.size.lower() in skus}
+    known = {one.name: offers[one.args.size.lower()] for one in wanted if one.args.size.lower() in offers}
     cores = {name: _capability(sku, "vCPUs") for name, sku in known.items()}
     wanted = [one for one in wanted if one.name in known]  # of the others `size` says that they are not offered
     on_demand = [one for one in wanted if not one.args.spot]

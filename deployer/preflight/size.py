@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from deployer.cloud_clients import offered_zones
 from deployer.errors import CapacityError
 from deployer.preflight.model import Finding
 from deployer.preflight.place import Place, Wanted, asking
@@ -28,7 +29,7 @@ def check(place: Place) -> Iterable[Finding]:
     wanted = [one for one in place.wanted if one.makes_machine]
     if not wanted:
         return
-    offers = offered(place, {one.args.size for one in wanted})
+    offers = offered(place)
     for one in wanted:
         yield _judged(place, one, offers.get(one.args.size.lower()))
 
@@ -36,40 +37,33 @@ def check(place: Place) -> Iterable[Finding]:
 def zones_of(place: Place) -> dict[str, tuple[str, ...]]:
     """The zones that each participant's size is offered in, for those that name no zone: candidates, in order."""
     wanted = [one for one in place.wanted if one.args.zone is None]
-    offers = offered(place, {one.args.size for one in wanted}) if wanted else {}
+    offers = offered(place) if wanted else {}
     return {one.name: found.zones for one in wanted if (found := offers.get(one.args.size.lower())) is not None}
 
 
-def offered(place: Place, sizes: set[str]) -> dict[str, Offered]:
-    """Sizes (small letters) that this place offers; one that is missing is not offered at all."""
-    return _aws(place, sizes) if place.cloud == "aws" else _azure(place, {size.lower() for size in sizes})
+def offered(place: Place) -> dict[str, Offered]:
+    """Of the wanted sizes (small letters) those that this place offers; one that is missing is not offered at all."""
+    sizes = {one.args.size for one in place.wanted}
+    if place.cloud == "aws":
+        return {size: Offered(zones, True) for size, zones in place.once("offers", lambda: _aws(place, sizes)).items()}
+    known = skus(place)
+    return {size: _sku(known[size]) for size in map(str.lower, sizes) if size in known}
 
 
-def _aws(place: Place, sizes: set[str]) -> dict[str, Offered]:
+def _aws(place: Place, sizes: set[str]) -> dict[str, tuple[str, ...]]:
     with asking("ec2:DescribeInstanceTypeOfferings"):
-        pages = place.aws("ec2").get_paginator("describe_instance_type_offerings")
-        found = [
-            offer
-            for page in pages.paginate(
-                LocationType="availability-zone", Filters=[{"Name": "instance-type", "Values": sorted(sizes)}]
-            )
-            for offer in page["InstanceTypeOfferings"]
-        ]
-    zones: dict[str, list[str]] = {}
-    for offer in found:
-        zones.setdefault(offer["InstanceType"].lower(), []).append(offer["Location"])
-    return {size: Offered(tuple(sorted(names)), True) for size, names in zones.items()}
+        return offered_zones(place.aws("ec2"), sizes)
 
 
-def _azure(place: Place, sizes: set[str]) -> dict[str, Offered]:
+def skus(place: Place) -> dict[str, Any]:
+    """Azure: all machine sizes of the region as this subscription may use them, by their names in small letters."""
+    return place.once("skus", lambda: _skus(place))
+
+
+def _skus(place: Place) -> dict[str, Any]:
     with asking("Microsoft.Compute/skus/read"):
-        skus = list(place.azure.compute.resource_skus.list(filter=f"location eq '{place.region}'"))
-    found: dict[str, Offered] = {}
-    for sku in skus:
-        if str(sku.resource_type).lower() != "virtualmachines" or str(sku.name).lower() not in sizes:
-            continue
-        found[str(sku.name).lower()] = _sku(sku)
-    return found
+        found = list(place.azure.compute.resource_skus.list(filter=f"location eq '{place.region}'"))
+    return {str(sku.name).lower(): sku for sku in found if str(sku.resource_type).lower() == "virtualmachines"}
 
 
 def _sku(sku: Any) -> Offered:

@@ -8,23 +8,7 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from deployer.settle.aws_kinds import (
-    ADDRESS,
-    ASSOCIATION,
-    ATTACHMENT,
-    EGRESS,
-    GATEWAY,
-    GROUP,
-    INGRESS,
-    INSTANCE,
-    INTERFACE,
-    KEY,
-    ROUTE,
-    SUBNET,
-    TABLE,
-    VOLUME,
-    VPC,
-)
+from deployer.settle import aws_kinds as kinds
 from deployer.settle.model import Found, undeleted
 
 TERMINATE_LIMIT_S = 600
@@ -106,19 +90,19 @@ def _delete_route(ec2: Any, known: str) -> None:
 
 
 _DELETE: dict[str, Callable[[Any, str], None]] = {
-    INSTANCE: _delete_instance,
-    ATTACHMENT: _delete_attachment,
-    VOLUME: lambda ec2, known: ec2.delete_volume(VolumeId=known),
-    ADDRESS: _delete_address,
-    INTERFACE: lambda ec2, known: ec2.delete_network_interface(NetworkInterfaceId=known),
-    INGRESS: lambda ec2, known: _delete_rule(ec2, known, False),
-    EGRESS: lambda ec2, known: _delete_rule(ec2, known, True),
-    ASSOCIATION: lambda ec2, known: ec2.disassociate_route_table(AssociationId=known),
-    ROUTE: _delete_route,
-    TABLE: lambda ec2, known: ec2.delete_route_table(RouteTableId=known),
-    GROUP: lambda ec2, known: ec2.delete_security_group(GroupId=known),
-    SUBNET: lambda ec2, known: ec2.delete_subnet(SubnetId=known),
-    GATEWAY: _delete_gateway,
-    VPC: lambda ec2, known: ec2.delete_vpc(VpcId=known),
-    KEY: lambda ec2, known: ec2.delete_key_pair(KeyName=known),
+    kinds.INSTANCE: _delete_instance,
+    kinds.ATTACHMENT: _delete_attachment,
+    kinds.VOLUME: lambda ec2, known: ec2.delete_volume(VolumeId=known),
+    kinds.ADDRESS: _delete_address,
+    kinds.INTERFACE: lambda ec2, known: ec2.delete_network_interface(NetworkInterfaceId=known),
+    kinds.INGRESS: lambda ec2, known: _delete_rule(ec2, known, False),
+    kinds.EGRESS: lambda ec2, known: _delete_rule(ec2, known, True),
+    kinds.ASSOCIATION: lambda ec2, known: ec2.disassociate_route_table(AssociationId=known),
+    kinds.ROUTE: _delete_route,
+    kinds.TABLE: lambda ec2, known: ec2.delete_route_table(RouteTableId=known),
+    kinds.GROUP: lambda ec2, known: ec2.delete_security_group(GroupId=known),
+    kinds.SUBNET: lambda ec2, known: ec2.delete_subnet(SubnetId=known),
+    kinds.GATEWAY: _delete_gateway,
+    kinds.VPC: lambda ec2, known: ec2.delete_vpc(VpcId=known),
+    kinds.KEY: lambda ec2, known: ec2.delete_key_pair(KeyName=known),
 }

@@ -9,78 +9,44 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from deployer.cloud_clients import offered_zones
 from deployer.errors import CloudError
+from deployer.settle import aws_kinds as kinds
 from deployer.settle.aws_delete import delete
-from deployer.settle.aws_kinds import (
-    ADDRESS,
-    ASSOCIATION,
-    ATTACHMENT,
-    EGRESS,
-    GATEWAY,
-    GROUP,
-    INGRESS,
-    INSTANCE,
-    INTERFACE,
-    KEY,
-    ORDER,
-    ROUTE,
-    SUBNET,
-    TABLE,
-    VOLUME,
-    VPC,
-)
 from deployer.settle.model import AGAIN, Found, OnStep, Whose
 from deployer.settle.state import attachment_id, route_id
 from stacks.names import belongs_to, tag_key
 
 if TYPE_CHECKING:
-    import boto3
+    from deployer.cloud_clients import AwsClients
 
 
 class AwsWorld:
-    """One AWS account, seen in one region and in any others that a stack once used.
+    """One AWS account in one region, by its clients."""
 
-    Args:
-        session: whose credentials.
-        region: the participant's region.
-        endpoints: service name to URL, where it is not AWS's own (`ec2` is used).
-        other_regions: looked at too, for a participant that has moved.
-    """
-
-    def __init__(
-        self,
-        session: boto3.session.Session,
-        region: str,
-        endpoints: Mapping[str, str] | None = None,
-        other_regions: tuple[str, ...] = (),
-    ) -> None:
-        self._session = session
-        self._endpoint = (endpoints or {}).get("ec2")
-        self._regions = tuple(dict.fromkeys((region, *other_regions)))
-        self._made: dict[str, Any] = {}
+    def __init__(self, clients: AwsClients) -> None:
+        self._clients = clients
 
     def find(self, whose: Whose) -> list[Found]:
-        """Everything of this participant in these regions. Raises `CloudError`."""
+        """Everything of this participant in this region. Raises `CloudError`."""
         try:
-            return [found for region in self._regions for found in _find(self.ec2(region), region, whose)]
+            return _find(self._here, self._clients.region, whose)
         except (BotoCoreError, ClientError) as error:
             raise CloudError(
                 "AWS can't be asked", participant=whose.participant, why=str(error), next_step=AGAIN
             ) from error
 
     def marked(self, federation: str) -> list[Whose]:
-        """Everybody whose things in these regions say by their tags that they are this federation's."""
+        """Everybody whose things in this region say by their tags that they are this federation's."""
         told: dict[str, dict[str, str]] = {}
         keys = {tag_key("aws", name): name for name in ("federation", "deployment", "participant")}
         try:
-            for region in self._regions:
-                pages = self.ec2(region).get_paginator("describe_tags")
-                for page in pages.paginate(Filters=[{"Name": "key", "Values": list(keys)}]):
-                    for tag in page["Tags"]:
-                        told.setdefault(tag["ResourceId"], {})[keys[tag["Key"]]] = tag["Value"]
+            pages = self._here.get_paginator("describe_tags")
+            for page in pages.paginate(Filters=[{"Name": "key", "Values": list(keys)}]):
+                for tag in page["Tags"]:
+                    told.setdefault(tag["ResourceId"], {})[keys[tag["Key"]]] = tag["Value"]
         except (BotoCoreError, ClientError) as error:
             raise CloudError("AWS can't be asked", why=str(error), next_step=AGAIN) from error
         mine = [tags for tags in told.values() if tags.get("federation") == federation and len(tags) == len(keys)]
@@ -88,17 +54,10 @@ class AwsWorld:
 
     def zones(self, size: str) -> tuple[str, ...]:
         """The zones of the region that offer a machine size. Raises `CloudError`."""
-        filters = [{"Name": "instance-type", "Values": [size]}]
-        pages = self.ec2(self._regions[0]).get_paginator("describe_instance_type_offerings")
         try:
-            found = [
-                offer["Location"]
-                for page in pages.paginate(LocationType="availability-zone", Filters=filters)
-                for offer in page["InstanceTypeOfferings"]
-            ]
+            return offered_zones(self._here, {size}).get(size.lower(), ())
         except (BotoCoreError, ClientError) as error:
             raise CloudError("AWS can't be asked", why=str(error), next_step=AGAIN) from error
-        return tuple(sorted(found))
 
     def check(self, whose: Whose) -> None:
         """Nothing to check: AWS has no names that two could want, key pairs apart, whose name holds the deployment."""
@@ -107,20 +66,19 @@ class AwsWorld:
         """Delete exactly these and wait until they are gone. Raises `CloudError`."""
         things = list(found)
         doomed = {thing.id for thing in things}
-        for thing in sorted(things, key=lambda t: ORDER.index(t.type)):
+        for thing in sorted(things, key=lambda t: kinds.ORDER.index(t.type)):
             if thing.goes_with in doomed:
                 continue
             on_step(f"deleting {thing.title}")
-            delete(thing, self.ec2(thing.region))
+            delete(thing, self._here)
 
     def ec2(self, region: str) -> Any:
         """EC2's client for a region."""
-        if region not in self._made:
-            config = Config(connect_timeout=10, read_timeout=60, retries={"max_attempts": 5, "mode": "standard"})
-            self._made[region] = self._session.client(
-                "ec2", region_name=region, endpoint_url=self._endpoint, config=config
-            )
-        return self._made[region]
+        return self._clients.client("ec2", region)
+
+    @property
+    def _here(self) -> Any:
+        return self.ec2(self._clients.region)
 
 
 def _tags(entry: Mapping[str, Any]) -> dict[str, str]:
@@ -142,38 +100,38 @@ def _find(ec2: Any, region: str, whose: Whose) -> list[Found]:
         return [e for e in entries if belongs_to("aws", _tags(e), **vars(whose))]
 
     for operation, key, kind, field in (
-        ("describe_vpcs", "Vpcs", VPC, "VpcId"),
-        ("describe_internet_gateways", "InternetGateways", GATEWAY, "InternetGatewayId"),
-        ("describe_subnets", "Subnets", SUBNET, "SubnetId"),
-        ("describe_security_groups", "SecurityGroups", GROUP, "GroupId"),
-        ("describe_network_interfaces", "NetworkInterfaces", INTERFACE, "NetworkInterfaceId"),
+        ("describe_vpcs", "Vpcs", kinds.VPC, "VpcId"),
+        ("describe_internet_gateways", "InternetGateways", kinds.GATEWAY, "InternetGatewayId"),
+        ("describe_subnets", "Subnets", kinds.SUBNET, "SubnetId"),
+        ("describe_security_groups", "SecurityGroups", kinds.GROUP, "GroupId"),
+        ("describe_network_interfaces", "NetworkInterfaces", kinds.INTERFACE, "NetworkInterfaceId"),
     ):
         for entry in tagged(operation, key):
             add(kind, entry[field], entry)
-    groups = [thing.id for thing in found if thing.type == GROUP]
+    groups = [thing.id for thing in found if thing.type == kinds.GROUP]
     if groups:
         pages = ec2.get_paginator("describe_security_group_rules").paginate(
             Filters=[{"Name": "group-id", "Values": groups}]
         )
         for rule in (rule for page in pages for rule in page["SecurityGroupRules"]):
             if belongs_to("aws", _tags(rule), **vars(whose)):
-                add(EGRESS if rule["IsEgress"] else INGRESS, rule["SecurityGroupRuleId"], rule)
+                add(kinds.EGRESS if rule["IsEgress"] else kinds.INGRESS, rule["SecurityGroupRuleId"], rule)
     for table in tagged("describe_route_tables", "RouteTables"):
-        add(TABLE, table["RouteTableId"], table)
+        add(kinds.TABLE, table["RouteTableId"], table)
         found.extend(_inside_table(table, region, whose.participant))
     for entry in ec2.describe_addresses(Filters=filters)["Addresses"]:
         if belongs_to("aws", _tags(entry), **vars(whose)):
-            add(ADDRESS, entry["AllocationId"], entry)
+            add(kinds.ADDRESS, entry["AllocationId"], entry)
     for entry in ec2.describe_key_pairs(Filters=filters)["KeyPairs"]:
         if belongs_to("aws", _tags(entry), **vars(whose)):
-            add(KEY, entry["KeyName"], entry, created=entry.get("CreateTime"))
+            add(kinds.KEY, entry["KeyName"], entry, created=entry.get("CreateTime"))
     roots: dict[str, str] = {}
     for reservation in _pages(ec2, "describe_instances", "Reservations", filters):
         for entry in reservation["Instances"]:
             if entry["State"]["Name"] != "terminated" and belongs_to("aws", _tags(entry), **vars(whose)):
                 busy = entry["State"]["Name"] not in ("running", "stopped")
                 add(
-                    INSTANCE,
+                    kinds.INSTANCE,
                     entry["InstanceId"],
                     entry,
                     created=entry.get("LaunchTime"),
@@ -197,11 +155,11 @@ def _inside_table(table: Mapping[str, Any], region: str, participant: str) -> li
     for route in table.get("Routes", []):
         if route.get("Origin", "CreateRoute") == "CreateRoute" and route.get("GatewayId") != "local":
             where = route_id(known, route.get("DestinationCidrBlock", ""))
-            inside.append(Found("aws", ROUTE, where, f"{participant}-default-route", region))
+            inside.append(Found("aws", kinds.ROUTE, where, f"{participant}-default-route", region))
     for association in table.get("Associations", []):
         if not association.get("Main"):
             where = association["RouteTableAssociationId"]
-            inside.append(Found("aws", ASSOCIATION, where, f"{participant}-subnet-routes", region))
+            inside.append(Found("aws", kinds.ASSOCIATION, where, f"{participant}-subnet-routes", region))
     return inside
 
 
@@ -220,13 +178,13 @@ def _volume(entry: Mapping[str, Any], region: str, participant: str, roots: Mapp
     owner = roots.get(known, "")
     busy = entry.get("State") in ("creating", "deleting")
     made, gib = entry.get("CreateTime"), int(entry.get("Size") or 0)
-    volume = Found("aws", VOLUME, known, name, region, goes_with=owner, created=made, busy=busy, gib=gib)
+    volume = Found("aws", kinds.VOLUME, known, name, region, goes_with=owner, created=made, busy=busy, gib=gib)
     if owner:
         return [volume]
     links = [
         Found(
             "aws",
-            ATTACHMENT,
+            kinds.ATTACHMENT,
             attachment_id(a["Device"], known, a["InstanceId"]),
             f"{participant}-state-attachment",
             region,

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from azure.core.exceptions import AzureError, HttpResponseError, ResourceNotFoundError
@@ -15,7 +16,7 @@ from deployer.settle.model import AGAIN, Found, OnStep, Whose, undeleted
 from stacks.names import azure_name, belongs_to, logical_name, tag_key
 
 if TYPE_CHECKING:
-    from azure.core.credentials import TokenCredential
+    from deployer.cloud_clients import AzureClients
 
 DELETE_LIMIT_S = 900
 """How long one deletion may take, waiting for what is still in use included: a resource group takes minutes."""
@@ -33,8 +34,11 @@ INTERFACE = "azure-native:network:NetworkInterface"
 DISK = "azure-native:compute:Disk"
 MACHINE = "azure-native:compute:VirtualMachine"
 EXTENSION = "azure-native:compute:VirtualMachineExtension"
+SHUTDOWN = "azure-native:devtestlab:GlobalSchedule"
 
-_ORDER = (RESOURCE_GROUP, EXTENSION, MACHINE, DISK, INTERFACE, ADDRESS, RULE, SUBNET, VNET, FIREWALL)
+_SHUTDOWN_API = "2018-09-15"
+
+_ORDER = (RESOURCE_GROUP, SHUTDOWN, EXTENSION, MACHINE, DISK, INTERFACE, ADDRESS, RULE, SUBNET, VNET, FIREWALL)
 
 # ARM's words for "something else works on it" and "still in use": time mends them.
 _PATIENCE = frozenset(
@@ -55,37 +59,12 @@ _PATIENCE = frozenset(
 
 
 class AzureWorld:
-    """One subscription.
+    """One subscription, by its clients."""
 
-    Args:
-        subscription_id: the participant's.
-        credential: an azure-identity credential.
-        base_url: where Resource Manager answers, when not in the public cloud.
-        credential_scopes: for which the tokens are asked, when not the public cloud's.
-        client_options: handed to every azure-mgmt client (`connection_verify` and so on).
-    """
-
-    def __init__(
-        self,
-        subscription_id: str,
-        credential: TokenCredential,
-        *,
-        base_url: str | None = None,
-        credential_scopes: list[str] | None = None,
-        **client_options: Any,
-    ) -> None:
-        from azure.mgmt.compute import ComputeManagementClient
-        from azure.mgmt.network import NetworkManagementClient
-        from azure.mgmt.resource.resources import ResourceManagementClient
-
-        options: dict[str, Any] = {"polling_interval": 5, **client_options}
-        if base_url:
-            options["base_url"] = base_url
-        if credential_scopes:
-            options["credential_scopes"] = credential_scopes
-        self._groups = ResourceManagementClient(credential, subscription_id, **options).resource_groups
-        self._network: Any = NetworkManagementClient(credential, subscription_id, **options)
-        self._compute: Any = ComputeManagementClient(credential, subscription_id, **options)
+    def __init__(self, clients: AzureClients) -> None:
+        self._clients = clients
+        self._groups = clients.resources.resource_groups
+        self._network, self._compute = clients.network, clients.compute
 
     def find(self, whose: Whose) -> list[Found]:
         """Everything in the participant's resource group, the group included; nothing when the group is another's."""
@@ -174,6 +153,8 @@ class AzureWorld:
             add(MACHINE, machine, created=machine.time_created, size=str(getattr(size, "value", size)))
             for extension in self._compute.virtual_machine_extensions.list(inside, machine.name).value or []:
                 add(EXTENSION, extension)
+        for shutdown in self._shutdowns(inside):
+            add(SHUTDOWN, shutdown)
         os_disk = azure_name(whose.federation, whose.participant, "os").lower()
         for disk in self._compute.disks.list_by_resource_group(inside):
             gib = int(disk.disk_size_gb or 0)
@@ -197,8 +178,27 @@ class AzureWorld:
                 add(RULE, rule)
         return found
 
+    def _shutdowns(self, group: str) -> list[Any]:
+        """The machines' daily shutdowns, of whose provider no client is installed."""
+        path = f"/resourceGroups/{group}/providers/Microsoft.DevTestLab/schedules"
+        try:
+            document, _ = self._clients.get(path, _SHUTDOWN_API)
+        except HttpResponseError as error:
+            if getattr(error.error, "code", "") == "MissingSubscriptionRegistration":
+                return []  # nothing was ever made with a provider that the subscription does not use
+            raise
+        return [
+            SimpleNamespace(
+                id=one["id"], tags=one.get("tags"), provisioning_state=one["properties"].get("provisioningState")
+            )
+            for one in document["value"]
+        ]
+
     def _deletion(self, thing: Found) -> Callable[[], Any]:
         """The call that starts a deletion: names are read from the resource ID's pairs of kind and name."""
+        if thing.type == SHUTDOWN:
+            by_id = self._clients.resources.resources.begin_delete_by_id
+            return lambda: by_id(thing.id, api_version=_SHUTDOWN_API)
         parts = thing.id.strip("/").split("/")
         pairs = {parts[i].lower(): parts[i + 1] for i in range(0, 4, 2)}
         group, names = pairs["resourcegroups"], parts[7::2]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -121,12 +122,11 @@ def test_several_things_in_the_way_are_told_at_once_and_doctor_tells_them_too(pl
 def arm(world: World, method: str, path: str, body: dict[str, Any] | None = None) -> None:
     """One call of Azure's Resource Manager, as anybody with the subscription's credentials could make it."""
     from azure.core.rest import HttpRequest
-    from azure.mgmt.resource.resources import ResourceManagementClient
 
     from deployer.realm_sandbox import SandboxRealm
 
-    credential, options = SandboxRealm(world.sandbox)._azure()
-    client = ResourceManagementClient(credential, subscription(world), **options)
+    access = SimpleNamespace(subscription_id=subscription(world), location="westeurope")
+    client = SandboxRealm(world.sandbox).clients("azure", None, access).resources
     url = f"/subscriptions/{subscription(world)}{path}?api-version=2021-04-01"
     client.send_request(HttpRequest(method, url, json=body)).raise_for_status()
 

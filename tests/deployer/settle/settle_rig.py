@@ -184,6 +184,7 @@ def kind_name(kind: str) -> str:
         "Microsoft.Network/publicIPAddresses": "address",
         "Microsoft.Network/virtualNetworks/subnets": "subnet",
         "Microsoft.Network/networkInterfaces": "interface",
+        "Microsoft.DevTestLab/schedules": "shutdown",
     }[kind]
 
 

@@ -47,6 +47,22 @@ def test_a_create_that_was_killed(rig: Any, cloud: str, kind: str) -> None:
     assert one.found() == []
 
 
+@slow
+def test_a_daily_shutdown_whose_create_was_killed_is_found_and_made_again(rig: Any) -> None:
+    """`up` on a site's last day, once its machine is there: what is left has no tag that a list would be asked for."""
+    one = rig("azure")
+    one.work("up")
+    one.change(expires="2026-11-30T05:00:00Z", deallocate_at="0500")
+    one.killed("up", "Microsoft.DevTestLab/schedules", "creating")
+    settled = one.settle()
+    assert any(f"deleted GlobalSchedule {one.participant}-shutdown" in action for action in settled.actions)
+    one.work("up")
+    one.check_exactly_one_of_each()
+    one.change(expires=None, deallocate_at=None)
+    one.work("up")
+    one.check_exactly_one_of_each()
+
+
 @pytest.mark.parametrize(
     ("cloud", "kind"),
     [
