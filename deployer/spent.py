@@ -2,22 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
+from deployer.expiry import azure_schedule
 from deployer.ledger_rows import Event
 
 _OFF = frozenset({"stopped", "down"})
+_ARMED_BY = frozenset({"up", "extend"})
 
 
-def seconds_on(events: Iterable[Event], name: str, since: float, now: float) -> float:
-    """Seconds from `since` (when it was deployed) to `now` during which a participant's machine was not off."""
+def seconds_on(events: Iterable[Event], name: str, since: float, now: float, end: float | None = None) -> float:
+    """Seconds from `since` (when it was deployed) to `now` during which a participant's machine was not off.
+
+    `end`: when it ended itself, if it did; a start after that counts again.
+    """
+    changes = [(event.at, event.phase) for event in events if event.participant == name and event.at >= since]
+    if end is not None and since <= end < now:
+        changes = sorted([*changes, (end, "stopped")])
     total, began = 0.0, since
     on = True
-    for event in events:
-        if event.participant != name or event.at < since:
-            continue
-        if on and event.phase in _OFF:
-            total, on = total + event.at - began, False
-        elif not on and event.phase == "started":
-            began, on = event.at, True
+    for at, phase in changes:
+        if on and phase in _OFF:
+            total, on = total + at - began, False
+        elif not on and phase == "started":
+            began, on = at, True
     return total + (now - began if on else 0.0)
+
+
+def billed_until(events: Collection[Event], name: str, target: str, expires: float | None) -> float | None:
+    """When the bill of a machine that ends itself at `expires` ends; None: not by itself.
+
+    AWS terminates it. Azure goes on billing a machine that has powered itself off, unless its own daily shutdown was
+    armed: by an `up` or `extend` on the last day.
+    """
+    if expires is None or target == "aws":
+        return expires
+    armed = any(
+        event.participant == name and event.verb in _ARMED_BY and azure_schedule(expires, event.at) for event in events
+    )
+    return expires if armed else None

@@ -16,10 +16,10 @@ from urllib.parse import unquote
 
 from deployer.errors import FedspanError
 from deployer.expiry import expiry_of
-from deployer.ledger import NOTHING_THERE, Ledger, Row
+from deployer.ledger import NOTHING_THERE, Event, Ledger, Row
 from deployer.reach import reach_of
 from deployer.settings import setting
-from deployer.spent import seconds_on
+from deployer.spent import billed_until, seconds_on
 
 if TYPE_CHECKING:
     from deployer.drift import Drift
@@ -172,9 +172,15 @@ def collect(ledger: Ledger, ssh_dir: Path, federation: str, expected: Iterable[t
         visits = dict(pool.map(lambda row: (row.name, visit(row, ssh_dir)), silent))
     lines = [_line(row, answer, sites, visits.get(row.name), ledger.notes(row.name)) for row in rows.values()]
     events, now = ledger.events(), time.time()
-    on = {line.name: seconds_on(events, line.name, line.since, now) if line.since else 0.0 for line in lines}
-    done = tuple(replace(line, seconds_on=on[line.name], expires=expiry_of(ledger, line.name)) for line in lines)
+    done = tuple(_with_times(line, ledger, events, now) for line in lines)
     return Status(federation, (ledger.realm() or ("none", ""))[0], done, answer, trouble)
+
+
+def _with_times(line: Line, ledger: Ledger, events: Sequence[Event], now: float) -> Line:
+    expires = expiry_of(ledger, line.name)
+    end = billed_until(events, line.name, line.target, expires)
+    on = seconds_on(events, line.name, line.since, now, end) if line.since else 0.0
+    return replace(line, seconds_on=on, expires=expires)
 
 
 def _needs_visit(row: Row, answer: Mapping[str, Any] | None, sites: Mapping[str, Any]) -> bool:

@@ -10,7 +10,7 @@ import pytest
 from deployer import status
 from deployer.drain import idle_seconds
 from deployer.ledger import Event, Ledger, Row
-from deployer.spent import seconds_on
+from deployer.spent import billed_until, seconds_on
 
 
 @pytest.fixture
@@ -65,6 +65,24 @@ def test_a_machine_costs_the_hours_that_it_was_on() -> None:
     assert seconds_on(events, "site-1", since=0, now=10_000) == 3600 + 1000
     assert seconds_on(events, "site-1", since=8000, now=10_000) == 2000
     assert seconds_on(events[:2], "site-1", since=0, now=10_000) == 3600
+
+
+def test_a_machine_that_ended_itself_costs_nothing_any_more() -> None:
+    events = [Event(0, "site-1", "started", "", "", verb="up"), Event(9000, "site-1", "started", "", "", verb="up")]
+    assert seconds_on(events[:1], "site-1", since=0, now=10_000, end=4000) == 4000
+    assert seconds_on(events[:1], "site-1", since=0, now=3000, end=4000) == 3000
+    assert seconds_on(events, "site-1", since=0, now=10_000, end=4000) == 4000 + 1000
+    assert seconds_on(events, "site-1", since=8000, now=10_000, end=4000) == 2000
+
+
+def test_azures_bill_ends_with_the_machine_only_where_its_own_shutdown_was_armed() -> None:
+    expires = 10 * 86_400.0
+    early, last_day = (Event(at, "site-1", "started", "", "", verb="up") for at in (0, expires - 3600))
+    assert billed_until([early], "site-1", "aws", expires) == expires
+    assert billed_until([early], "site-1", "azure", expires) is None
+    assert billed_until([early, last_day], "site-1", "azure", expires) == expires
+    assert billed_until([early, last_day], "site-2", "azure", expires) is None
+    assert billed_until([early], "site-1", "aws", None) is None
 
 
 def test_idle_is_counted_from_the_last_jobs_end() -> None:
