@@ -13,15 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from deployer.crew import Crew, together
 from deployer.deployment import Deployment
-from deployer.drain import jobs_on
+from deployer.drain import jobs_on, server_says
 from deployer.engine import cloud_resources
-from deployer.errors import CloudError, FedspanError, Interrupted, UsageError
+from deployer.errors import CloudError, UsageError
 from deployer.ledger import NOTHING_THERE, Ledger, Row
 from deployer.machine_run import log_in
 from deployer.member import Member
 from deployer.reach import reach_of
 from deployer.recover import free_stack, settle_stack
-from deployer.register import server_status
 from deployer.results import check_idle, fetch, running
 from deployer.settings import setting
 
@@ -103,7 +102,7 @@ class Down:
             JobError: a result could not be fetched.
         """
         row = self.deployment.ledger.participant("server")
-        status = self._server_status(row)
+        status = server_says(self.crew)
         if status is None:
             if row is not None and row.phase in ("started", "registered"):
                 told("the server does not answer: no results can be fetched from it")
@@ -127,18 +126,6 @@ class Down:
                 told(f"job {job} aborted")
             if not discard:
                 self.taken.results = fetch(session, jobs, self.results_dir, told)
-
-    def _server_status(self, row: Row | None) -> dict[str, Any] | None:
-        if row is None or row.address is None or row.phase in NOTHING_THERE or row.target == "kit":
-            return None
-        try:
-            reach = reach_of(row, self.deployment.state_dir / "ssh")
-            with log_in(reach, self.crew.interrupts, setting("STATUS_DEADLINE")) as machine:
-                return server_status(machine)
-        except Interrupted:
-            raise
-        except FedspanError:
-            return None
 
     # -- taking down --------------------------------------------------------------------------------------------
     def destroy(self) -> Taken:
