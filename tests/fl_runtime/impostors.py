@@ -59,7 +59,7 @@ class StolenServer:
         return lambda request, context: None  # what it does not serve
 
     def send(self, site: str, **body: Any) -> None:
-        until(lambda: site in self._out, 20, f"{site} came to the stolen server")
+        until(lambda: site in self._out, what=f"{site} came to the stolen server")
         self._out[site].put(pb.ToParticipant(**body))
 
     def heard(self, site: str, kind: str, timeout: float = 15.0) -> Any:

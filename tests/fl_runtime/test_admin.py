@@ -55,17 +55,17 @@ def done(running: Federation) -> str:
     folder = running.job("done", ADD, workflow={"type": "fedavg", "rounds": 2, "model": W})
     with running.session() as session:
         job = session.submit(folder)
-        session.wait(job, 60)
+        session.wait(job, 120)
     return job
 
 
 def test_what_sites_have_and_what_is_free_is_known_before_a_job_and_after_it(running: Federation) -> None:
     with running.session() as session:
-        known = until(lambda: all("slots" in row for row in session.resources().values()) and session.resources(), 10)
+        known = until(lambda: all("slots" in row for row in session.resources().values()) and session.resources())
         assert {name: row["free"]["slots"] for name, row in known.items()} == dict.fromkeys(running.sites, 4)
         job = session.submit(running.job("busy", ADD, workflow={"type": "fedavg", "rounds": 1, "model": W}))
-        session.wait(job, 30)
-        until(lambda: {row["free"]["slots"] for row in session.resources().values()} == {4}, 10)
+        session.wait(job, 120)
+        until(lambda: {row["free"]["slots"] for row in session.resources().values()} == {4})
 
 
 def test_an_observer_looks_and_does_nothing_else(
@@ -118,7 +118,7 @@ def test_a_clone_is_signed_by_the_cloner_and_gives_the_same_bits(
         (site.kit / "local/policy.yml").write_text(yaml.safe_dump({"submitters": ["lead", "member"]}))
     with Session(people["member"]) as session:
         clone = session.clone(done)
-        view = session.wait(clone, 60)
+        view = session.wait(clone, 120)
         assert (view["submitter"], clone != done) == ("bo@example.org", True)
         first, second = session.download(done, tmp_path), session.download(clone, tmp_path)
     assert (first / "model.safetensors").read_bytes() == (second / "model.safetensors").read_bytes()
@@ -139,7 +139,7 @@ def test_a_deleted_job_leaves_no_rows_blobs_or_logs(running: Federation) -> None
     state = running.server.state
     with running.session() as session:
         job = session.submit(folder)
-        session.wait(job, 60)
+        session.wait(job, 120)
         before = sum(1 for _ in (state / "blobs").iterdir())
         session.delete(job)
         assert job not in [entry["id"] for entry in session.jobs()]
@@ -147,7 +147,7 @@ def test_a_deleted_job_leaves_no_rows_blobs_or_logs(running: Federation) -> None
             session.delete(job)
     assert not (state / "logs" / job).exists()
     assert not (state / "jobs" / job).exists()
-    until(lambda: sum(1 for _ in (state / "blobs").iterdir()) < before, 15, "its blobs are gone")
+    until(lambda: sum(1 for _ in (state / "blobs").iterdir()) < before, what="its blobs are gone")
 
 
 def test_a_download_goes_on_where_it_broke(running: Federation, tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_a_download_goes_on_where_it_broke(running: Federation, tmp_path: Path) 
     asked: list[tuple[int, int]] = []
     with running.session() as session:
         job = session.submit(folder)
-        session.wait(job, 60)
+        session.wait(job, 120)
         blobs = session._connection.blobs
         pull = blobs.pull
 
@@ -198,7 +198,7 @@ def test_a_monitor_survives_a_killed_server_and_tells_each_event_once(fresh: Fed
         ended: list[dict[str, Any]] = []
         thread = threading.Thread(target=lambda: ended.append(session.monitor(job, events.append)))
         thread.start()
-        until(lambda: any(event["event"] == "round" for event in events), 30)
+        until(lambda: any(event["event"] == "round" for event in events))
         fresh.server.kill()
         time.sleep(0.5)
         fresh.server.start()
@@ -256,7 +256,7 @@ def test_an_order_is_carried_out_once(site: SimpleNamespace) -> None:
     site.desk.take(order)
     assert [answer.accepted for answer in site.answers] == [True, False]
     assert "before" in site.answers[1].why
-    until(lambda: site.codes == [orders.RESTART_CODE], 5)
+    until(lambda: site.codes == [orders.RESTART_CODE])
     answer = lambda order_answer: site.answers.append(order_answer)  # noqa: E731 - one line, used once
     again = Orders(site.desk._kit, site.root, answer, site.codes.append, lambda serial: False)
     again.take(order)  # also not by the next process

@@ -134,7 +134,7 @@ def test_killed_at_random_moments_a_job_ends_with_the_undisturbed_model(fresh: F
         session.wait(job, 120)
         wanted = models(fresh, session, job)
         job, marks = submit(fresh, session, "disturbed", 0.9)
-        until(lambda: session.show(job)["state"] == "RUNNING", 30)
+        until(lambda: session.show(job)["state"] == "RUNNING")
         killer = Killer(fresh, session, job, marks, seed)
         try:
             while sum(killer.victims.values()) < kills:

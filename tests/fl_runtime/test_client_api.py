@@ -114,7 +114,7 @@ def test_it_behaves_as_documented_inside_a_job(running: Federation) -> None:
     )
     with running.session() as session:
         job = session.submit(folder)
-        session.wait(job, 30)
+        session.wait(job, 120)
         text = "".join(text for _, text in session.logs(job, "site-1", follow=True))
     assert "send() without a task" in text, text
     assert "it names: nothing" in text
@@ -141,7 +141,7 @@ def test_each_rank_gets_each_task_and_rank_0_answers(running: Federation) -> Non
     folder = running.job("ranks", RANKS, sites=["site-2"], workflow={"type": "fedavg", "rounds": 3, "model": W})
     with running.session() as session:
         job = session.submit(folder)
-        session.wait(job, 30)
+        session.wait(job, 120)
         text = "".join(text for _, text in session.logs(job, "site-2", follow=True))
         from safetensors.numpy import load_file
 

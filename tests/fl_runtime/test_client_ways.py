@@ -33,7 +33,7 @@ def finished(fed: Federation, folder: Path) -> tuple[dict[str, np.ndarray], str,
         session.wait(job, 120)
         log = "".join(text for _, text in session.logs(job, "site-1", follow=True))
         target = session.download(job, fed.root / "results")
-        view = until(lambda: (seen := session.show(job))["settled"] and seen, 10)  # all logs and metrics are here
+        view = until(lambda: (seen := session.show(job))["settled"] and seen)  # all logs and metrics are here
     model = TensorFile(target / "model.safetensors")
     return {name: model.flat(name).copy() for name in model.tensors}, log, view
 
@@ -92,13 +92,13 @@ def test_a_restarted_notebook_gets_the_same_attempt(running: Federation, noteboo
     with running.session() as session:
         job = session.submit(folder)
         notebooks.append(Notebook(running, "stay"))
-        until(lambda: len(notebooks[0].lines()) == 2, 30)
+        until(lambda: len(notebooks[0].lines()) == 2)
         notebooks.append(Notebook(running, "second"))  # while the first one lives: refused, with the reason
         notebooks[1].process.wait(60)
         assert "is attached as rank 0 of this job already" in notebooks[1].output.read_text()
         notebooks[0].kill()
         notebooks.append(Notebook(running, "go on"))
-        session.wait(job, 60)
+        session.wait(job, 120)
         model = load_file(session.download(job, running.root / "results") / "model.safetensors")
     notebooks[2].process.wait(20)
     first, again = notebooks[0].lines(), notebooks[2].lines()

@@ -64,7 +64,7 @@ def test_a_job_too_large_for_the_servers_disk_fails_before_it_starts(stopped: Fe
     with stopped.session() as session:
         job = session.submit(stopped.job("large", "", workflow={"type": "fedavg", "rounds": 1, "model": model}))
         with pytest.raises(JobError, match=r"134\.2 MB are needed") as told:
-            session.wait(job, 30)
+            session.wait(job, 120)
         assert "(1 sites + 3 + 0 states) x 33.6 MB" in str(told.value)
         view = session.show(job)
         assert view["started"] is None

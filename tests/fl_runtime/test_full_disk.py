@@ -65,7 +65,7 @@ def test_a_full_disk_is_waited_for_and_nothing_is_lost(stopped: Federation, whos
             stopped.start()
             with stopped.session() as session:
                 job = session.submit(folder)
-                until(lambda: session.show(job)["round"] >= 2, 30, "two rounds")
+                until(lambda: session.show(job)["round"] >= 2, what="two rounds")
                 end = time.monotonic() + 10
                 while time.monotonic() < end:
                     ballast = fill(process.state)
@@ -76,7 +76,7 @@ def test_a_full_disk_is_waited_for_and_nothing_is_lost(stopped: Federation, whos
                 assert process.process is not None
                 assert process.process.poll() is None, process.text()
                 ballast.unlink()
-                session.wait(job, 60)
+                session.wait(job, 120)
                 model = load_file(session.download(job, stopped.root / "results") / "model.safetensors")["w"]
         finally:
             stopped.stop()
@@ -140,6 +140,6 @@ def test_a_quota_that_is_met_ends_the_job_with_its_cause(stopped: Federation, wh
     process.env = {**process.env, "FEDSPAN_DISK_QUOTA": "8MB"}
     stopped.start()
     with stopped.session() as session, pytest.raises(JobError, match=r"quota.*(?s:.)*8\.0 MB are allowed") as told:
-        session.wait(session.submit(folder), 60)
+        session.wait(session.submit(folder), 120)
     if whose != "server":
         assert "site-2" in str(told.value)

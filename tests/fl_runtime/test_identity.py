@@ -8,7 +8,7 @@ from pathlib import Path
 import grpc
 import pytest
 import yaml
-from federation import Federation, Process, TestCA, until
+from federation import PATIENCE_S, Federation, Process, TestCA, until
 from scripts import ADD
 
 from fl_runtime.admin import Session
@@ -41,7 +41,7 @@ def test_a_site_of_another_ca_does_not_get_in_and_says_why_once(running: Federat
     other = stranger(running, "site-8", TestCA("digits"))
     other.start()
     try:
-        error = until(lambda: other.status().get("error"), 15)
+        error = until(lambda: other.status().get("error"))
         assert error["kind"] == "ca"
         assert "its certificate is from another CA" in error["why"]
         until(lambda: other.text().count("next:") >= 1)
@@ -58,7 +58,7 @@ def test_a_server_that_does_not_know_our_ca_is_diagnosed_too(running: Federation
     (other.kit / "startup/ca.crt").write_bytes((running.server.kit / "startup/ca.crt").read_bytes())
     other.start()
     try:
-        error = until(lambda: other.status().get("error"), 15)
+        error = until(lambda: other.status().get("error"))
         assert "does not accept this kit's certificate" in error["what"]
     finally:
         other.stop()
@@ -70,7 +70,7 @@ def test_a_certificate_of_another_federation_by_the_same_ca_is_refused(running: 
     other = stranger(running, "site-1", ca)
     other.start()
     try:
-        error = until(lambda: other.status().get("error"), 15)
+        error = until(lambda: other.status().get("error"))
         assert "belongs to the federation 'other'" in error["why"]
     finally:
         other.stop()
@@ -98,7 +98,7 @@ def test_knowing_a_blobs_id_grants_nothing(running: Federation) -> None:
     folder = running.job("granted", ADD, sites=["site-1"], workflow={"type": "fedavg", "rounds": 1, "model": W})
     with running.session() as session:
         job = session.submit(folder)
-        session.wait(job, 30)
+        session.wait(job, 120)
     bundle = of_bytes(pack(folder)).id
     other = read_kit(running.sites["site-2"].kit)
     with tls.channel(other, other.endpoint(), bulk=True) as channel:
@@ -122,7 +122,7 @@ def test_a_client_without_a_certificate_does_not_get_in(running: Federation) -> 
     options = [("grpc.ssl_target_name_override", "server.digits.fedspan")]
     with grpc.secure_channel(f"127.0.0.1:{running.port}", grpc.ssl_channel_credentials(ca), options) as channel:
         stub = rpc.HubStub(channel)
-        assert code_of(lambda: stub.ask(pb.Question(verb="sites"), timeout=5)) is grpc.StatusCode.UNAVAILABLE
+        assert code_of(lambda: stub.ask(pb.Question(verb="sites"), timeout=PATIENCE_S)) is grpc.StatusCode.UNAVAILABLE
 
 
 # --- envelopes: what a site checks for itself
@@ -176,7 +176,7 @@ def test_the_sites_policy_says_who_may_submit(running: Federation) -> None:
     try:
         folder = running.job("policy", ADD, workflow={"type": "fedavg", "rounds": 1, "model": W})
         with running.session() as session, pytest.raises(JobError) as caught:
-            session.wait(session.submit(folder), 30)
+            session.wait(session.submit(folder), 120)
         assert "site-2: ana@example.org (lead) may not submit here; local/policy.yml allows: bob@example.org" in str(
             caught.value
         )
@@ -206,7 +206,7 @@ def test_a_hub_that_changes_a_signed_job_makes_no_site_run_it(fresh: Federation)
             database.execute("UPDATE jobs SET bundle = ? WHERE id = ?", (manifest.id, job))
         fresh.start()
         with pytest.raises(JobError, match="not the one that its submitter signed"):
-            session.wait(job, 30)
+            session.wait(job, 120)
     assert "its script runs" not in fresh.sites["site-1"].text()
 
 

@@ -88,10 +88,10 @@ def test_a_job_trains_in_the_python_that_the_site_named(tmp_path: Path, bare: Pa
         folder = made.job("bare", SAYS_WHO, workflow={"type": "fedavg", "rounds": 2, "model": model})
         with made.session() as session:
             with pytest.raises(JobError, match="There is no interpreter at /opt/nowhere/bin/python"):
-                session.wait(session.submit(folder), 30)
+                session.wait(session.submit(folder), 120)
             resources.write_text(f"python: {bare}\n")  # read again for the next job
             job = session.submit(folder)
-            assert session.wait(job, 30)["state"] == "FINISHED"
+            assert session.wait(job, 120)["state"] == "FINISHED"
             log = "".join(text for _, text in session.logs(job, "site-1"))
     assert f"prefix {bare.parent.parent}" in log
     assert "others []" in log

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import threading
 import time
@@ -14,6 +15,7 @@ from relay import Relay
 
 from fl_runtime.errors import KitError
 from fl_runtime.kit import Endpoint, read_kit
+from fl_runtime.names import KEEPALIVE_S
 from fl_runtime.wire.probe import probe
 
 
@@ -65,29 +67,24 @@ def test_a_moved_server_is_found_through_the_endpoint_file_without_a_new_kit(fre
         relay.cut()  # the old address is gone; the server is "moved" back to its own
         until(lambda: not fresh.server.status()["sites"]["site-1"]["registered"])
         endpoint(fresh, "site-1", f"server: 127.0.0.1:{fresh.port}\n")
-        fresh.registered("site-1", timeout=5)
+        fresh.registered("site-1")
     finally:
         relay.close()
 
 
 @pytest.mark.slow
-def test_a_link_that_goes_silent_is_noticed_and_taken_up_again(fresh: Federation) -> None:
-    """A black hole: no reset, no end, just nothing. Both sides notice by the heartbeats."""
-    relay = Relay(("127.0.0.1", fresh.port))
+def test_a_site_that_stands_still_is_lost_and_comes_back_when_it_goes_on(fresh: Federation) -> None:
+    """No reset, no end, just nothing: its sockets are open, and the kernel still acknowledges."""
+    site = fresh.sites["site-1"].process
+    assert site is not None
+    before = time.monotonic()
+    site.send_signal(signal.SIGSTOP)
     try:
-        endpoint(fresh, "site-1", f"server: 127.0.0.1:{relay.port}\n")
-        fresh.sites["site-1"].stop()
-        fresh.start("site-1")
-        relay._pump = lambda *_: None  # type: ignore[method-assign]
-        before = time.monotonic()
-        fresh.sites["site-1"].process.send_signal(19)  # SIGSTOP: silent, sockets open
-        until(lambda: not fresh.server.status()["sites"]["site-1"]["registered"], 10, "the server notices")
-        assert 2.5 < time.monotonic() - before < 7
-        fresh.sites["site-1"].process.send_signal(18)
+        until(lambda: not fresh.server.status()["sites"]["site-1"]["registered"], what="the server notices")
+        assert time.monotonic() - before < KEEPALIVE_S  # by the heartbeats, not by gRPC's own pings
     finally:
-        relay.close()
-        endpoint(fresh, "site-1", f"server: 127.0.0.1:{fresh.port}\n")
-    fresh.registered("site-1", timeout=10)
+        site.send_signal(signal.SIGCONT)
+    fresh.registered("site-1")
 
 
 @pytest.mark.slow
@@ -95,10 +92,10 @@ def test_a_server_that_was_away_is_found_again_within_two_seconds(fresh: Federat
     fresh.server.kill()
     time.sleep(3)
     fresh.server.start()
-    until(lambda: fresh.server.status().get("running"), 10)
+    until(lambda: fresh.server.status().get("running"))
     began = time.monotonic()
-    fresh.registered(*fresh.sites, timeout=10)
-    assert time.monotonic() - began < 2.5
+    fresh.registered(*fresh.sites)
+    assert time.monotonic() - began < 2.0 + fresh.start_s
 
 
 def test_the_causes_of_no_connection_are_told_apart(stopped: Federation) -> None:
@@ -161,7 +158,7 @@ def test_an_older_process_of_the_same_kit_gives_way_to_the_newer_and_says_why(fr
     copy = Process(fresh.sites["site-1"].kit, fresh.root / "state" / "copy", fresh.env)
     copy.start()
     try:
-        error = until(lambda: fresh.sites["site-1"].status().get("error"), 10)
+        error = until(lambda: fresh.sites["site-1"].status().get("error"))
         assert error["what"] == "Another process connected as site-1"
     finally:
         copy.stop()

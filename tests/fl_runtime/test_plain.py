@@ -62,7 +62,7 @@ def test_aliases_that_unfold_to_billions_of_values_are_refused_at_once() -> None
         check_plain(document)
     with pytest.raises(JobSpecError, match="more than"):
         parse_spec({"name": "x", "script": "train.py", "config": document})
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 60  # walked whole, it would take hours
 
 
 def test_a_list_of_many_long_lists_is_refused_before_it_is_walked() -> None:

@@ -57,7 +57,7 @@ def own(fed: Federation, name: str, drawn: str) -> Path:
 
 
 def kill_in_the_pause(session: Session, job: str) -> None:
-    until(lambda: "call 1 1 done" in "".join(text for _, text in session.logs(job, "server")), 30, "the pause")
+    until(lambda: "call 1 1 done" in "".join(text for _, text in session.logs(job, "server")), what="the pause")
     job_processes(job)["server"].kill()
 
 
@@ -65,7 +65,7 @@ def test_a_replay_gets_what_was_recorded_and_asks_only_for_what_is_left(running:
     with running.session() as session:
         job = session.submit(own(running, "replayed", "0.0"))
         kill_in_the_pause(session, job)
-        view = session.wait(job, 40)
+        view = session.wait(job, 120)
         text = "".join(text for _, text in session.logs(job, "site-1"))
     assert [entry["round"] for entry in view["history"]] == [0, 1, 2]
     assert text.count("round ") == 9, "a call was asked again"
@@ -78,7 +78,7 @@ def test_a_workflow_that_asks_for_something_else_in_its_replay_fails_the_job(run
         job = session.submit(own(running, "undetermined", "time.time()"))
         kill_in_the_pause(session, job)
         with pytest.raises(JobError, match=r"not deterministic: call 1 of round 1 was 'train'"):
-            session.wait(job, 40)
+            session.wait(job, 120)
 
 
 @pytest.mark.parametrize("journal", ["1GB", "1500KB"])
@@ -107,10 +107,10 @@ def test_a_control_flow_without_rounds_is_replayed_while_its_journal_fits(runnin
         until(lambda: done() >= 3, 40, "three rounds")
         job_processes(job)["server"].kill()
         if journal == "1GB":
-            session.wait(job, 60)
+            session.wait(job, 120)
         else:
             with pytest.raises(JobError, match=r"not resumable.*had outgrown 1500000 bytes.*the last model is kept"):
-                session.wait(job, 60)
+                session.wait(job, 120)
         model = load_file(session.download(job, running.root / f"results-{journal}") / "model.safetensors")["w"]
     rounds = model[0] / MEAN
     assert model == pytest.approx(np.full(100_000, model[0]), rel=1e-6)

@@ -186,7 +186,7 @@ def test_a_script_that_prints_without_end_delays_neither_tasks_nor_heartbeats(ru
     folder = running.job("flood", FLOOD, workflow=settings)
     with running.session() as session:
         job = session.submit(folder)
-        view = session.wait(job, 60)
+        view = session.wait(job, 120)
         assert [entry["seconds"] < 2.0 for entry in view["history"]] == [True] * 10, view["history"]
         model = load_file(session.download(job, running.root / "results") / "model.safetensors")
     assert np.array_equal(model["w"], np.full(4, 10.0, np.float32))
@@ -220,14 +220,14 @@ def test_metrics_are_seen_while_the_job_runs_and_each_once_after_kills(fresh: Fe
     folder = fresh.job("metrics", METRICS, workflow=settings)
     with fresh.session() as session:
         job = session.submit(folder)
-        until(lambda: len(session.show(job)["metrics"]) > 100, 20, "metrics of the running job")
+        until(lambda: len(session.show(job)["metrics"]) > 100, what="metrics of the running job")
         fresh.server.kill()
         time.sleep(0.3)
         fresh.server.start()
-        until(lambda: _round(session, job) >= 4, 20)
+        until(lambda: _round(session, job) >= 4)
         fresh.sites["site-2"].kill()
         fresh.sites["site-2"].start()
-        view = session.wait(job, 60)
+        view = session.wait(job, 120)
     for site in fresh.sites:
         steps = [row["step"] for row in view["metrics"] if row["site"] == site and row["key"] == "step"]
         assert steps == list(range(len(steps))), site

@@ -10,7 +10,7 @@ from pathlib import Path
 import grpc
 import pytest
 import yaml
-from federation import Federation, Process, TestCA, free_port, serial, signed, until
+from federation import PATIENCE_S, Federation, Process, TestCA, free_port, serial, signed, until
 
 from fl_runtime.admin import Session
 from fl_runtime.errors import RefusedError
@@ -124,8 +124,7 @@ class Provisioned:
     def registered(self, *names: str) -> None:
         until(
             lambda: {n for n, row in self.server.status().get("sites", {}).items() if row["registered"]} >= set(names),
-            20,
-            f"{names} registered",
+            what=f"{names} registered",
         )
 
 
@@ -149,14 +148,12 @@ def test_fedspan_revoke_ends_a_sites_stream_at_once_and_provision_gives_it_a_new
 ) -> None:
     fed, site = provisioned, provisioned.sites["site-2"]
     old = serial(fed.kit("site-2"))
-    began = time.monotonic()
     assert fed.command("revoke", "site-2", "--reason", "its laptop was stolen") == 0
     said = capsys.readouterr().out
     assert "in force at the server and at every connected site" in said
     assert "site-2: still in federation.yml. fedspan provision makes a new certificate" in said
-    until(lambda: not fed.server.status()["sites"]["site-2"]["registered"], 5)
-    assert time.monotonic() - began < 5
-    error = until(lambda: site.status().get("error"), 10)
+    until(lambda: not fed.server.status()["sites"]["site-2"]["registered"])
+    error = until(lambda: site.status().get("error"))
     assert error["why"] == "the certificate of site-2 is revoked"
     assert "fedspan provision" in error["next"]
     assert old in (fed.root / "state/site-1/revoked.json").read_text()  # the other site knows it too
@@ -188,22 +185,22 @@ def test_a_revoked_admin_can_neither_ask_nor_submit_and_what_it_watches_ends(
     )
     with Session(fed.kit("ana@example.org")) as ana, Session(bob.path) as session:
         waiting = ana.submit(job)
+        told: list[object] = []
         ended: list[grpc.StatusCode] = []
         with tls.channel(bob, bob.endpoint()) as channel:
 
             def watch() -> None:
                 try:
-                    for _ in rpc.HubStub(channel).watch(pb.WatchRequest(job=waiting)):
-                        pass
+                    for event in rpc.HubStub(channel).watch(pb.WatchRequest(job=waiting)):
+                        told.append(event)
                 except grpc.RpcError as error:
                     ended.append(error.code())
 
             watcher = threading.Thread(target=watch, daemon=True)
             watcher.start()
-            time.sleep(0.3)
-            assert watcher.is_alive()
+            until(lambda: told, what="it is let in and told how the job stands")
             assert fed.command("revoke", serial(bob.path), "--json") == 0
-            watcher.join(5)
+            watcher.join(PATIENCE_S)
             assert ended == [grpc.StatusCode.CANCELLED]
         for ask in (session.jobs, session.sites, lambda: session.submit(job)):
             with pytest.raises(RefusedError, match="is revoked"):
@@ -221,9 +218,9 @@ def test_a_list_that_lands_in_the_servers_kit_is_applied_without_a_restart(provi
     ca = [(workspace.ca_dir / name).read_bytes() for name in ("ca.crt", "ca.key")]
     found = revocation.find(workspace, "site-2")
     revocation.revoke(workspace, "digits", found, "", lambda: Authority.load(*ca, b"a long passphrase"))
-    until(lambda: not fed.server.status()["sites"]["site-2"]["registered"], 5)
+    until(lambda: not fed.server.status()["sites"]["site-2"]["registered"])
     assert (fed.root / "state/server/revoked.json").exists()
-    until(lambda: (fed.root / "state/site-1/revoked.json").exists(), 5)
+    until(lambda: (fed.root / "state/site-1/revoked.json").exists())
 
 
 def test_a_list_that_nobody_signed_is_refused_by_the_server(running: Federation) -> None:
@@ -233,4 +230,4 @@ def test_a_list_that_nobody_signed_is_refused_by_the_server(running: Federation)
                 session.revoke(*bad)
         assert session.revoke(*signed(running.ca, 3, "abc")) == 3
         assert session.revoke(*signed(running.ca, 2)) == 3  # an old one changes nothing
-    until((running.sites["site-1"].state / "revoked.json").exists, 5)
+    until((running.sites["site-1"].state / "revoked.json").exists)

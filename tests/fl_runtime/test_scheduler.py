@@ -258,7 +258,7 @@ def test_jobs_wait_for_room_and_take_turns(tmp_path: Path) -> None:
             assert f"0 of 1 slots are free ({first})" in session.show(low)["detail"]
             go.touch()
             for job in (first, high, low):
-                session.wait(job, 30)
+                session.wait(job, 120)
             views = {job: session.show(job) for job in (high, low)}
             assert views[high]["started"] < views[low]["started"]
             assert "gpus 2\n" in "".join(text for _, text in session.logs(high, "site-1"))
@@ -267,4 +267,4 @@ def test_jobs_wait_for_room_and_take_turns(tmp_path: Path) -> None:
                 fed.job("never", ADD, sites=["site-1"], resources={"gpus": 2}, workflow={**workflow, "min_sites": 1})
             )
             with pytest.raises(JobError, match="site-1: it has 1 GPUs, the job wants 2"):
-                session.wait(never, 20)
+                session.wait(never, 120)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
-import time
 
 import numpy as np
 import psutil
@@ -30,7 +29,7 @@ def policy(fed: Federation, site: str, **document: object) -> None:
 
 
 def result(fed: Federation, session: Session, job: str) -> np.ndarray:
-    session.wait(job, 60)
+    session.wait(job, 120)
     return load_file(session.download(job, fed.root / "results") / "model.safetensors")["w"]
 
 
@@ -119,7 +118,7 @@ def test_a_jobs_own_filter_in_flares_manner_where_every_site_names_it(running: F
             assert np.allclose(result(running, session, session.submit(folder)), 0.5 * 14 / 6)
             policy(running, "site-1", scripts=["any"])
             job = session.submit(folder)
-            until(lambda: session.show(job)["state"] == "FAILED", 20)
+            until(lambda: session.show(job)["state"] == "FAILED")
             assert "a job's own filter must be named there" in str(session.show(job))
     finally:
         for site in running.sites:
@@ -146,15 +145,17 @@ def rows(fed: Federation, who: str, sql: str) -> list[bytes]:
 def test_noise_is_drawn_once_for_what_leaves(fresh: Federation) -> None:
     """The agent is killed after it has filtered and before it can send: what the server gets are the same bytes."""
     policy(fresh, "site-2", filters={"results": [{"type": "gaussian_noise", "sigma": 1.0}]})
-    slow = ADD.replace("import numpy as np", "import time").replace("flare.send(", "time.sleep(1.5)\n    flare.send(")
+    wait = "while not pathlib.Path(flare.get_config()['go']).exists():\n        time.sleep(0.02)\n    flare.send("
+    waits = ADD.replace("import numpy as np", "import pathlib, time").replace("flare.send(", wait)
+    go = fresh.marks / "go"
     with fresh.session() as session:
-        job = session.submit(fresh.job("noise", slow, **workflow(1)))
-        until(lambda: rows(fresh, "site-2", "SELECT id FROM tasks WHERE state = 'ready'"), 20)
-        time.sleep(0.3)
+        job = session.submit(fresh.job("noise", waits, config={"go": str(go)}, **workflow(1)))
+        until(lambda: rows(fresh, "site-2", "SELECT id FROM tasks WHERE state = 'ready'"))
         fresh.server.process.send_signal(signal.SIGSTOP)  # nothing can leave
+        go.touch()
         try:
             sql = "SELECT blob FROM shaped WHERE step = 'filtered' AND blob IS NOT NULL"
-            before = until(lambda: rows(fresh, "site-2", sql), 20)
+            before = until(lambda: rows(fresh, "site-2", sql))
             fresh.sites["site-2"].kill()
         finally:
             fresh.server.process.send_signal(signal.SIGCONT)
@@ -175,9 +176,9 @@ def test_kills_during_filtering_leave_one_result(fresh: Federation) -> None:
     with fresh.session() as session:
         job = session.submit(fresh.job("killed", ADD, filters=filters, **workflow(2, 3_000_000)))
         agent = psutil.Process(fresh.sites["site-1"].process.pid)
-        child = until(lambda: children(agent), 20)[0]
+        child = until(lambda: children(agent))[0]
         os.kill(child.pid, signal.SIGKILL)
-        until(lambda: children(agent), 20)
+        until(lambda: children(agent))
         fresh.sites["site-1"].kill()
         fresh.sites["site-1"].start()
         assert np.allclose(result(fresh, session, job), 2 * 14 / 6)

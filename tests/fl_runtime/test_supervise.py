@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
 import pytest
-from federation import Federation, until
+from federation import PATIENCE_S, Federation, until
 
 from fl_runtime import supervise as module
 from fl_runtime.__main__ import main
@@ -35,7 +34,7 @@ def test_a_command_is_kept_logged_and_stopped(tmp_path: Path) -> None:
     try:
         supervised(tmp_path, script)
         log = tmp_path / "runtime.log"
-        until(lambda: log.exists() and log.read_text().count("I am") == 2, 15)
+        until(lambda: log.exists() and log.read_text().count("I am") == 2)
         assert "ended with code 9; started again" in log.read_text()
         assert "supervised already" in run("supervise", "--state", str(tmp_path), "--", "true", code=15)
         pid = int(log.read_text().split()[-1])
@@ -48,7 +47,7 @@ def test_a_command_is_kept_logged_and_stopped(tmp_path: Path) -> None:
 
 def test_a_command_that_must_not_be_started_again_is_not(tmp_path: Path) -> None:
     supervised(tmp_path, "print('usage'); raise SystemExit(4)")
-    until(lambda: not (tmp_path / "supervisor.json").exists(), 10)
+    until(lambda: not (tmp_path / "supervisor.json").exists())
     assert (tmp_path / "runtime.log").read_text() == "usage\n"
 
 
@@ -75,10 +74,10 @@ def test_the_runtime_itself_is_supervised_comes_back_and_is_stopped(stopped: Fed
         check=True,
     )
     try:
-        status = until(lambda: server.status() if server.status()["running"] else None, 15)
+        status = until(lambda: server.status() if server.status()["running"] else None)
         assert json.loads(run("status", "--state", str(state)))["role"] == "server"
         psutil.Process(status["pid"]).kill()
-        until(lambda: server.status().get("pid") not in (None, status["pid"]), 15)
+        until(lambda: server.status().get("pid") not in (None, status["pid"]))
     finally:
         run("stop", "--state", str(state))
     run("status", "--state", str(state), code=3)
@@ -92,8 +91,6 @@ def test_a_kit_that_can_not_be_used_is_said_in_one_line(tmp_path: Path, capsys: 
 def test_stop_reaches_a_runtime_that_nobody_supervises(stopped: Federation) -> None:
     stopped.start("server")
     until(lambda: stopped.server.status().get("running"))
-    began = time.monotonic()
     run("stop", "--state", str(stopped.server.state))
-    assert time.monotonic() - began < 10
     assert stopped.server.process is not None
-    assert stopped.server.process.wait(5) == 0
+    assert stopped.server.process.wait(PATIENCE_S) == 0

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
+from collections.abc import Iterator
 
 import pytest
-from federation import Federation, Process, until
+from federation import PATIENCE_S, Federation, Process, until
 from scripts import ADD
 
 from fl_runtime.kit import read_kit
@@ -27,18 +29,18 @@ sys.exit(main())
 def dial(fed: Federation, major: int, minor: int = 0, version: str = "0.0.1") -> list[pb.ToParticipant]:
     """What the hub sends to a Hello, until half a second after its first word."""
     kit = read_kit(fed.sites["site-1"].kit)
-    got = []
+    got: list[pb.ToParticipant] = []
+    answered = threading.Event()
+
+    def messages() -> Iterator[pb.ToHub]:
+        yield pb.ToHub(hello=pb.Hello(major=major, minor=minor, version=version, clock_ms=int(time.time() * 1000)))
+        answered.wait(PATIENCE_S)
+        time.sleep(0.5)
+
     with tls.channel(kit, kit.endpoint()) as channel:
-        more = time.monotonic() + 0.5
-
-        def messages():
-            yield pb.ToHub(hello=pb.Hello(major=major, minor=minor, version=version, clock_ms=int(time.time() * 1000)))
-            time.sleep(max(0.0, more - time.monotonic()))
-
-        for message in rpc.HubStub(channel).connect(messages(), timeout=5):
+        for message in rpc.HubStub(channel).connect(messages(), timeout=PATIENCE_S):
             got.append(message)
-            if time.monotonic() > more:
-                break
+            answered.set()
     return got
 
 
@@ -56,10 +58,11 @@ def server(tmp_path_factory: pytest.TempPathFactory):
 
 @pytest.mark.parametrize("back", [0, 1])
 def test_this_major_and_the_one_before_are_welcomed_with_what_they_speak(server: Federation, back: int) -> None:
+    before = time.time()
     welcome = dial(server, PROTOCOL_MAJOR - back, 0)[0].welcome
     assert (welcome.major, welcome.federation) == (PROTOCOL_MAJOR - back, "digits")
     assert welcome.incarnation
-    assert abs(welcome.clock_ms / 1000 - time.time()) < 5
+    assert before - 0.1 < welcome.clock_ms / 1000 < time.time() + 0.1
 
 
 def test_a_site_that_is_too_old_is_told_the_command_that_brings_it_up(server: Federation) -> None:
@@ -80,7 +83,7 @@ def test_the_first_message_must_be_a_hello(server: Federation) -> None:
 
     kit = read_kit(server.sites["site-1"].kit)
     with tls.channel(kit, kit.endpoint()) as channel, pytest.raises(grpc.RpcError) as caught:
-        list(rpc.HubStub(channel).connect(iter([pb.ToHub(heartbeat=pb.Heartbeat())]), timeout=5))
+        list(rpc.HubStub(channel).connect(iter([pb.ToHub(heartbeat=pb.Heartbeat())]), timeout=PATIENCE_S))
     assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
 
 
@@ -118,7 +121,7 @@ def test_a_site_of_the_protocol_before_takes_part_in_a_job(stopped: Federation) 
     workflow = {"type": "fedavg", "rounds": 2, "model": {"tensors": {"w": [5]}}}
     folder = stopped.job("mixed", ADD, sites=["site-1", "site-2"], workflow=workflow)
     with stopped.session() as session:
-        view = session.wait(session.submit(folder), 40)
+        view = session.wait(session.submit(folder), 120)
     assert [entry["state"] for entry in view["sites"].values()]
     assert len(view["history"]) == 2
 

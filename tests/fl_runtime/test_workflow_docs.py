@@ -32,7 +32,7 @@ def both(fed: Federation, tmp_path: Path, folder: Path) -> tuple[np.ndarray, lis
     (folder / "train.py").write_text(TRAIN)
     with fed.session() as session:
         job = session.submit(folder)
-        view = session.wait(job, 60)
+        view = session.wait(job, 120)
         model = session.download(job, tmp_path / "real") / "model.safetensors"
     done = simulate(folder, sites=3, workers=2, to=tmp_path / "simulated", job_id=job)
     assert (done.folder / "model.safetensors").read_bytes() == model.read_bytes()

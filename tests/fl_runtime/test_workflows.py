@@ -39,7 +39,7 @@ def run(fed: Federation, script: str = REGRESSION, **workflow: Any) -> tuple[dic
     folder = fed.job(name.replace("_", "-"), script, data=["table"], config={"rate": RATE}, workflow=settings)
     with fed.session() as session:
         job = session.submit(folder)
-        view = session.wait(job, 60)
+        view = session.wait(job, 120)
         target = session.download(job, fed.root / "results")
     models = {path.stem: load_file(path)["w"] for path in target.glob("*.safetensors")}
     return models, view
