@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from fl_runtime import localsock, processes
 from fl_runtime.agent.place import SWEEP_S, Place
 from fl_runtime.client.session import EPOCH, JOB, SOCKET
-from fl_runtime.errors import StorageError
+from fl_runtime.errors import FlError, StorageError
 from fl_runtime.hub import own_code
 from fl_runtime.hub.state import FAILED, Job
 from fl_runtime.names import STOP_S
@@ -123,13 +123,21 @@ class JobProcesses:
         self._hub.board.forget(job)
         if crashes > MAX_CRASHES:
             tail = "\n".join(last_lines(running.folder / "log"))
-            cause = f"its process on the server ended {crashes} times (code {code}): {tail[-300:]}"
-            patiently(lambda: self._hub.jobs.end(job, FAILED, cause), lambda: not self._closing, job)
+            self._fail(job, f"its process on the server ended {crashes} times (code {code}): {tail[-300:]}")
             return
         log.warning("%s: its process ended with code %s; started again from the last finished round", job, code)
-        self._hub.store.add_event(job, {"event": "restarted", "code": code})
-        time.sleep(min(2.0, 0.1 * 2**crashes))
-        patiently(lambda: self._start_again(running), lambda: not self._closing, job)
+        event = {"event": "restarted", "code": code}
+        try:
+            patiently(lambda: self._hub.store.add_event(job, event), lambda: not self._closing, job)
+            time.sleep(min(2.0, 0.1 * 2**crashes))
+            patiently(lambda: self._start_again(running), lambda: not self._closing, job)
+        except (OSError, FlError) as error:
+            self._fail(job, f"it can't be started again: {error}")
+
+    def _fail(self, job: str, cause: str) -> None:
+        """End a job that can't go on; the next life of the server decides anew where this one stops."""
+        with contextlib.suppress(StorageError):
+            patiently(lambda: self._closing or self._hub.jobs.end(job, FAILED, cause), lambda: not self._closing, job)
 
     def _start_again(self, running: Running) -> None:
         with running.lock:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from fl_runtime import processes
 from fl_runtime.agent.place import SWEEP_S, clear
-from fl_runtime.errors import FlError
+from fl_runtime.errors import FlError, StorageError
 from fl_runtime.hub import disk
 from fl_runtime.hub.board import payload
 from fl_runtime.hub.job_process import JobProcesses, Running
@@ -60,44 +60,52 @@ class Jobs(JobViews):
                     # below a keeper it is the keeper that ends the rest, and needs its time
                     processes.end_group(old.pid, grace=STOP_S + SWEEP_S if job.spec["workflow"].get("path") else 1.0)
             log.info("%s: goes on after a restart of the server", job.id)
-            self._go_on(job)
+            self._go_on(job, fresh=False)
         self.schedule()
 
-    def _go_on(self, job: Job) -> None:
+    def _go_on(self, job: Job, fresh: bool) -> None:
+        """Launch a running job's process; a full disk is waited for, whatever else prevents it ends the job."""
         try:
-            self._launch(job, fresh=False)
-        except (OSError, FlError) as error:
-            if not is_full(error):
-                self.end(job.id, FAILED, f"it can't be started again: {error}")
-            elif not self._closing:
+            try:
+                self._launch(job, fresh)
+            except (OSError, FlError) as error:
+                if is_full(error):
+                    raise
+                self.end(job.id, FAILED, f"it can't be started{'' if fresh else ' again'}: {error}")
+        except (OSError, StorageError) as error:
+            if not self._closing:
                 log.error("%s waits: %s", job.id, error)
-                again(lambda: self._go_on(job))
+                again(lambda: self._go_on(job, fresh))
 
     def schedule(self, hurry: bool = False) -> None:
         """Start what can start; `hurry`: something became free, so those that pause are asked for again too."""
         if not self._closing:
             self.starter.schedule(hurry)
 
-    def begin(self, job: Job, sites: list[str]) -> None:
-        """These sites have set aside what the job needs: start it."""
+    def begin(self, job: Job, sites: list[str]) -> bool:
+        """These sites have set aside what the job needs: start it; False when they need not any more."""
         with self._lock:
             if self._closing or job.id in self._running:
-                return
+                return True
             try:
                 blobs = self._hub.blobs
                 disk.check(job.spec["workflow"], len(sites), lambda: blobs.read(job.bundle), blobs.space)
                 with self._hub.store.tx():
-                    self._hub.store.set_job(job.id, RUNNING)
+                    if not self._hub.store.set_job(job.id, RUNNING):  # it ended a moment ago
+                        return False
                     for site in sites:
                         self._hub.store.set_site(job.id, site, "invited")
-                self._launch(job, fresh=True)
             except (OSError, FlError) as error:
                 self.end(job.id, FAILED, f"it can't be started: {error}")
-                return
+                return False
+            self._go_on(job, fresh=True)
+            if job.id not in self._running:
+                return False
         log.info("%s: starts with %s", job.id, ", ".join(sites))
         for site in sites:
             self.invite(job, site)
         self._hub.changed()
+        return True
 
     def join(self, job: Job, site: str) -> None:
         """A site that came later has room for it."""
@@ -107,21 +115,24 @@ class Jobs(JobViews):
 
     def _launch(self, job: Job, fresh: bool) -> None:
         folder = self._hub.state / "jobs" / job.id
-        if fresh and folder.exists():
-            clear(folder)
-        if not (folder / "bundle").exists():
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            shutil.rmtree(folder / "unpacking", ignore_errors=True)  # of an earlier life, killed meanwhile
-            unpack(self._hub.blobs.read(job.bundle), folder / "unpacking")
-            (folder / "unpacking").rename(folder / "bundle")
         with self._lock:
+            now = self._hub.store.job(job.id)
+            if self._closing or now is None or now.state in FINAL:  # it waited for room, and is over meanwhile
+                return
             running = self._running.get(job.id)
-            if running is None:
+            if running is None:  # known from now on, also while its files wait for room: sites answer
                 running = Running(job, folder, 0, place=place_of(self._hub, job, folder))
                 if running.place is not None:
                     running.place.sweep()  # of an earlier life of the server
                 self._running[job.id] = running
-            running.epoch = (self._hub.store.job(job.id) or job).epoch + 1
+            running.epoch = now.epoch + 1
+            if fresh and folder.exists():
+                clear(folder)
+            if not (folder / "bundle").exists():
+                folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+                shutil.rmtree(folder / "unpacking", ignore_errors=True)  # of an earlier life, killed meanwhile
+                unpack(self._hub.blobs.read(job.bundle), folder / "unpacking")
+                (folder / "unpacking").rename(folder / "bundle")
         with running.lock:
             if not running.over:
                 self._processes.start(running)

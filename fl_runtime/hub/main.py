@@ -202,8 +202,7 @@ class Hub(Changes):
     def bundle_arrived(self, job: str) -> None:
         """A submitted job is complete: queue it."""
         known = self.store.job(job)
-        if known is not None and known.state == RECEIVING:
-            self.store.set_job(job, QUEUED)
+        if known is not None and known.state == RECEIVING and self.store.set_job(job, QUEUED):
             log.info("%s: submitted by %s", job, known.submitter)
             self.jobs.schedule()
             self.changed()

@@ -79,14 +79,16 @@ class SqlState:
         where = f"WHERE state IN ({marks})" if states else ""
         return [to_job(row) for row in self.db.all(f"SELECT * FROM jobs {where} ORDER BY submitted, id", *states)]  # noqa: S608 - marks are question marks
 
-    def set_job(self, job: str, state: str, cause: str = "") -> None:
+    def set_job(self, job: str, state: str, cause: str = "") -> bool:
         now = time.time()
         ended = now if state in FINAL else None
-        self.db.run(
+        done = self.db.run(
             "UPDATE jobs SET state = ?, cause = ?, ended = ?,"
-            " started = CASE WHEN ? = 'RUNNING' THEN COALESCE(started, ?) ELSE started END WHERE id = ?",
-            *(state, cause, ended, state, now, job),
+            " started = CASE WHEN ? = 'RUNNING' THEN COALESCE(started, ?) ELSE started END"
+            " WHERE id = ? AND state NOT IN (?, ?, ?)",
+            *(state, cause, ended, state, now, job, *FINAL),
         )
+        return done == 1
 
     def set_process(self, job: str, epoch: int, process: tuple[int, int, str] | None) -> None:
         self.db.run("UPDATE jobs SET epoch = ?, process = ? WHERE id = ?", epoch, _json(process), job)

@@ -45,13 +45,12 @@ class Starter:
                             self._ask(job, site, step.number)
                         continue
                     del jobs[step.job]
-                    if step.verb == "start":
-                        self._jobs.begin(job, list(step.sites))
-                    else:
-                        for site in step.sites:
-                            self._hub.sessions.send(site, release=pb.Release(job=job.id))
-                        if step.verb == "fail":
-                            self._jobs.end(job.id, "FAILED", f"its sites are too small for it. {step.why}")
+                    if step.verb == "start" and self._jobs.begin(job, list(step.sites)):
+                        continue
+                    for site in step.sites:
+                        self._hub.sessions.send(site, release=pb.Release(job=job.id))
+                    if step.verb == "fail":
+                        self._jobs.end(job.id, "FAILED", f"its sites are too small for it. {step.why}")
                 if not any(step.verb == "ask" for step in steps):
                     break  # sites that can't set aside have answered at once: there may be more to do
 

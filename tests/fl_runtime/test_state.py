@@ -18,7 +18,7 @@ from fl_runtime.errors import BusyError, FlError, StorageError
 from fl_runtime.hub.quorum import Part, decide
 from fl_runtime.hub.schema import MIGRATIONS
 from fl_runtime.hub.sqlstate import SqlState
-from fl_runtime.hub.state import Boundary, Call, Job, Late, Task
+from fl_runtime.hub.state import FINAL, Boundary, Call, Job, Late, Task
 from fl_runtime.hub.store import open_store
 from fl_runtime.postgres import Postgres
 
@@ -79,6 +79,18 @@ def test_a_job_is_added_once(opener: Opener) -> None:
     assert not store.add_job(job())
     assert [entry.id for entry in store.jobs()] == ["job-1"]
     assert store.jobs(["RUNNING"]) == []
+
+
+@pytest.mark.parametrize("state", FINAL)
+def test_a_job_that_has_ended_stays_so(opener: Opener, state: str) -> None:
+    store = opener()
+    store.add_job(job())
+    assert store.set_job("job-1", "RUNNING")
+    assert store.set_job("job-1", state, "the cause")
+    ended = store.job("job-1")
+    assert not store.set_job("job-1", "RUNNING")
+    assert store.job("job-1") == ended
+    assert not store.set_job("job-2", state)
 
 
 def test_a_transaction_is_all_or_nothing(opener: Opener) -> None:
