@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 import yaml
-from targets import BASE, JOB, world
+from document_targets import BASE
+from fuzz_world import world
+from message_targets import JOB
 
 from fl_runtime.codecs.container import About
 from fl_runtime.errors import FlError
@@ -209,6 +211,9 @@ def samples() -> dict[str, list[bytes]]:
         pb.PushHeader(query=query, range=pb.LeafRange(first=0, count=1)),
     ]
     attach = {"op": "attach", "job": JOB, "epoch": 1, "rank": 0, "world": 1}
+    by_itself = _frame({**attach, "attach": True})
+    result = {"op": "result", "task": TASK, "meta": {"metrics": {"a": 1}}}
+    in_file = {**result, "file": "/etc/passwd"}
     return {
         "frames": [_frame({"op": "status"}), _frame({"a": [1, {"b": None}]}, b"xyz") * 2],
         "manifests": [pb.Manifest(length=5, leaves=b"x" * 32).SerializeToString()],
@@ -243,9 +248,10 @@ def samples() -> dict[str, list[bytes]]:
             )
         ],
         "local_requests": [
+            by_itself + _frame({"op": "next", "timeout": 0}) + _frame(result) + _frame({"op": "bye"}),
+            by_itself + _frame({"op": "next", "timeout": 0}) + _frame({"op": "spool", "size": 10}) + _frame(in_file),
             _frame(attach) + _frame({"op": "next", "timeout": 0}),
-            _frame({**attach, "attach": True, "job": ""}),
-            _frame({**attach, "watch": "x"}),
+            _frame({**attach, "attach": True, "watch": TASK}),
             _frame({"op": "status"}),
         ],
     }

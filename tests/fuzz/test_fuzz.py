@@ -16,7 +16,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from samples import KIT, PARTICIPANT, SPEC, envelope, order, revocation, samples
-from targets import TARGETS, no_thread_dies
+from targets import NEVER_TAKEN, TARGETS, no_thread_dies
 
 from fl_runtime.wire.revocations import canonical
 
@@ -63,8 +63,8 @@ def test_broken_samples_end_in_our_own_errors(name: str) -> None:
         TARGETS[name](data)
 
     with no_thread_dies():
-        for sample in whole:
-            TARGETS[name](sample)
+        taken = [TARGETS[name](sample) for sample in whole]
+        assert any(taken) is (name not in NEVER_TAKEN)  # what refuses everything is not looked into
         check()
 
 
