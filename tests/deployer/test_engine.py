@@ -231,15 +231,14 @@ def test_one_interrupt_lets_the_engine_finish_and_save(bench: Bench) -> None:
 
 
 def test_two_interrupts_end_it_at_once_and_leave_a_pending_operation(bench: Bench) -> None:
-    bench.control(delay={"a": 20.0})
+    bench.control(delay={"a": 90.0})
     thread, errors = run_beside(lambda: bench.engine().up(chain(names="a")))
     wait_for_create(bench, "a")
     bench.interrupts.interrupt()
     time.sleep(0.5)
-    begun = time.monotonic()
     bench.interrupts.interrupt()
     thread.join(60)
-    assert time.monotonic() - begun < 15
+    assert not thread.is_alive()
     assert isinstance(errors[0], Interrupted)
     bench.interrupts = Interrupts()
     assert len(pending_operations(bench.engine().state())) == 1

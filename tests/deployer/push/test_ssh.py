@@ -43,12 +43,17 @@ def test_quoting_is_pure() -> None:
     assert remote_command(["a b", "c"], {"K": "v w"}, "/x y") == "cd '/x y' && env 'K=v w' 'a b' c"
 
 
-def test_lines_come_while_the_command_runs(login: Machine) -> None:
-    seen: list[tuple[str, str, float]] = []
-    script = "echo one; sleep 0.6; echo two >&2; printf three"
-    login.run(["sh", "-c", script], on_line=lambda stream, line: seen.append((stream, line, time.monotonic())))
-    assert [(stream, line) for stream, line, _ in seen] == [("stdout", "one"), ("stderr", "two"), ("stdout", "three")]
-    assert seen[1][2] - seen[0][2] > 0.3
+def test_lines_come_while_the_command_runs(login: Machine, machine: Box) -> None:
+    seen: list[tuple[str, str]] = []
+    heard = machine.root / "heard"
+
+    def on_line(stream: str, line: str) -> None:
+        seen.append((stream, line))
+        heard.touch()  # what the command waits for
+
+    script = f"echo one; while [ ! -e {heard} ]; do sleep 0.05; done; echo two >&2; sleep 0.2; printf three"
+    login.run(["sh", "-c", script], on_line=on_line)
+    assert seen == [("stdout", "one"), ("stderr", "two"), ("stdout", "three")]
 
 
 def test_a_failed_command_tells_status_and_the_end_of_its_stderr(login: Machine) -> None:
@@ -69,27 +74,25 @@ def test_large_input_and_output_pass_through_whole(login: Machine) -> None:
 
 
 def test_a_command_that_hangs_is_given_up_and_the_connection_lives(login: Machine) -> None:
-    started = time.monotonic()
     with pytest.raises(MachineError, match="did not end within 1 s"):
-        login.run(["sleep", "60"], timeout_s=0.7)
-    assert time.monotonic() - started < 5
+        login.run(["sleep", "600"], timeout_s=0.7)
     assert login.run(["echo", "on"]).stdout == "on\n"
 
 
-def test_several_commands_share_one_connection_at_once(login: Machine) -> None:
+def test_several_commands_share_one_connection_at_once(login: Machine, machine: Box) -> None:
+    """Each ends when the seven others have begun."""
     results: list[str] = []
 
     def one(number: int) -> None:
-        results.append(login.run(["sh", "-c", f"sleep 0.5; echo {number}"]).stdout.strip())
+        script = f"touch here-{number}; while [ $(ls here-* | wc -l) -lt 8 ]; do sleep 0.05; done; echo {number}"
+        results.append(login.run(["sh", "-c", script], cwd=str(machine.root)).stdout.strip())
 
     threads = [threading.Thread(target=one, args=(number,)) for number in range(8)]
-    started = time.monotonic()
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert sorted(results) == [str(number) for number in range(8)]
-    assert time.monotonic() - started < 3
 
 
 def test_a_connection_that_breaks_is_an_unreachable_machine(make_machine: MakeMachine) -> None:
@@ -106,8 +109,8 @@ def test_another_host_key_is_refused_at_once_and_nothing_is_sent(make_machine: M
     pin_host_key(box.known_hosts, HostKeyPin(box.address, box.port, other))
     started = time.monotonic()
     with pytest.raises(HostKeyError) as caught:
-        box.connect(deadline_s=60)
-    assert time.monotonic() - started < 5
+        box.connect(deadline_s=240)
+    assert time.monotonic() - started < 60  # not at the deadline
     text = str(caught.value)
     assert fingerprint(other) in text
     assert fingerprint(box.host_public_key) in text
@@ -177,8 +180,8 @@ def test_a_login_that_stays_refused_is_told_long_before_the_deadline(make_machin
     box = make_machine(user="somebody-else")
     started = time.monotonic()
     with pytest.raises(UnreachableError) as caught:
-        box.connect(deadline_s=60, auth_grace_s=1.0)
-    assert time.monotonic() - started < 10
+        box.connect(deadline_s=240, auth_grace_s=1.0)
+    assert time.monotonic() - started < 60  # not at the deadline
     assert "refuses the login" in str(caught.value)
     assert f"{box.key_path}.pub" in str(caught.value)
 

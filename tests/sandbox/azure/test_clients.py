@@ -116,14 +116,14 @@ def test_long_operations_are_polled_until_they_end(azure: Azure, fault: Callable
     fault(delays={"network": 0.6, "group": 0.4})
     begun = time.monotonic()
     azure.group()
-    assert 0.4 <= time.monotonic() - begun < 2
+    assert time.monotonic() - begun >= 0.4
     begun = time.monotonic()
     poller = azure.network.virtual_networks.begin_create_or_update(
         "rg", "vnet", {"location": REGION, "properties": {"addressSpace": {"addressPrefixes": ["10.0.0.0/16"]}}}
     )
     assert azure.network.virtual_networks.get("rg", "vnet").provisioning_state == "Updating"
     assert poller.result().provisioning_state == "Succeeded"
-    assert 0.5 < time.monotonic() - begun < 3
+    assert time.monotonic() - begun >= 0.6
     poller = azure.resources.resource_groups.begin_delete("rg")
     assert azure.resources.resource_groups.get("rg").properties.provisioning_state == "Deleting"
     with refused("ResourceGroupBeingDeleted", status=409):

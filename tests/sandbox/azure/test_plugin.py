@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -299,19 +298,17 @@ def test_a_region_without_capacity_makes_nothing(plugin: Plugin, azure: Azure, f
 
 def test_cancel_ends_a_wait_and_keeps_what_was_made(plugin: Plugin, fault: Callable[..., None]) -> None:
     group(plugin)
-    fault(delays={"network": 20})
+    fault(delays={"network": 600})
     threading.Timer(0.5, lambda: plugin.stub.Cancel(empty_pb2.Empty())).start()
-    begun = time.monotonic()
     with pytest.raises(Failed, match="cancelled") as caught:
         plugin.create(VNET, "vnet", VNET_INPUTS)
-    assert time.monotonic() - begun < 5
     assert caught.value.init is not None
     assert caught.value.init.properties["provisioningState"] == "Updating"
 
 
 def test_a_custom_timeout_ends_a_wait(plugin: Plugin, fault: Callable[..., None]) -> None:
     group(plugin)
-    fault(delays={"network": 20})
+    fault(delays={"network": 600})
     with pytest.raises(Failed, match="timeout") as caught:
         plugin.create(VNET, "vnet", VNET_INPUTS, timeout=0.5)
     assert caught.value.init is not None

@@ -77,8 +77,13 @@ def test_a_slow_reader_holds_the_command_back(machine: Machine) -> None:
         'python3 -u -c "\nimport sys\nfor n in range(400):\n sys.stdout.buffer.write(bytes(1 << 20))\n'
         " print(n, file=open('n', 'w'))\n\""
     )
+    count = Path(its["root"], "home/fedspan/n")
+    deadline = time.monotonic() + 60
+    while not (count.exists() and count.read_text()):
+        assert time.monotonic() < deadline, "the command does not begin"
+        time.sleep(0.05)
     time.sleep(1.5)
-    written = int(Path(its["root"], "home/fedspan/n").read_text())
+    written = int(count.read_text())
     assert written < 50, f"{written} MiB were taken in though nobody read them"
     stdout.channel.close()
 
@@ -87,17 +92,18 @@ def test_eight_sessions_at_once_on_one_connection(machine: Machine) -> None:
     lab, its = machine
     client = lab.ssh(its)
     results: dict[int, bytes] = {}
+    all_here = "while [ $(ls here-* | wc -l) -lt 8 ]; do sleep 0.05; done"  # each waits for the seven others
     threads = [
-        threading.Thread(target=lambda n=n: results.update({n: run(client, f"sleep 0.2; echo {n}")[1]}))
+        threading.Thread(
+            target=lambda n=n: results.update({n: run(client, f"touch here-{n}; {all_here}; echo {n}")[1]})
+        )
         for n in range(8)
     ]
-    began = time.monotonic()
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert results == {n: f"{n}\n".encode() for n in range(8)}
-    assert time.monotonic() - began < 1.5
 
 
 def test_a_terminal_has_a_size_echoes_and_takes_ctrl_c(machine: Machine) -> None:
@@ -150,7 +156,7 @@ def test_a_background_process_outlives_its_session_and_is_reaped_by_the_machine(
     time.sleep(0.3)
     assert Path(f"/proc/{pid}").exists()
     os.kill(pid, 9)
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while Path(f"/proc/{pid}").exists():
         assert time.monotonic() < deadline, "the machine left a zombie"
         time.sleep(0.05)
