@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from fl_runtime import localsock
 from fl_runtime.agent.journal import DONE, TaskRow
 from fl_runtime.agent.run import Run
+from fl_runtime.blobs.described import described
 from fl_runtime.errors import FlError, QuotaError
 from fl_runtime.patience import patiently
 
@@ -117,23 +117,18 @@ class _Client:
         if task is None:
             self._connection.send({"task": None})
             return
-        inline = self._agent.journal.blobs.inline(task.payload) if task.payload else None
+        blobs = self._agent.journal.blobs
+        inline = blobs.inline(task.payload) if task.payload else None
+        more = {key: bytes.fromhex(blob) for key, blob in (task.meta.get("blobs") or {}).items()}
         body = {
             "id": task.id,
             "attempt": task.attempt,
             "name": task.name,
             "meta": task.meta,
             "file": str(run.show(task.payload)) if task.payload and inline is None else None,
-            "blobs": {key: self._described(run, blob) for key, blob in (task.meta.get("blobs") or {}).items()},
+            "blobs": {key: described(blobs, blob, run.show) for key, blob in more.items()},
         }
         self._connection.send({"task": body}, inline or b"")
-
-    def _described(self, run: Run, blob: str) -> dict[str, str]:
-        """A model that goes with a task: its bytes when it is small, else its file."""
-        inline = self._agent.journal.blobs.inline(bytes.fromhex(blob))
-        if inline is not None:
-            return {"data": base64.b64encode(inline).decode()}
-        return {"file": str(run.show(bytes.fromhex(blob)))}
 
     def _result(self, run: Run, message: dict[str, Any], binary: bytes) -> None:
         """Commit a result, then say so. Said again after a break, it is answered again."""

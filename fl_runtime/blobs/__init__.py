@@ -2,7 +2,7 @@
 
 from fl_runtime.blobs.incoming import Incoming
 from fl_runtime.blobs.manifest import Manifest, blob_id, of_bytes, of_file
-from fl_runtime.blobs.shelf import BLOB_SCHEMA, UNLINK_AFTER_S
+from fl_runtime.blobs.shelf import BLOB_SCHEMA, UNLINK_AFTER_S, Staged
 from fl_runtime.blobs.store import BlobStore
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "BlobStore",
     "Incoming",
     "Manifest",
+    "Staged",
     "blob_id",
     "of_bytes",
     "of_file",

@@ -17,7 +17,8 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from fl_runtime.blobs.manifest import Manifest, of_bytes, of_file
@@ -42,6 +43,7 @@ CREATE TABLE incoming (
 """
 
 
+Staged = tuple[Manifest, bytes | None]  # content that is ready to be registered; the bytes where they are few
 UNLINK_AFTER_S = 5.0  # after its row went: whoever was told the path may be about to open it
 
 
@@ -105,9 +107,29 @@ class Shelf:
             os.close(fd)
         return path
 
+    @contextmanager
+    def spooled(self, size: int) -> Iterator[Path]:
+        """A file as of `new_spool_file`; what has not become a blob by then goes at the end, also what a process that
+        was ended has left beside it.
+
+        Raises:
+            QuotaError, DiskFullError: there is no room for `size` bytes.
+        """
+        path = self.new_spool_file(size)
+        try:
+            yield path
+        finally:
+            for left in self.spool.glob(f"{path.name}*"):
+                self._pool.give(left)
+
     def owned(self, owner: str) -> list[bytes]:
         """What this owner refers to."""
         return [bytes(row["blob"]) for row in self._db.all("SELECT blob FROM blob_refs WHERE owner = ?", owner)]
+
+    def refs(self, owner: str) -> list[tuple[str, bytes]]:
+        """What this owner and all under it (`owner:...`) refer to: (whose, blob)."""
+        sql = "SELECT owner, blob FROM blob_refs WHERE owner = ? OR (owner >= ? AND owner < ?)"
+        return [(str(row["owner"]), bytes(row["blob"])) for row in self._db.all(sql, owner, f"{owner}:", f"{owner};")]
 
     def recycle(self, path: Path) -> None:
         """A file of the spool folder that nobody needs."""
@@ -115,19 +137,19 @@ class Shelf:
 
     # --- writing: stage (files), then register (row and reference) in the caller's transaction
 
-    def stage_bytes(self, data: bytes) -> tuple[Manifest, bytes | None]:
+    def stage_bytes(self, data: bytes) -> Staged:
         """Make content ready to be registered: what `register` wants."""
         manifest = of_bytes(data)
         if len(data) <= INLINE_LIMIT:
             return manifest, data
-        path = self.new_spool_file(len(data))
-        with open(path, "rb+", buffering=0) as file:
-            file.write(data)
-            file.truncate(len(data))
-        self._settle(path, manifest)
+        with self.spooled(len(data)) as path:
+            with open(path, "rb+", buffering=0) as file:
+                file.write(data)
+                file.truncate(len(data))
+            self._settle(path, manifest)
         return manifest, None
 
-    def stage_file(self, path: Path) -> tuple[Manifest, bytes | None]:
+    def stage_file(self, path: Path) -> Staged:
         """Take over a finished file from the spool folder (same file system): it is hashed, synced and renamed."""
         if path.stat().st_size <= INLINE_LIMIT:
             data = path.read_bytes()
@@ -151,14 +173,28 @@ class Shelf:
     def _settle(self, path: Path, manifest: Manifest, *, synced: bool = False) -> None:
         target = self.path(manifest.id)
         self._pin(manifest.id)
-        if target.exists() and self.has(manifest.id):
-            self._pool.give(path)
+        try:
+            if target.exists() and self.has(manifest.id):
+                self._pool.give(path)
+                return
+            if not synced:
+                with Syncing(path):
+                    pass
+            os.rename(path, target)
+            sync_folder(self.folder)
+        except BaseException:
+            self.discard(manifest, None)
+            raise
+
+    def discard(self, manifest: Manifest, inline: bytes | None) -> None:
+        """What was staged is not to be registered after all: its file goes, unless others want the same content."""
+        if inline is not None:
             return
-        if not synced:
-            with Syncing(path):
-                pass
-        os.rename(path, target)
-        sync_folder(self.folder)
+        self._unpin(manifest.id)
+        with self._lock:
+            if all(blob != manifest.id for _, blob in self._doomed):  # else it goes when whoever knew it is done
+                self._doomed.append((time.monotonic(), manifest.id))
+        self._bury_quietly()
 
     def register(self, manifest: Manifest, inline: bytes | None, owner: str, boot: str | None = None) -> bytes:
         """Row and reference; call inside `tx()` together with what refers to the blob. Returns its id.
@@ -178,11 +214,38 @@ class Shelf:
             self._db.afterwards(lambda: self._unpin(blob))
         return blob
 
+    @contextmanager
+    def registering(self, *staged: Staged) -> Iterator[Callable[[Staged, str], bytes]]:
+        """A transaction in which what was staged is registered: `register(staged, owner)`, as `register` below.
+
+        What it does not register is discarded at its end; when it fails, all of it.
+        """
+        left, done = list(staged), list[Staged]()
+
+        def register(one: Staged, owner: str) -> bytes:
+            blob = self.register(*one, owner)
+            left.remove(one)
+            done.append(one)
+            return blob
+
+        try:
+            with self._db.tx():
+                yield register
+        except BaseException:
+            for manifest, inline in done:
+                if inline is None:
+                    self._pin(manifest.id)
+            left += done
+            raise
+        finally:
+            for one in left:
+                self.discard(*one)
+
     def put(self, data: bytes, owner: str) -> bytes:
         """Store and refer at once."""
-        manifest, inline = self.stage_bytes(data)
-        with self._db.tx():
-            return self.register(manifest, inline, owner)
+        staged = self.stage_bytes(data)
+        with self.registering(staged) as register:
+            return register(staged, owner)
 
     def add_ref(self, blob: bytes, owner: str) -> None:
         self._db.run("INSERT INTO blob_refs (blob, owner) VALUES (?, ?) ON CONFLICT DO NOTHING", blob, owner)
@@ -198,6 +261,11 @@ class Shelf:
             self._db.run("DELETE FROM blob_refs WHERE owner >= ? AND owner < ?", owner_prefix, end)
         else:
             self._db.run("DELETE FROM blob_refs WHERE owner = ?", owner_prefix)
+
+    def drop_all(self, owner: str) -> None:
+        """Drop the references of an owner and of all under it."""
+        self.drop_refs(owner)
+        self.drop_refs(f"{owner}:")
 
     def collect(self, grace: float = UNLINK_AFTER_S) -> int:
         """Forget blobs without references, and free their files `grace` seconds later; how many.

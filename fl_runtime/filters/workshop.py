@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import logging
 import subprocess
@@ -13,6 +12,7 @@ from typing import Any
 
 from fl_runtime import processes
 from fl_runtime.blobs import BlobStore
+from fl_runtime.blobs.described import described
 from fl_runtime.errors import FlError
 
 log = logging.getLogger("fedspan.filters")
@@ -38,7 +38,9 @@ class Workshop:
             WorkshopError: it failed, or its process was ended twice.
         """
         with self._lock:
-            reply = self._once(request) or self._once(request)  # an idle child may end just now; a killed one, too
+            reply = self._once(request)
+            if reply is None:  # an idle child may end just now; a killed one, too
+                reply = self._once(request)
         if reply is None:
             raise WorkshopError(
                 "The process of the filters was ended", why="the job is over" if self._closed else "twice, by somebody"
@@ -99,11 +101,6 @@ class Workshop:
                 self._end(child)
 
 
-def describe(blobs: BlobStore, blob: bytes | None) -> dict[str, Any] | None:
+def describe(blobs: BlobStore, blob: bytes | None) -> dict[str, str] | None:
     """A blob for a request to the process of filters and codecs."""
-    if blob is None:
-        return None
-    inline = blobs.inline(blob)
-    if inline is not None:
-        return {"data": base64.b64encode(inline).decode()}
-    return {"file": str(blobs.path(blob))}
+    return None if blob is None else described(blobs, blob)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from fl_runtime.blobs import BlobStore
+from fl_runtime.blobs import BlobStore, Staged
+from fl_runtime.errors import ProtocolError
 from fl_runtime.hub.late import LateResults
 from fl_runtime.hub.sessions import Sessions
 from fl_runtime.hub.state import BROKEN, OPEN, StateStore, Task
@@ -33,7 +34,7 @@ class Answers:
         self._sessions = sessions
         self._late = late
         self._answered = answered
-        # where codecs come in (hub/wires.py): how a result has to be read
+        # where codecs come in (hub/wires.py): how a result has to be read; ProtocolError: it can't be, any more
         self.noted: Callable[[Task, pb.TaskResult, dict[str, Any]], dict[str, Any]] = lambda _, __, meta: meta
 
     def take(self, site: str, result: pb.TaskResult) -> None:
@@ -55,44 +56,66 @@ class Answers:
             self._ack(site, result, True, "")
             self._answered(task, None)
             return
-        staged = None
-        blob = result.payload.blob if result.HasField("payload") and result.payload.blob else None
-        if blob is not None:
-            if result.payload.length == len(result.payload.inline):
-                staged = self._blobs.stage_bytes(result.payload.inline)
-                if staged[0].id != blob:
-                    self._ack(site, result, False, "the content does not have the announced hash")
-                    return
-            elif not self._granted(task, blob):
-                log.warning(
-                    "%s: the result of %s came before its content; waiting for it to be sent again", task.job, site
-                )
-                return
         try:
             meta = parse_meta(result.meta)
         except ValueError as error:
             self._refuse(task, result, str(error))
             return
-        if late:
-            self._late.bank(task, meta, staged, blob)
-            self._ack(site, result, True, "")
-            self._answered(task, None)
+        staged: list[Staged] = []
+        blob = result.payload.blob if result.HasField("payload") and result.payload.blob else None
+        if blob is not None:
+            if result.payload.length == len(result.payload.inline):
+                staged.append(self._blobs.stage_bytes(result.payload.inline))
+            elif not self._granted(task, blob):
+                log.warning(
+                    "%s: the result of %s came before its content; waiting for it to be sent again", task.job, site
+                )
+                return
+        if staged and staged[0][0].id != blob:
+            self._blobs.discard(*staged[0])
+            self._ack(site, result, False, "the content does not have the announced hash")
             return
-        owner = f"job:{task.job}:task:{task.id}"
-        with self._store.tx():
+        try:
+            done = self._keep(task, result, meta, blob, staged, late)
+        except ProtocolError as error:
+            log.warning("%s: a result of %s is not kept: %s", task.job, site, error)
+            self._ack(site, result, False, str(error))
+            return
+        self._ack(site, result, True, "")
+        if late or done is not None:
+            self._answered(task, done)
+
+    def _keep(
+        self,
+        task: Task,
+        result: pb.TaskResult,
+        meta: dict[str, Any],
+        blob: bytes | None,
+        staged: Sequence[Staged],
+        late: bool,
+    ) -> Task | None:
+        """Store an answer; what the job's process has to look at, if anything.
+
+        Raises:
+            ProtocolError: as `noted`.
+        """
+        with self._blobs.registering(*staged) as register:
+
+            def refer(owner: str) -> None:
+                if staged:
+                    register(staged[0], owner)
+                elif blob is not None:
+                    self._blobs.add_ref(blob, owner)
+
+            if late:
+                self._late.bank(task, self.noted(task, result, meta), blob, refer)
+                return None
             now = self._store.task(task.id)
             if now is None or now.state != OPEN:
-                self._ack(site, result, True, "")
-                return
-            if staged is not None:
-                self._blobs.register(*staged, owner)
-            elif blob is not None:
-                self._blobs.add_ref(blob, owner)
+                return None
+            refer(f"job:{task.job}:task:{task.id}")
             self._store.answer(task.id, self.noted(task, result, meta), blob)
-            done = self._store.task(task.id)
-        self._ack(site, result, True, "")
-        if done is not None:
-            self._answered(task, done)
+            return self._store.task(task.id)
 
     def _granted(self, task: Task, blob: bytes) -> bool:
         """Whether the content is here because it came for this task: knowing the id of another's grants nothing."""

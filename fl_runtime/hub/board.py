@@ -81,7 +81,7 @@ class Board:
         self._calls: dict[tuple[str, int, int], _Open] = {}
         self._lock = threading.RLock()
         self.answers = Answers(store, blobs, sessions, self.late, self._answered)
-        # where codecs come in (hub/wires.py): what a site is sent
+        # where codecs come in (hub/wires.py): what a site is sent; None where a model is not ready for that
         self.payload_for: Callable[[Call, str], pb.Payload | None] = lambda call, _: payload(blobs, call.payload)
 
     # --- from the job's process
@@ -177,6 +177,9 @@ class Board:
                 self._push(call, task)
 
     def _push(self, call: Call, task: Task) -> None:
+        content = self.payload_for(call, task.site)
+        if content is None and call.payload is not None:
+            return  # the server's filters have not seen it yet: the job's process is about to ask for that
         self._sessions.send(
             task.site,
             task=pb.Task(
@@ -185,7 +188,7 @@ class Board:
                 attempt=task.attempt,
                 name=call.name,
                 meta=json.dumps(call.meta).encode(),
-                payload=self.payload_for(call, task.site),
+                payload=content,
             ),
         )
 

@@ -54,9 +54,7 @@ class BulkService:
             return False
         call = store.call(task.job, task.round, task.index)
         return call is not None and (
-            call.payload == query.blob
-            or query.blob.hex() in call.meta.get("blobs", {}).values()
-            or query.blob in self._hub.wires.readable(call)
+            query.blob.hex() in call.meta.get("blobs", {}).values() or query.blob in self._hub.wires.readable(call)
         )
 
     def _may_write(self, identity: Identity, job_id: str, task_id: str, blob: bytes) -> str | None:
@@ -117,7 +115,7 @@ class BulkService:
         task = self._hub.store.task(request.task)
         call = self._hub.store.call(task.job, task.round, task.index) if task is not None else None
         sent = any(one.startswith(f"job:{request.job}:task:") and one.endswith(f"/{identity.name}") for one in owners)
-        return sent or (call is not None and call.payload == blob)
+        return sent or (call is not None and blob in self._hub.wires.readable(call))
 
     def _no_room(self, error: StorageError, job: str, context: grpc.ServicerContext) -> None:
         """A full disk may be freed, and the sender tries again; a quota is somebody's will, and ends the job."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from fl_runtime import localsock
 from fl_runtime.agent.worker import Worker
-from fl_runtime.errors import FlError, ProtocolError, RefusedError, StorageError
+from fl_runtime.errors import NONSENSE, FlError, ProtocolError, RefusedError, StorageError
 from fl_runtime.hub import replay
 from fl_runtime.hub.board import NotDeterministicError, digest
 from fl_runtime.hub.recorder import Recorder
@@ -80,9 +80,11 @@ class JobLink:
         def decode() -> None:
             try:
                 blob, meta = self._hub.wires.plain(self._job, task)
-            except (FlError, OSError) as error:
+            except (FlError, OSError, *NONSENSE) as error:
                 if is_full(error):
                     raise
+                if not isinstance(error, (FlError, OSError)):
+                    log.exception("%s: the result of %s makes no sense", self._job.id, task.site)
                 self._hub.board.judge(task.id, False, str(error))
                 return
             self._tell_result(task, blob, meta)

@@ -272,7 +272,7 @@ class Jobs(JobViews):
             with self._hub.store.tx():
                 self._hub.store.set_job(job_id, state, cause)
                 self._hub.store.add_event(job_id, {"event": "ended", "state": state, "cause": cause})
-                for prefix in ("task:", "call:", "late:", "new"):
+                for prefix in ("task:", "call:", "late:", "base:", "new"):
                     self._hub.blobs.drop_refs(f"job:{job_id}:{prefix}")
             running = self._running.pop(job_id, None)
             if running is not None:

@@ -6,11 +6,11 @@ without a fresh answer from it, so each result counts once at most; a fresh answ
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from fl_runtime.blobs import BlobStore, Manifest
+from fl_runtime.blobs import BlobStore
 from fl_runtime.hub.state import DROPPED, RUNNING, Call, Late, StateStore, Task
 
 _DROPPED_SHOWN = 16  # closed tasks that a returning site is told of: it can't hold more that it has not begun
@@ -40,19 +40,20 @@ class LateResults:
         known = self._store.late(task.job, task.site)
         return known is None or (task.round, task.index) > (known.round, known.index)
 
-    def bank(
-        self, task: Task, meta: Mapping[str, Any], staged: tuple[Manifest, bytes | None] | None, blob: bytes | None
-    ) -> None:
-        """Keep a late answer in place of the site's older one."""
+    def bank(self, task: Task, meta: Mapping[str, Any], blob: bytes | None, refer: Callable[[str], None]) -> None:
+        """Keep a late answer in place of the site's older one, and the model that it is a difference to.
+
+        Args:
+            refer: makes an owner refer to the answer's content, if it has any.
+        """
         call = self._store.call(task.job, task.round, task.index)
         assert call is not None
         owner = self.owner(task.job, task.site)
         with self._store.tx():
-            self._blobs.drop_refs(owner)
-            if staged is not None:
-                self._blobs.register(*staged, owner)
-            elif blob is not None:
-                self._blobs.add_ref(blob, owner)
+            self._blobs.drop_all(owner)
+            refer(owner)
+            if (base := _base(meta)) is not None:
+                self._blobs.add_ref(base, f"{owner}:base")
             self._store.bank(Late(task.job, task.site, task.id, task.round, task.index, call.name, dict(meta), blob))
             self._store.add_event(task.job, {"event": "late", "site": task.site, "round": task.round})
 
@@ -70,6 +71,8 @@ class LateResults:
         with self._store.tx():
             if late.result is not None:
                 self._blobs.add_ref(late.result, f"job:{task.job}:task:{task.id}")
+            if (base := _base(late.meta)) is not None:
+                self._blobs.add_ref(base, f"job:{task.job}:task:{task.id}:base")
             self._store.answer(task.id, {**late.meta, "late_round": late.round}, late.result)
             self._void(late)
             self._store.add_event(
@@ -85,7 +88,7 @@ class LateResults:
                 self._void(late)
 
     def _void(self, late: Late) -> None:
-        self._blobs.drop_refs(self.owner(late.job, late.site))
+        self._blobs.drop_all(self.owner(late.job, late.site))
         self._store.bank(replace(late, used=True, meta={}, result=None))
 
     def closed(self, job: str, site: str) -> list[tuple[str, bool]]:
@@ -95,3 +98,9 @@ class LateResults:
             call = self._store.call(task.job, task.round, task.index)
             found.append((task.id, call is not None and call.settings.get("late") == "use"))
         return found
+
+
+def _base(meta: Mapping[str, Any]) -> bytes | None:
+    """What an answer is a difference to (see hub/wires.py)."""
+    wire = meta.get("wire")
+    return bytes.fromhex(wire["base"]) if wire and wire["base"] else None

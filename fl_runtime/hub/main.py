@@ -183,7 +183,7 @@ class Hub(Changes):
             if message.job_answer.accepted and self.jobs.running(message.job_answer.job):
                 self.board.push_open(message.job_answer.job, name)
         elif kind == "need_full":
-            self.wires.in_full(message.need_full.job, name)
+            self.wires.in_full(name, message.need_full.task)
             self.board.push_open(message.need_full.job, name)
         elif kind == "reserved":
             self.jobs.starter.answered(name, message.reserved)

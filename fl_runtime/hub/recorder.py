@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from fl_runtime.errors import RefusedError, StorageError
 from fl_runtime.hub import checkpoints, replay
+from fl_runtime.hub.sent import Plan
 from fl_runtime.hub.state import Boundary
 
 if TYPE_CHECKING:
@@ -44,7 +45,8 @@ class Recorder:
         job, store, blobs = self._job, self._hub.store, self._hub.blobs
         round_ = int(message["round"])
         model = self.own(message.get("model"))
-        metrics = {**message["metrics"], **self._hub.wires.figures(job)}
+        traffic = self._hub.wires.traffic.figures(job)
+        metrics = {**message["metrics"], **traffic}
         with store.tx():
             if model is not None:
                 blobs.add_ref(model, f"job:{job}:model:{round_}")
@@ -57,12 +59,35 @@ class Recorder:
             boundary = Boundary(job, round_, state, model, metrics, time.time())
             store.commit(boundary)
             blobs.drop_refs(f"job:{job}:new")
-            blobs.drop_refs(f"job:{job}:task:")
-            blobs.drop_refs(f"job:{job}:call:")
+            self._drop_closed(round_)
             for old in range(max(0, round_ - 3), round_):
                 blobs.drop_refs(f"job:{job}:model:{old}")
             store.add_event(job, {"event": "round", "round": round_, **metrics})
+        self._hub.wires.traffic.told(job, traffic)
+        self._hub.wires.committed(job)
         self._write_checkpoints(boundary)
+
+    def _drop_closed(self, round_: int) -> None:
+        """What calls have sent and got is released, but not of open ones: a controller may let one stand over a round.
+
+        What a late result may be a difference to stays for one round more.
+        """
+        job, store, blobs = self._job, self._hub.store, self._hub.blobs
+        kept = [f"job:{job}:call:{call.round}:{call.index}:" for call in store.open_calls(job)]
+        kept += [f"job:{job}:task:{job}/{call.round}.{call.index}/" for call in store.open_calls(job)]
+        if Plan.of(self._running.job).differences:
+            index = 0
+            while (call := store.call(job, round_, index)) is not None:
+                if call.settings.get("late") == "use":
+                    kept.append(f"job:{job}:call:{round_}:{index}:")
+                index += 1
+        for what in ("task", "call"):
+            if not kept:
+                blobs.drop_refs(f"job:{job}:{what}:")
+                continue
+            for owner in {owner for owner, _ in blobs.refs(f"job:{job}:{what}")}:
+                if not f"{owner}:".startswith(tuple(kept)):
+                    blobs.drop_refs(owner)
 
     def checkpoint(self, message: Message) -> None:
         """The model so far, of a workflow without rounds: kept whatever becomes of the job."""
@@ -77,7 +102,6 @@ class Recorder:
             boundary = Boundary(job, -1, state, model, message["metrics"], time.time())
             store.commit(boundary)
             store.add_event(job, {"event": "model", **message["metrics"]})
-        self._hub.wires.forget_calls(job)
         self._write_checkpoints(boundary)
 
     def outgrown(self, message: Message) -> None:
@@ -87,9 +111,9 @@ class Recorder:
         with store.tx():
             replay.set_outgrown(store, job)
             for index in message["closed"]:
-                blobs.drop_refs(f"job:{job}:call:{round_}:{int(index)}")
+                blobs.drop_all(f"job:{job}:call:{round_}:{int(index)}")
                 for task in store.tasks(job, round_, int(index)):
-                    blobs.drop_refs(f"job:{job}:task:{task.id}")
+                    blobs.drop_all(f"job:{job}:task:{task.id}")
             blobs.drop_refs(f"job:{job}:new")
 
     def release(self) -> None:

@@ -2,7 +2,8 @@
 
 Encoded payloads belong to their call and are read under its grant. A delta names its base: the hub keeps what a site
 says that it holds, and takes as a result's base only what that call has sent. Without a base, or for an older site,
-the plain model is sent.
+the plain model is sent. What was filtered or encoded is a reference in the store (hub/sent.py), so a restarted server
+sends the same as before.
 """
 
 from __future__ import annotations
@@ -11,33 +12,24 @@ import json
 import logging
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from fl_runtime.blobs import Staged
 from fl_runtime.codecs.spec import CODECS, ZSTD, chosen
 from fl_runtime.errors import FlError, ProtocolError
 from fl_runtime.filters.workshop import Workshop, describe
-from fl_runtime.hub.state import Call, Job, Task
+from fl_runtime.hub.sent import OWN, Peer, Plan, Sent
+from fl_runtime.hub.state import OPEN, Call, Job, Task
+from fl_runtime.hub.traffic import Traffic
 from fl_runtime.proto import fedspan_pb2 as pb
 
 if TYPE_CHECKING:
     from fl_runtime.hub.main import Hub
 
 log = logging.getLogger("fedspan.hub")
-OWN = "fedspan."  # tasks of the runtime itself: their bits are not touched
 _VARIANTS = 4  # encodings of one payload, for sites that hold different bases
 _ROOM = 64 * 1024 * 1024  # bytes that a result may have beyond four times its task's model
-_Key = tuple[str, int, int]
-
-
-@dataclass(frozen=True)
-class Variant:
-    """One encoding of a call's payload; `plain` is what the site has after decoding it, if the hub knows."""
-
-    blob: bytes
-    form: str
-    plain: bytes
-    base: bytes
+_IDLE = Plan((), (), ())
 
 
 class Wires:
@@ -45,18 +37,28 @@ class Wires:
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
+        self.traffic = Traffic()
+        self._sent = Sent(hub.blobs)
+        self._lock = threading.Lock()  # of what follows; never held while the store is asked
         self._shops: dict[str, Workshop] = {}
-        self._variants: dict[_Key, dict[tuple[bytes, bool], Variant]] = {}
-        self._filtered: dict[_Key, bytes] = {}
-        self._holds: dict[tuple[str, str], bytes] = {}
-        self._in_full: set[tuple[str, str]] = set()  # sites that could not decode what this round has sent
-        self._bytes: dict[str, dict[str, int]] = {}
-        self._lock = threading.Lock()
+        self._plans: dict[str, Plan] = {}
+        self._in_full: set[str] = set()  # tasks whose sites could not decode what they were sent
 
     @staticmethod
     def concerned(job: Job) -> bool:
         """The job uses codecs, or filters on the server."""
-        return bool(job.spec.get("codecs") or (job.spec.get("filters") or {}).get("server"))
+        return not Plan.of(job).idle
+
+    def _plan(self, job_id: str) -> Plan:
+        with self._lock:
+            known = self._plans.get(job_id)
+        if known is not None:
+            return known
+        job = self._hub.store.job(job_id)
+        if job is None:
+            return _IDLE
+        with self._lock:
+            return self._plans.setdefault(job_id, Plan.of(job))
 
     def _shop(self, job: str) -> Workshop:
         with self._lock:
@@ -68,141 +70,132 @@ class Wires:
         """Filter and encode a call's payload before it is opened.
 
         Raises:
-            FlError: a filter of the server failed.
+            FlError: a filter of the server failed, or left no model.
         """
-        if call.payload is None or call.name.startswith(OWN) or not self.concerned(job):
+        plan = Plan.of(job)
+        if call.payload is None or call.name.startswith(OWN) or plan.idle:
             return
-        key = (call.job, call.round, call.index)
-        filters = (job.spec.get("filters") or {}).get("server", {}).get("tasks", [])
-        if filters and key not in self._filtered:
-            self._filtered[key] = self._filter_task(call, filters)
-        for base, with_zstd in sorted({self._key(call, site) for site in call.targets})[:_VARIANTS]:
-            if (base, with_zstd) in self._variants.get(key, {}):
-                continue
-            peer = {CODECS, ZSTD} if with_zstd else {CODECS}
-            codecs = chosen(job.spec.get("codecs") or [], "tasks", frozenset(peer))
-            if not codecs:
-                continue
-            made = self._encode(job, call, codecs, base)
-            if made is not None:
-                self._variants.setdefault(key, {})[base, with_zstd] = made
+        content = self._sent.content(call, plan)
+        if content is None:  # filters draw once, also over a restart
+            content = self._filter_task(call, plan)
+        for peer in sorted({self._peer(call, plan, site) for site in call.targets})[:_VARIANTS]:
+            codecs = chosen(plan.codecs, "tasks", frozenset({CODECS, ZSTD} if peer[1] else {CODECS}))
+            if codecs and peer not in self._sent.variants(call):
+                self._encode(call, plan, content, codecs, peer)
 
-    def _key(self, call: Call, site: str) -> tuple[bytes, bool]:
+    def _peer(self, call: Call, plan: Plan, site: str) -> Peer:
         session = self._hub.sessions.get(site)
-        held = self._holds.get((call.job, site), b"")
-        return held if self._hub.blobs.has(held) else b"", session is None or ZSTD in session.features
+        held = self._hub.blobs.owned(_base_owner(call.job, site)) if plan.bases else []
+        return held[0] if held else b"", session is None or ZSTD in session.features
 
-    def _owner(self, call: Call, what: str) -> str:
-        return f"job:{call.job}:call:{call.round}:{call.index}:{what}"
-
-    def _filter_task(self, call: Call, filters: list[dict[str, Any]]) -> bytes:
-        blobs, owner = self._hub.blobs, self._owner(call, "filtered")
-        known = blobs.owned(owner)
-        if known:
-            return known[0]  # drawn once, also over a restart
-        target = blobs.new_spool_file(0)
-        request = {"op": "filter", "input": describe(blobs, call.payload), "meta": call.meta, "filters": filters}
-        reply = self._shop(call.job).ask({**request, "output": str(target), "task": call.name, "site": "server"})
-        if reply["tensors"] != "written":
-            blobs.recycle(target)
-            return call.payload or b""
-        staged = blobs.stage_file(target)
-        with self._hub.store.tx():
-            return blobs.register(*staged, owner)
-
-    def _encode(self, job: Job, call: Call, codecs: list[dict[str, Any]], base: bytes) -> Variant | None:
-        blobs = self._hub.blobs
-        content = self._filtered.get((call.job, call.round, call.index), call.payload)
-        assert content is not None
-        target = blobs.new_spool_file(0)
-        request = {"op": "encode", "input": describe(blobs, content), "codecs": codecs, "output": str(target)}
-        try:
-            reply = self._shop(call.job).ask({**request, "base": describe(blobs, base or None), "base_id": base.hex()})
-            if not reply["form"]:
-                blobs.recycle(target)
-                return None
+    def _filter_task(self, call: Call, plan: Plan) -> bytes:
+        blobs, owner = self._hub.blobs, self._sent.owner(call, "filtered")
+        assert call.payload is not None
+        request = {"op": "filter", "input": describe(blobs, call.payload), "meta": call.meta, "filters": plan.tasks}
+        with blobs.spooled(0) as target:
+            reply = self._shop(call.job).ask({**request, "output": str(target), "task": call.name, "site": "server"})
+            if reply["tensors"] == "none":
+                raise FlError("The server's filters for tasks left no model", participant=call.job)
+            if reply["tensors"] == "same":
+                blobs.add_ref(call.payload, owner)
+                return call.payload
             staged = blobs.stage_file(target)
+        with blobs.registering(staged) as register:
+            return register(staged, owner)
+
+    def _encode(self, call: Call, plan: Plan, content: bytes, codecs: list[dict[str, Any]], peer: Peer) -> None:
+        """Make the variant for these sites; without one they are sent the plain model."""
+        blobs, name, base = self._hub.blobs, self._sent.name(peer), peer[0]
+        request = {"op": "encode", "input": describe(blobs, content), "codecs": codecs, "base_id": base.hex()}
+        try:
+            with blobs.spooled(0) as target:
+                request |= {"base": describe(blobs, base or None), "output": str(target)}
+                reply = self._shop(call.job).ask(request)
+                if not reply["form"]:
+                    return
+                staged = blobs.stage_file(target)
+            with blobs.registering(staged) as register:
+                wire = register(staged, self._sent.owner(call, "wire", name))
+            plain = content if reply["lossless"] else b""
+            if not plain and any(entry["type"] == "delta" for entry in plan.codecs):
+                seen = self._decode(call.job, wire, bytes.fromhex(reply["base"]), 1 << 62)
+                with blobs.registering(seen) as register:  # what the sites see is what deltas refer to
+                    plain = register(seen, self._sent.owner(call, "seen", wire.hex()))
         except FlError as error:
             log.warning("%s: round %s is sent in full: %s", call.job, call.round, error)
-            blobs.recycle(target)
-            return None
-        with self._hub.store.tx():
-            wire = blobs.register(*staged, self._owner(call, f"wire:{base.hex()}"))
-        used = bytes.fromhex(reply["base"])
-        plain = content if reply["lossless"] else b""
-        everything = job.spec.get("codecs") or []
-        if not plain and any(entry["type"] == "delta" for entry in everything):
-            plain = self._seen(call, wire, used)  # what the sites see is what deltas refer to
-        return Variant(wire, reply["form"], plain, used)
-
-    def _seen(self, call: Call, wire: bytes, base: bytes) -> bytes:
-        blobs = self._hub.blobs
-        staged = blobs.stage_file(self._decode(call.job, wire, base, 1 << 62))
-        with self._hub.store.tx():
-            return blobs.register(*staged, self._owner(call, f"seen:{wire.hex()}"))
+            return
+        about = {"wire": wire.hex(), "form": reply["form"], "plain": plain.hex(), "base": reply["base"]}
+        blobs.put(json.dumps(about).encode(), self._sent.owner(call, "about", name))
 
     def payload(self, call: Call, site: str) -> pb.Payload | None:
-        """What the site is sent."""
-        blobs, key = self._hub.blobs, (call.job, call.round, call.index)
-        session = self._hub.sessions.get(site)
-        plain = self._filtered.get(key, call.payload)
+        """What the site is sent; None: there is no model, or it has not been filtered yet."""
+        blobs, plan = self._hub.blobs, self._plan(call.job)
+        plain = self._sent.content(call, plan)
         if plain is None:
             return None
-        variant = self._variants.get(key, {}).get(self._key(call, site))
-        if session is None or CODECS not in session.features or (call.job, site) in self._in_full:
+        session = self._hub.sessions.get(site)
+        variants = self._sent.variants(call) if plan.codecs else {}
+        variant = variants.get(self._peer(call, plan, site)) if variants else None
+        with self._lock:
+            in_full = f"{call.job}/{call.round}.{call.index}/{site}" in self._in_full
+        if session is None or CODECS not in session.features or in_full:
             variant = None
         blob = variant.blob if variant else plain
         manifest, whole = blobs.manifest(blob), blobs.manifest(plain)
         if manifest is None or whole is None:
             return None
-        if self._variants.get(key):
-            self._count(call.job, "tasks", whole.length, manifest.length)
+        if variants:
+            self.traffic.count(call.job, "tasks", whole.length, manifest.length)
         out = pb.Payload(blob=blob, length=manifest.length, inline=blobs.inline(blob) or b"")
         if variant is not None:
             out.form, out.plain, out.base = variant.form, variant.plain, variant.base
         return out
 
-    def in_full(self, job: str, site: str) -> None:
-        """The site lacks the base of what it was sent: until it says otherwise it holds nothing."""
-        self._holds.pop((job, site), None)
-        self._in_full.add((job, site))
+    def in_full(self, site: str, task_id: str) -> None:
+        """The site could not decode what it was sent: until it says otherwise it holds nothing."""
+        task = self._hub.store.task(task_id)
+        if task is None or task.site != site or task.state != OPEN:
+            return
+        self._hub.blobs.drop_refs(_base_owner(task.job, site))
+        with self._lock:
+            self._in_full.add(task.id)
 
     def readable(self, call: Call) -> set[bytes]:
-        """Blobs that may be read under this call's grant."""
-        key = (call.job, call.round, call.index)
-        found = {variant.blob for variant in self._variants.get(key, {}).values()}
-        return found | ({self._filtered[key]} if key in self._filtered else set())
+        """Blobs of its payload that may be read under this call's grant; what the server's filters hide is not."""
+        return self._sent.readable(call, self._plan(call.job))
 
     # --- results
 
     def noted(self, task: Task, result: pb.TaskResult, meta: dict[str, Any]) -> dict[str, Any]:
-        """A result's plain part with what has to be known to decode it; and what the site holds now."""
+        """A result's plain part with what has to be known to decode it; and what the site holds now.
+
+        Raises:
+            ProtocolError: it is a difference, came late, and what it refers to is gone.
+        """
         meta = {key: value for key, value in meta.items() if key != "wire"}
+        call = self._hub.store.call(task.job, task.round, task.index)
+        if call is None:
+            return meta
         if result.holds:
-            self._hold(task, bytes(result.holds))
+            self._hold(task, call, bytes(result.holds))
         if result.HasField("payload") and result.payload.form:
-            meta["wire"] = {"plain": result.payload.plain.hex(), "base": result.payload.base.hex()}
+            base = bytes(result.payload.base)
+            if base and call.state != "open" and base not in self._models(call):
+                raise ProtocolError("The result came late, and the model that it refers to is gone")
+            meta["wire"] = {"plain": result.payload.plain.hex(), "base": base.hex()}
         return meta
 
-    def _hold(self, task: Task, blob: bytes) -> None:
-        call = self._hub.store.call(task.job, task.round, task.index)
-        job = self._hub.store.job(task.job)
-        if call is None or job is None or blob not in self._sent(call):
-            return
-        if not any(entry["type"] == "delta" and entry["on"] != "results" for entry in job.spec.get("codecs") or []):
-            return
-        owner = f"job:{task.job}:base:{task.site}"
-        with self._hub.store.tx():
-            self._hub.blobs.drop_refs(owner)
-            self._hub.blobs.add_ref(blob, owner)
-        self._holds[task.job, task.site] = blob
+    def _models(self, call: Call) -> set[bytes]:
+        """The plain models that sites may have of this call, as far as they are still here."""
+        return {blob for blob in self._sent.models(call, self._plan(call.job)) if self._hub.blobs.has(blob)}
 
-    def _sent(self, call: Call) -> set[bytes]:
-        """The plain models that sites have of this call."""
-        key = (call.job, call.round, call.index)
-        found = {variant.plain for variant in self._variants.get(key, {}).values() if variant.plain}
-        found.add(self._filtered.get(key, call.payload or b""))
-        return found - {b""}
+    def _hold(self, task: Task, call: Call, blob: bytes) -> None:
+        if not self._plan(task.job).bases:
+            return
+        with self._hub.store.tx():
+            if blob in self._models(call):
+                self._hub.blobs.drop_refs(_base_owner(task.job, task.site))
+                self._hub.blobs.add_ref(blob, _base_owner(task.job, task.site))
 
     def plain(self, job: Job, task: Task) -> tuple[bytes | None, dict[str, Any]]:
         """A result decoded and filtered: (blob, meta); done once.
@@ -210,10 +203,9 @@ class Wires:
         Raises:
             FlError: it can't be decoded, or a filter failed: the result does not count.
         """
-        blobs, owner = self._hub.blobs, f"job:{task.job}:task:{task.id}:plain"
+        blobs, owner, filters = self._hub.blobs, f"job:{task.job}:task:{task.id}:plain", Plan.of(job).results
         meta = {key: value for key, value in task.meta.items() if key != "wire"}
         told = task.meta.get("wire")
-        filters = (job.spec.get("filters") or {}).get("server", {}).get("results", [])
         if task.result is None or not (told or filters):
             return task.result, meta
         call = self._hub.store.call(task.job, task.round, task.index)
@@ -221,103 +213,84 @@ class Wires:
         changed = blobs.owned(owner + "-meta")
         if done and (changed or not filters):
             return done[0], json.loads(blobs.read(changed[0])) if changed else meta
-        blob, owned = task.result, []
+        blob = task.result
         if told:
-            base = bytes.fromhex(told["base"])
-            if base and (call is None or base not in self._sent(call)):
-                raise ProtocolError("The result is a difference to a model that was not sent", why=base.hex()[:16])
-            sent = blobs.manifest(call.payload) if call is not None and call.payload else None
-            wire = blobs.manifest(blob)
-            length = wire.length if wire is not None else 0
-            limit = (4 * sent.length if sent is not None else 200 * length) + _ROOM
-            owned.append(blobs.stage_file(self._decode(task.job, blob, base, limit)))
-            blob = owned[0][0].id
-            if told["plain"] and told["plain"] != blob.hex():
-                raise ProtocolError("The decoded result is not what its sender named")
-            self._count(task.job, "results", owned[0][0].length, length)
-        with self._hub.store.tx():
-            for staged in owned:
-                blobs.register(*staged, owner if not filters else owner + "-decoded")
+            blob = self._decode_result(task, call, told, owner if not filters else owner + "-decoded")
         if filters:
-            blob, meta = self._filter_result(task, call, blob, meta, filters, owner)
+            return self._filter_result(task, call, blob, meta, owner)
         return blob, meta
 
-    def _filter_result(
-        self,
-        task: Task,
-        call: Call | None,
-        blob: bytes,
-        meta: dict[str, Any],
-        filters: list[dict[str, Any]],
-        owner: str,
-    ) -> tuple[bytes, dict[str, Any]]:
+    def _decode_result(self, task: Task, call: Call | None, told: Mapping[str, str], owner: str) -> bytes:
         blobs = self._hub.blobs
-        target = blobs.new_spool_file(0)
+        assert task.result is not None
+        base = bytes.fromhex(told["base"])
+        known = self._models(call) if base and call is not None else set()
+        if base and base not in known and base not in blobs.owned(f"job:{task.job}:task:{task.id}:base"):
+            raise ProtocolError("The result is a difference to a model that was not sent", why=base.hex()[:16])
+        sent = blobs.manifest(call.payload) if call is not None and call.payload else None
+        wire = blobs.manifest(task.result)
+        length = wire.length if wire is not None else 0
+        limit = (4 * sent.length if sent is not None else 200 * length) + _ROOM
+        staged = self._decode(task.job, task.result, base, limit)
+        with blobs.registering(staged) as register:
+            if told["plain"] and told["plain"] != staged[0].id.hex():
+                raise ProtocolError("The decoded result is not what its sender named")
+            blob = register(staged, owner)
+        self.traffic.count(task.job, "results", staged[0].length, length)
+        return blob
+
+    def _filter_result(
+        self, task: Task, call: Call | None, blob: bytes, meta: dict[str, Any], owner: str
+    ) -> tuple[bytes, dict[str, Any]]:
+        blobs, filters = self._hub.blobs, self._plan(task.job).results
         base = describe(blobs, call.payload if call is not None else None)
         request = {"op": "filter", "input": describe(blobs, blob), "base": base, "meta": meta, "filters": filters}
-        reply = self._shop(task.job).ask({**request, "output": str(target), "task": "", "site": task.site})
-        staged = None
-        if reply["tensors"] == "written":
-            staged = blobs.stage_file(target)
-        else:
-            blobs.recycle(target)
-        text = blobs.stage_bytes(json.dumps(reply["meta"]).encode())
-        with self._hub.store.tx():
-            if staged is not None:
-                blob = blobs.register(*staged, owner)
+        with blobs.spooled(0) as target:
+            reply = self._shop(task.job).ask({**request, "output": str(target), "task": "", "site": task.site})
+            staged = [blobs.stage_file(target)] if reply["tensors"] == "written" else []
+        with blobs.registering(*staged) as register:
+            if staged:
+                blob = register(staged[0], owner)
             else:
                 blobs.add_ref(blob, owner)
+            text = blobs.stage_bytes(json.dumps(reply["meta"]).encode())
             blobs.register(*text, owner + "-meta")
         return blob, reply["meta"]
 
-    def _decode(self, job: str, wire: bytes, base: bytes, limit: int) -> Any:
+    def _decode(self, job: str, wire: bytes, base: bytes, limit: int) -> Staged:
         blobs = self._hub.blobs
-        target = blobs.new_spool_file(0)
-        request: Mapping[str, Any] = {
-            "op": "decode",
-            "input": describe(blobs, wire),
-            "base": describe(blobs, base or None),
-            "base_id": base.hex(),
-            "limit": limit,
-            "output": str(target),
-        }
-        try:
+        with blobs.spooled(0) as target:
+            request: Mapping[str, Any] = {
+                "op": "decode",
+                "input": describe(blobs, wire),
+                "base": describe(blobs, base or None),
+                "base_id": base.hex(),
+                "limit": limit,
+                "output": str(target),
+            }
             self._shop(job).ask(request)
-        except FlError:
-            blobs.recycle(target)
-            raise
-        return target
+            return blobs.stage_file(target)
 
-    # --- figures, and the end
+    # --- the end
 
-    def _count(self, job: str, way: str, plain: int, wire: int) -> None:
+    def committed(self, job: str) -> None:
+        """A round is over: what is known of tasks that are over is forgotten."""
         with self._lock:
-            sums = self._bytes.setdefault(job, {})
-            for key, value in ((f"{way}_plain", plain), (f"{way}_sent", wire)):
-                sums[key] = sums.get(key, 0) + value
-
-    def figures(self, job: str) -> dict[str, Any]:
-        """Bytes since the last round's end, for its history; empty when nothing was encoded."""
+            marked = [task for task in self._in_full if task.startswith(f"{job}/")]
+        tasks = [self._hub.store.task(task) for task in marked]
         with self._lock:
-            sums = self._bytes.pop(job, {})
-        out: dict[str, Any] = {}
-        for way in ("tasks", "results"):
-            plain, sent = sums.get(f"{way}_plain", 0), sums.get(f"{way}_sent", 0)
-            if plain:
-                out[way] = {"plain": plain, "sent": sent, "ratio": round(sent / plain, 4)}
-        return {"wire": out} if out else {}
-
-    def forget_calls(self, job: str) -> None:
-        """A round is committed: its calls are over."""
-        self._variants = {key: value for key, value in self._variants.items() if key[0] != job}
-        self._filtered = {key: value for key, value in self._filtered.items() if key[0] != job}
-        self._in_full = {key for key in self._in_full if key[0] != job}
+            self._in_full -= {task.id for task in tasks if task is not None and task.state != OPEN}
 
     def end(self, job: str) -> None:
         with self._lock:
             shop = self._shops.pop(job, None)
+            self._plans.pop(job, None)
+            self._in_full = {task for task in self._in_full if not task.startswith(f"{job}/")}
+        self.traffic.end(job)
         if shop is not None:
             shop.close()
-        self.forget_calls(job)
-        for key in [key for key in self._holds if key[0] == job]:
-            del self._holds[key]
+
+
+def _base_owner(job: str, site: str) -> str:
+    """Of the model that a site says it holds."""
+    return f"job:{job}:base:{site}"

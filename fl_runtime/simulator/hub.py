@@ -132,6 +132,7 @@ class SimHub(Changes):
         self.jobs = SimJobs(self)
         self.board = Board(self.store, self.blobs, self.sessions)  # type: ignore[arg-type]
         self.wires = Wires(self)  # type: ignore[arg-type]  # no job here has codecs: they are refused before
+        self.board.answers.noted = self.wires.noted
         self.desk = Desk(self)  # type: ignore[arg-type]
         self._local = serve_local(self, self.socket_path)  # type: ignore[arg-type]
         self._stopping = threading.Event()

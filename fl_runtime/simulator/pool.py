@@ -7,7 +7,6 @@ there are places.
 
 from __future__ import annotations
 
-import base64
 import json
 import logging
 import subprocess
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from fl_runtime import localsock, processes
+from fl_runtime.blobs.described import described
 from fl_runtime.errors import JobSpecError
 from fl_runtime.proto import fedspan_pb2 as pb
 from fl_runtime.simulator.host import MAX_RESTARTS
@@ -179,7 +179,7 @@ class Pool:
             "meta": meta,
             "file": file,
             "blobs": {
-                key: self._described(hub, bytes.fromhex(blob)) for key, blob in (meta.get("blobs") or {}).items()
+                key: described(hub.blobs, bytes.fromhex(blob)) for key, blob in (meta.get("blobs") or {}).items()
             },
         }
         message = {
@@ -190,13 +190,6 @@ class Pool:
             "log": str(hub.logs.path(self._job, site.name)),
         }
         self._tell(worker, message, inline)
-
-    def _described(self, hub: SimHub, blob: bytes) -> dict[str, str]:
-        """A model that goes with a task: its bytes when it is small, else its file."""
-        inline = hub.blobs.inline(blob)
-        return (
-            {"data": base64.b64encode(inline).decode()} if inline is not None else {"file": str(hub.blobs.path(blob))}
-        )
 
     def _tell(self, worker: _Worker, message: dict[str, Any], binary: bytes = b"") -> None:
         if worker.connection is None:
