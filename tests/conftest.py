@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+import fl_runtime.wire  # noqa: F401 - before anything imports gRPC, for the tests that serve in this process
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(

@@ -83,8 +83,8 @@ def satisfies(version: str, operator: str, wanted: str) -> bool:
     if operator == "~=":
         release = re.match(r"v?(?:\d+!)?\d+(?:\.\d+)*", wanted).group()  # type: ignore[union-attr]
         return have >= want and _begins(have, release.rpartition(".")[0])
-    if operator == "<" and have[:2] == want[:2] and have[3] == want[3] and _early(have) and not _early(want):
-        return False  # 2.0rc1 is not below 2.0 for whoever writes <2.0
+    if operator == "<" and not _early(want):  # 2.0rc1 is not below 2.0 for whoever writes <2.0: the bound is 2.0.dev0
+        want = (*want[:2], want[2] if want[3] >= 0 else (-1, 0), want[3], 0)
     if operator == ">" and have[:3] == want[:3] and have[3] >= 0 > want[3] and want[4] == sys.maxsize:
         return False  # nor is 2.0.post1 above it
     return {"==": have == want, "!=": have != want, "<=": have <= want, ">=": have >= want}.get(

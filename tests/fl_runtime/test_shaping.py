@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sqlite3
@@ -166,7 +167,12 @@ def test_noise_is_drawn_once_for_what_leaves(fresh: Federation) -> None:
 
 
 def children(process: psutil.Process) -> list[psutil.Process]:
-    return [child for child in process.children() if "fl_runtime.filters.run" in " ".join(child.cmdline())]
+    found = []
+    for child in process.children():
+        with contextlib.suppress(psutil.NoSuchProcess):  # ended since it was listed
+            if "fl_runtime.filters.run" in " ".join(child.cmdline()):
+                found.append(child)
+    return found
 
 
 def test_kills_during_filtering_leave_one_result(fresh: Federation) -> None:
