@@ -7,6 +7,7 @@ A task: decoded, then the job's filters, then the site's. If a filter fails, the
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections.abc import Callable, Mapping
@@ -16,6 +17,7 @@ from typing import Any
 
 from fl_runtime.agent.journal import DONE, Journal, TaskRow
 from fl_runtime.agent.shaped import ARRIVED, ENCODED, FILTERED, Shaped, Step
+from fl_runtime.blobs import Staged
 from fl_runtime.codecs.spec import chosen
 from fl_runtime.errors import FlError, JobSpecError, KitError
 from fl_runtime.filters.workshop import Workshop, describe
@@ -108,33 +110,32 @@ class Shaping:
         assert blob is not None
         arrived = self._shaped.get(task.id, ARRIVED)
         base = arrived.blob if arrived is not None else task.payload
-        document, staged = {"form": "", "plain": "", "base": ""}, None
-        target = self._blobs.new_spool_file(0)
+        document: dict[str, Any] = {"form": "", "plain": "", "base": ""}
+        staged: list[Staged] = []
         try:
-            reply = self._shop(task.job, "site").ask(
-                {
-                    "op": "encode",
-                    "input": describe(self._blobs, blob),
-                    "base": describe(self._blobs, base),
-                    "base_id": base.hex() if base else "",
-                    "is_diff": answer.get("params_type") == "DIFF",
-                    "codecs": codecs,
-                    "output": str(target),
-                }
-            )
-            if reply["form"]:
-                plain = blob.hex() if reply["lossless"] else ""
-                document = {"form": reply["form"], "plain": plain, "base": reply["base"]}
-                staged = self._blobs.stage_file(target)
+            with self._blobs.spooled(0) as target:
+                reply = self._shop(task.job, "site").ask(
+                    {
+                        "op": "encode",
+                        "input": describe(self._blobs, blob),
+                        "base": describe(self._blobs, base),
+                        "base_id": base.hex() if base else "",
+                        "is_diff": answer.get("params_type") == "DIFF",
+                        "codecs": codecs,
+                        "output": str(target),
+                    }
+                )
+                if reply["form"]:
+                    staged.append(self._blobs.stage_file(target))
+                    plain = blob.hex() if reply["lossless"] else ""
+                    document = {"form": reply["form"], "plain": plain, "base": reply["base"]}
         except (FlError, OSError) as error:
             log.warning("%s: the result of %s is sent in full: %s", task.job, task.id, error)
-        if staged is None:
-            self._blobs.recycle(target)
-        with self._journal.db.tx():
+        with self._blobs.registering(*staged) as register:
             now = self._journal.task(task.id)
             if now is None or now.state != DONE:
                 return
-            wire = self._blobs.register(*staged, f"job:{task.job}:task:{task.id}:encoded") if staged else None
+            wire = register(staged[0], f"job:{task.job}:task:{task.id}:encoded") if staged else None
             self._shaped.put(task.job, task.id, ENCODED, wire, document)
 
     # --- tasks
@@ -158,76 +159,75 @@ class Shaping:
             FlError: a filter failed; the task has failed, and the server may know why.
         """
         blobs, owner = self._blobs, f"job:{task.job}:task:{task.id}"
-        blob, staged = payload.blob, []
+        blob = payload.blob
+        staged: list[Staged] = []
         if payload.form:
             if payload.base and not blobs.has(payload.base):
                 return None
-            target = blobs.new_spool_file(payload.length)
             try:
-                self._shop(task.job, "site").ask(
-                    {
-                        "op": "decode",
-                        "input": describe(blobs, payload.blob),
-                        "base": describe(blobs, payload.base or None),
-                        "base_id": payload.base.hex(),
-                        "limit": 1 << 62,  # the server may send what it likes: it could send it plain, too
-                        "output": str(target),
-                    }
-                )
+                staged.append(self._decode(task, payload))
             except FlError as error:
-                blobs.recycle(target)
                 log.warning("%s: %s can't be decoded: %s", task.job, task.id, error)
                 return None
-            staged.append((blobs.stage_file(target), owner + ":plain"))
-            blob = staged[0][0][0].id
+            blob = staged[0][0].id
             if payload.plain and payload.plain != blob:
                 log.warning("%s: %s decodes to something else than announced", task.job, task.id)
-        with self._journal.db.tx():
-            for decoded, name in staged:
-                blobs.register(*decoded, name)
+        with blobs.registering(*staged) as register:
+            for decoded in staged:
+                register(decoded, owner + ":plain")
             self._shaped.put(task.job, task.id, ARRIVED, blob, {})
             if self._keeps(task.job):
                 blobs.drop_refs(f"job:{task.job}:base")
                 blobs.add_ref(blob, f"job:{task.job}:base")
         meta, final = task.meta, blob
+        made: list[Staged] = []
         if self._filters(task.job, "tasks"):
-            output, content, meta = self._run_chains(task, "tasks", describe(blobs, blob), dict(task.meta), None)
-            if output is not None:
-                made = blobs.stage_file(output)
-                with self._journal.db.tx():
-                    final = blobs.register(*made, owner + ":payload")
-            elif content is None:
+            made, left, meta = self._run_chains(task, "tasks", describe(blobs, blob), dict(task.meta), None)
+            if not left:
                 raise FlError("The filters left no model", participant=self._kit.name)
-        with self._journal.db.tx():
+        with blobs.registering(*made) as register:
+            for filtered in made:
+                final = register(filtered, owner + ":payload")
             blobs.add_ref(final, owner + ":payload")
             self._journal.ready(task.id, final, meta)
         return self._journal.task(task.id)
 
+    def _decode(self, task: TaskRow, payload: pb.Payload) -> Staged:
+        blobs = self._blobs
+        with blobs.spooled(payload.length) as target:
+            self._shop(task.job, "site").ask(
+                {
+                    "op": "decode",
+                    "input": describe(blobs, payload.blob),
+                    "base": describe(blobs, payload.base or None),
+                    "base_id": payload.base.hex(),
+                    "limit": 1 << 62,  # the server may send what it likes: it could send it plain, too
+                    "output": str(target),
+                }
+            )
+            return blobs.stage_file(target)
+
     def _filter_result(self, task: TaskRow) -> None:
         document: dict[str, Any] = {}
-        staged = None
+        staged: list[Staged] = []
+        left = False
         try:
             content, meta = describe(self._blobs, task.result), dict(task.answer)
             releases = self._shaped.count(task.job, FILTERED) + 1
-            output, content, meta = self._run_chains(task, "results", content, meta, task.payload, releases)
+            staged, left, meta = self._run_chains(task, "results", content, meta, task.payload, releases)
             document["meta"] = meta
-            if output is not None:
-                staged = self._blobs.stage_file(output)
         except (FlError, OSError) as error:
             if is_full(error):
                 raise
             log.error("%s: %s is not sent: %s", task.job, task.id, error)
             document = {"error": str(error) if isinstance(error, FlError) else f"the site can't store it: {error}"}
-            content, staged = None, None
-        with self._journal.db.tx():
+        with self._blobs.registering(*staged) as register:
             now = self._journal.task(task.id)
             if now is None or now.state != DONE:
                 return  # nobody wants it any more
-            blob = None
-            if staged is not None:
-                blob = self._blobs.register(*staged, f"job:{task.job}:task:{task.id}:filtered")
-            elif content is not None:
-                blob = task.result
+            blob = task.result if left else None
+            for filtered in staged:
+                blob = register(filtered, f"job:{task.job}:task:{task.id}:filtered")
             self._shaped.put(task.job, task.id, FILTERED, blob, document)
 
     # --- chains
@@ -254,40 +254,37 @@ class Shaping:
         meta: dict[str, Any],
         base: bytes | None,
         releases: int = 1,
-    ) -> tuple[Path | None, dict[str, Any] | None, dict[str, Any]]:
-        """All filters: (the file that holds the outcome or None, a description of it or None, meta).
+    ) -> tuple[list[Staged], bool, dict[str, Any]]:
+        """All filters: what they have made, if it is something else than before; whether anything is left; and meta.
 
         Raises:
             FlError: one failed, or the policy can't be read.
         """
         self._kit.policy()
         output: Path | None = None
-        for filters, folder in self._filters(task.job, way):
-            own = any("path" in entry for entry in filters) and folder.name == "bundle"
-            target = self._blobs.new_spool_file(task.length)
-            reply = self._shop(task.job, "job" if own else "site").ask(
-                {
-                    "op": "filter",
-                    "input": content,
-                    "base": describe(self._blobs, base),
-                    "meta": meta,
-                    "filters": filters,
-                    "code": str(folder) if any("path" in entry for entry in filters) else None,
-                    "output": str(target),
-                    "releases": releases,
-                    "task": task.name,
-                    "site": self._kit.name,
-                }
-            )
-            meta = reply["meta"]
-            if reply["tensors"] != "same":
-                if output is not None:
-                    self._blobs.recycle(output)
-                output = target if reply["tensors"] == "written" else None
-                content = {"file": str(target)} if output else None
-            if output is not target:
-                self._blobs.recycle(target)
-        return output, content, meta
+        with contextlib.ExitStack() as files:
+            for filters, folder in self._filters(task.job, way):
+                own = any("path" in entry for entry in filters) and folder.name == "bundle"
+                target = files.enter_context(self._blobs.spooled(task.length))
+                reply = self._shop(task.job, "job" if own else "site").ask(
+                    {
+                        "op": "filter",
+                        "input": content,
+                        "base": describe(self._blobs, base),
+                        "meta": meta,
+                        "filters": filters,
+                        "code": str(folder) if any("path" in entry for entry in filters) else None,
+                        "output": str(target),
+                        "releases": releases,
+                        "task": task.name,
+                        "site": self._kit.name,
+                    }
+                )
+                meta = reply["meta"]
+                if reply["tensors"] != "same":
+                    output = target if reply["tensors"] == "written" else None
+                    content = {"file": str(target)} if output else None
+            return [self._blobs.stage_file(output)] if output else [], content is not None, meta
 
     def _codecs(self, task: TaskRow, filtered: Any) -> list[dict[str, Any]]:
         spec = self._spec(task.job)

@@ -220,22 +220,18 @@ class Shelf:
 
         What it does not register is discarded at its end; when it fails, all of it.
         """
-        left, done = list(staged), list[Staged]()
+        left = list(staged)
 
         def register(one: Staged, owner: str) -> bytes:
             blob = self.register(*one, owner)
             left.remove(one)
-            done.append(one)
             return blob
 
         try:
             with self._db.tx():
                 yield register
         except BaseException:
-            for manifest, inline in done:
-                if inline is None:
-                    self._pin(manifest.id)
-            left += done
+            left[:] = staged  # they are pinned until a transaction has kept them
             raise
         finally:
             for one in left:

@@ -1,4 +1,4 @@
-"""Filters and codecs on the server where something comes between: a restart, a checkpoint, a lie, a full disk."""
+"""Filters and codecs where something comes between: a restart, a checkpoint, a lie, a full disk."""
 
 from __future__ import annotations
 
@@ -16,9 +16,13 @@ import pytest
 from federation import TestCA, until
 
 from fl_runtime import localsock
+from fl_runtime.agent.journal import ASSIGNED, DONE, Journal, TaskRow
+from fl_runtime.agent.shaping import Shaping
+from fl_runtime.blobs import BlobStore
 from fl_runtime.codecs.decode import decode
 from fl_runtime.codecs.encode import encode
 from fl_runtime.codecs.spec import chosen
+from fl_runtime.db import Database
 from fl_runtime.errors import StorageError
 from fl_runtime.filters.workshop import Workshop
 from fl_runtime.hub.bulk import BulkService
@@ -126,11 +130,7 @@ class Server:
         return {row["owner"] for row in self.hub.store.db.all("SELECT owner FROM blob_refs")}
 
     def left_over(self) -> list[str]:
-        """Files that nobody refers to, once all that is not referred to is collected."""
-        self.hub.blobs.collect(0.0)
-        known = {row["id"].hex() for row in self.hub.store.db.all("SELECT id FROM blobs")}
-        unknown = [path.name for path in self.hub.blobs.folder.iterdir() if path.name not in known]
-        return [*unknown, *(path.name for path in self.hub.blobs.spool.iterdir())]
+        return left_over(self.hub.blobs, self.hub.store.db)
 
     def answer(
         self, task: str, wire: bytes, site: str = "site-1", meta: Mapping[str, Any] | None = None, **payload: Any
@@ -144,6 +144,14 @@ class Server:
         content = pb.Payload(blob=blob, length=len(wire), **payload)
         text = json.dumps(meta or {"params_type": "FULL"}).encode()
         self.hub.board.answers.take(site, pb.TaskResult(job=JOB, task=task, meta=text, payload=content))
+
+
+def left_over(blobs: BlobStore, db: Database) -> list[str]:
+    """Files that nobody refers to, once all that is not referred to is collected."""
+    blobs.collect(0.0)
+    known = {row["id"].hex() for row in db.all("SELECT id FROM blobs")}
+    unknown = [path.name for path in blobs.folder.iterdir() if path.name not in known]
+    return [*unknown, *(path.name for path in blobs.spool.iterdir())]
 
 
 @contextlib.contextmanager
@@ -489,4 +497,95 @@ def test_a_refused_inline_answer_leaves_no_file(tmp_path: Path, lie: str) -> Non
         meta = b"[]" if lie == "meta" else b"{}"
         result = pb.TaskResult(job=JOB, task=f"{JOB}/0.0/site-1", meta=meta, payload=content)
         made.hub.on_message(session, pb.ToHub(task_result=result))
+        assert made.left_over() == []
+
+
+class Site:
+    """A site's part: its journal, and what it does with results and tasks; no link, no scripts."""
+
+    def __init__(self, root: Path, **document: Any) -> None:
+        kit = read_kit(TestCA().kit(root / "kit", "site-1", "site", port=1))
+        (root / "state").mkdir()
+        spec = parse_spec({"name": "x", "script": "train.py", "workflow": {"type": "fedavg", "rounds": 1}, **document})
+        self.journal = Journal(root / "state")
+        self.journal.add_job(JOB, b"", b"", spec.document(), "accepted", "")
+        self.shaping = Shaping(self.journal, kit, root / "state", lambda: frozenset(FEATURES))
+
+    def task(self, state: str, values: np.ndarray) -> TaskRow:
+        """A task that brought zeros; where it is done, with these values as its result."""
+        payload = self.journal.blobs.put(model(np.zeros(SIZE)), f"job:{JOB}:task:t:payload")
+        task = self.journal.assign(TaskRow("t", JOB, 1, "train", {}, payload, 4 * SIZE, state))
+        if state == DONE:
+            result = self.journal.blobs.put(model(values), f"job:{JOB}:task:t:result")
+            self.journal.db.run("UPDATE tasks SET result = ?, answer = '{}'", result)
+        found = self.journal.task(task.id)
+        assert found is not None
+        return found
+
+    def left_over(self) -> list[str]:
+        return left_over(self.journal.blobs, self.journal.db)
+
+
+@contextlib.contextmanager
+def site(root: Path, **document: Any) -> Iterator[Site]:
+    made = Site(root, **document)
+    try:
+        yield made
+    finally:
+        made.shaping.close()
+        made.journal.close()
+
+
+FAILING = {"type": "clip_norm", "max_norm": -1}
+
+
+def test_a_filter_that_fails_on_a_site_leaves_no_file(tmp_path: Path) -> None:
+    chain = [{"type": "clip_value", "limit": 0.5}, FAILING]
+    with site(tmp_path, filters={"results": chain, "tasks": chain}) as made:
+        task = made.task(DONE, np.ones(SIZE))
+        made.shaping.shape(task)
+        assert "clip_norm failed" in made.shaping.outgoing(task).error
+        with pytest.raises(Exception, match="clip_norm failed"):
+            made.shaping.arrive(task, pb.Payload(blob=task.payload, length=4 * SIZE))
+        assert made.left_over() == []
+
+
+def test_a_task_that_can_not_be_decoded_leaves_no_file(tmp_path: Path) -> None:
+    with site(tmp_path, codecs=["quantize8"]) as made:
+        task = made.task(ASSIGNED, np.ones(SIZE))
+        assert made.shaping.arrive(task, pb.Payload(blob=task.payload, length=4 * SIZE, form="quantize8")) is None
+        assert made.left_over() == []
+
+
+@pytest.mark.parametrize("way", ["filters", "codecs"])
+def test_a_result_that_nobody_wants_any_more_leaves_no_file(tmp_path: Path, way: str) -> None:
+    """The task was closed while its result was worked on."""
+    document: dict[str, Any] = {"filters": {"results": [{"type": "clip_value", "limit": 0.5}]}}
+    if way == "codecs":
+        document = {"codecs": ["cast"]}
+    with site(tmp_path, **document) as made:
+        task = made.task(DONE, np.linspace(0, 1, SIZE))
+        made.journal.settle_task(task)
+        made.shaping.shape(task)
+        assert made.left_over() == []
+
+
+def test_what_a_full_disk_did_not_take_is_made_again_and_nothing_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with site(tmp_path, filters={"results": [{"type": "clip_value", "limit": 0.5}]}) as made:
+        task = made.task(DONE, np.linspace(0, 1, SIZE))
+
+        def fail(*_: object) -> None:
+            raise StorageError("The disk is full")
+
+        with monkeypatch.context() as full:
+            full.setattr(made.shaping._shaped, "put", fail)
+            with pytest.raises(StorageError):
+                made.shaping.shape(task)
+        assert made.left_over() == []
+        made.shaping.shape(task)
+        blob = made.shaping.outgoing(task).blob
+        assert blob is not None
+        assert made.journal.blobs.path(blob).exists()
         assert made.left_over() == []
