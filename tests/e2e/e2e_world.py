@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 import yaml
 
 from deployer.realm_sandbox import aws_session
@@ -142,10 +144,23 @@ class World:
         return str(yaml.safe_load((self.kits / name / "local" / "endpoint.yml").read_text())["server"])
 
     def close(self) -> None:
-        """End the sandbox and remove everything."""
+        """End the sandbox and whatever else was started in this world, and remove everything."""
         self.stop_all()
         subprocess.run([*COMMAND, "sandbox", "stop"], env=self.environment, cwd=self.folder, capture_output=True)
+        left = self.processes()
+        for process in left:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(left, 20)
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def processes(self) -> list[psutil.Process]:
+        """What lives with this world's environment, such as engines whose command was killed."""
+        sandbox, found = self.environment["FEDSPAN_SANDBOX_HOME"], []
+        for process in psutil.process_iter(["environ"]):
+            if (process.info["environ"] or {}).get("FEDSPAN_SANDBOX_HOME") == sandbox and process.pid != os.getpid():
+                found.append(process)
+        return found
 
 
 def make_world(cache: Path) -> World:

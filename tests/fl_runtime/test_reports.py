@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import statistics
 import time
 from pathlib import Path
 
@@ -183,11 +184,15 @@ while flare.is_running():
 
 def test_a_script_that_prints_without_end_delays_neither_tasks_nor_heartbeats(running: Federation) -> None:
     settings = {"type": "fedavg", "rounds": 10, "model": {"tensors": {"w": [4]}}}
+    silent = running.job("silent", FLOOD.replace("flood, daemon", "int, daemon"), workflow={**settings, "rounds": 4})
     folder = running.job("flood", FLOOD, workflow=settings)
     with running.session() as session:
+        calm = [entry["seconds"] for entry in session.wait(session.submit(silent), 120)["history"]]
         job = session.submit(folder)
         view = session.wait(job, 120)
-        assert [entry["seconds"] < 2.0 for entry in view["history"]] == [True] * 10, view["history"]
+        flooded = [entry["seconds"] for entry in view["history"]]
+        assert len(flooded) == 10
+        assert statistics.median(flooded) < 1.0 + 3 * max(calm), (calm, flooded)  # 0.3 s of it are the script's sleep
         model = load_file(session.download(job, running.root / "results") / "model.safetensors")
     assert np.array_equal(model["w"], np.full(4, 10.0, np.float32))
     text = (running.root / f"state/server/logs/{job}/site-1.log").read_text()
