@@ -155,7 +155,7 @@ def _pairs(values: list[str], option: str) -> dict[str, str]:
 @sandbox_app.command()
 def fault(
     delay: Annotated[list[str], typer.Option(help="KIND=SECONDS: such a resource takes so long.")] = [],  # noqa: B006 - never changed
-    no_capacity: Annotated[list[str], typer.Option(help="A zone or region without machines.")] = [],  # noqa: B006 - never changed
+    no_capacity: Annotated[list[str], typer.Option(help="A zone, region, size, or spot: no machines.")] = [],  # noqa: B006 - never changed
     never_ssh: Annotated[list[str], typer.Option(help="A participant whose machine never opens SSH.")] = [],  # noqa: B006 - never changed
     wrong_host_key: Annotated[
         list[str],
