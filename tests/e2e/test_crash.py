@@ -29,6 +29,8 @@ SPEC: dict[str, Any] = {
 }
 AZURE = {"target": "azure", "region": "westeurope", "size": "Standard_D2s_v5"}
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def tidy(world: World) -> Iterator[None]:
@@ -89,12 +91,12 @@ def check_recovers(world: World) -> None:
 
 CASES = [
     pytest.param("aws", "ec2:instance", "both", id="aws machine, both killed"),
-    pytest.param("aws", "ec2:elastic-ip", "engine", id="aws address, engine killed", marks=pytest.mark.slow),
-    pytest.param("aws", "ec2:instance", "fedspan", id="aws machine, fedspan killed", marks=pytest.mark.slow),
-    pytest.param("aws", "ec2:vpc", "both", id="aws network, both killed", marks=pytest.mark.slow),
-    pytest.param("aws", "ec2:network-interface", "fedspan", id="aws interface, fedspan killed", marks=pytest.mark.slow),
-    pytest.param("azure", "microsoft.compute/virtualmachines", "both", id="azure machine", marks=pytest.mark.slow),
-    pytest.param("azure", "microsoft.network/publicipaddresses", "fedspan", id="azure address", marks=pytest.mark.slow),
+    pytest.param("aws", "ec2:elastic-ip", "engine", id="aws address, engine killed"),
+    pytest.param("aws", "ec2:instance", "fedspan", id="aws machine, fedspan killed"),
+    pytest.param("aws", "ec2:vpc", "both", id="aws network, both killed"),
+    pytest.param("aws", "ec2:network-interface", "fedspan", id="aws interface, fedspan killed"),
+    pytest.param("azure", "microsoft.compute/virtualmachines", "both", id="azure machine"),
+    pytest.param("azure", "microsoft.network/publicipaddresses", "fedspan", id="azure address"),
 ]
 
 
@@ -116,7 +118,6 @@ def test_killed_in_a_create_then_up_then_down_leaves_nothing(world: World, cloud
     check_recovers(world)
 
 
-@pytest.mark.slow
 def test_killed_in_a_delete_then_down_leaves_nothing(world: World) -> None:
     world.write(SPEC)
     world.faults()
@@ -146,7 +147,6 @@ def _works_in(process: psutil.Process, world: World) -> bool:
         return False
 
 
-@pytest.mark.slow
 def test_a_crash_then_down_without_another_up_leaves_nothing(world: World) -> None:
     world.write(SPEC)
     world.faults(delays={"ec2:instance": 8.0})

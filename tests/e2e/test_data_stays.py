@@ -9,6 +9,8 @@ import pytest
 from digits_job import data_folder, job_folder
 from e2e_world import SPEC, World, copy_of
 
+pytestmark = pytest.mark.slow
+
 
 def files_with(folder: Path, needles: list[bytes]) -> list[Path]:
     """Files below a folder that hold one of the byte strings."""

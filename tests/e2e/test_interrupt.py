@@ -91,7 +91,8 @@ def wait_for_machine(world: World, terminal: Terminal) -> None:
         terminal.read(0.05)
 
 
-@pytest.mark.parametrize("presses", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("presses", [1, 2])
 def test_ctrl_c_leaves_a_state_from_which_up_and_down_work(world: World, presses: int) -> None:
     world.write(SPEC)
     world.run("provision").ok()

@@ -47,6 +47,7 @@ def test_a_plan_without_changes_needs_no_answer(up: World) -> None:
     assert "nothing to change" in up.run("plan").ok().out
 
 
+@pytest.mark.slow
 def test_the_size_of_one_site_changes_only_that_site(up: World) -> None:
     machines = {machine["name"]: machine["id"] for machine in up.sandbox.machines()}
     spec = copy_of(SPEC)
@@ -66,6 +67,7 @@ def test_the_size_of_one_site_changes_only_that_site(up: World) -> None:
     assert after["site-1"]["size"] == "m7i.xlarge"
 
 
+@pytest.mark.slow
 def test_allow_opens_the_servers_port_and_takes_it_back(up: World) -> None:
     before = rules(up)
     assert "may reach" in up.run("allow", "site-1", "52.1.2.3/32").ok().out

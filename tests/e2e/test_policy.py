@@ -74,6 +74,7 @@ def test_what_may_not_be_asked_is_said_and_stops_nothing(planned: World, policy:
     assert [check for check in planned.json("plan").ok().last["checks"] if check["level"] != "ok"] == []
 
 
+@pytest.mark.slow
 def test_tags_need_their_own_right_also_while_something_is_made(planned: World, policy: dict[str, Any]) -> None:
     planned.sandbox.enforce_policy(ACCOUNT, without(policy, "TagWhatIsBeingMade"))
     result = planned.run("up", "site-1", "--yes")

@@ -103,6 +103,7 @@ def test_a_used_up_quota_for_spot_machines_leads_to_on_demand_as_far_as_there_is
         planned.run("provision").ok()
 
 
+@pytest.mark.slow
 def test_several_things_in_the_way_are_told_at_once_and_doctor_tells_them_too(planned: World) -> None:
     planned.sandbox.set_quota(*AWS, "L-1216C47A", 0)
     planned.sandbox.set_quota(*AWS, "L-0EA8095F", 0)
@@ -131,6 +132,7 @@ def arm(world: World, method: str, path: str, body: dict[str, Any] | None = None
     client.send_request(HttpRequest(method, url, json=body)).raise_for_status()
 
 
+@pytest.mark.slow
 def test_an_unregistered_provider_and_a_name_that_is_taken(planned: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", planned.sandbox.azure_environment()["REQUESTS_CA_BUNDLE"])
     arm(planned, "POST", "/providers/Microsoft.Network/unregister")

@@ -115,6 +115,7 @@ def test_an_unreachable_host(provisioned: World) -> None:
     clear(provisioned.run("up", "--yes"), 9, "site-1", f"port {port}")
 
 
+@pytest.mark.slow
 def test_no_capacity_in_the_region(provisioned: World) -> None:
     provisioned.faults(no_capacity=("eu-central-1",))
     try:

@@ -198,6 +198,7 @@ def processes_of(job: str) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 def test_a_job_that_takes_more_memory_than_it_asked_for_fails_with_that_cause(running: Federation) -> None:
     script = "import numpy as np\nkept = [np.ones(50_000_000) for _ in range(20)]\n"
     workflow = {"type": "fedavg", "rounds": 1, "model": W}

@@ -61,6 +61,7 @@ def test_below_the_quorum_a_job_waits_and_says_for_whom(fresh: Federation) -> No
     assert all(len(entry["sites"]) == 3 for entry in view["history"])
 
 
+@pytest.mark.slow
 def test_a_deadline_closes_a_round_without_the_slow_one_or_fails_the_job(running: Federation) -> None:
     def config(name: str) -> dict[str, object]:
         return {"marks": str(marks_of(running, name)), "seconds": 12, "slow": ["site-3"]}
@@ -101,7 +102,8 @@ def test_a_deadline_goes_on_after_a_kill_of_the_server_and_does_not_run_while_it
     assert 19.0 < took < 33.0
 
 
-@pytest.mark.parametrize("late", ["use", pytest.param("drop", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("late", ["use", "drop"])
 def test_a_late_result_is_used_in_a_later_round_or_dropped_as_the_job_says(running: Federation, late: str) -> None:
     config = {"marks": str(marks_of(running, f"late-{late}")), "seconds": 5.5, "slow": ["site-3"]}
     settings = {"type": "fedavg", "rounds": 2, "model": {"tensors": {"w": [4]}}, "deadline": 4, "min_sites": 2}

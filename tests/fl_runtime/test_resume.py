@@ -17,7 +17,7 @@ SIZE = 48 * MIB
 
 
 @pytest.mark.parametrize("whole", [True, False], ids=["link", "bulk-connection"])
-@pytest.mark.parametrize("direction", ["up", "down"])
+@pytest.mark.parametrize("direction", ["up", pytest.param("down", marks=pytest.mark.slow)])
 def test_a_cut_costs_what_was_on_its_way_and_no_more(fresh: Federation, direction: str, whole: bool) -> None:
     """Also where the connection for bulk breaks alone, and nobody is lost."""
     relay = Relay(("127.0.0.1", fresh.port))

@@ -26,7 +26,7 @@ CREATES = [
     pytest.param("aws", "aws:ec2/route:Route", id="aws route", marks=slow),
     pytest.param("aws", "aws:ec2/routeTableAssociation:RouteTableAssociation", id="aws association", marks=slow),
     pytest.param("aws", "aws:vpc/securityGroupEgressRule:SecurityGroupEgressRule", id="aws rule", marks=slow),
-    pytest.param("azure", "Microsoft.Compute/virtualMachines", id="azure machine"),
+    pytest.param("azure", "Microsoft.Compute/virtualMachines", id="azure machine", marks=slow),
     pytest.param("azure", "Microsoft.Resources/resourceGroups", id="azure resource group", marks=slow),
     pytest.param("azure", "Microsoft.Compute/disks", id="azure state disk", marks=slow),
     pytest.param("azure", "Microsoft.Network/publicIPAddresses", id="azure address", marks=slow),
@@ -66,10 +66,11 @@ def test_a_daily_shutdown_whose_create_was_killed_is_found_and_made_again(rig: A
 @pytest.mark.parametrize(
     ("cloud", "kind"),
     [
-        pytest.param("aws", INSTANCE, id="aws machine", marks=slow),
+        pytest.param("aws", INSTANCE, id="aws machine"),
         pytest.param("azure", "Microsoft.Resources/resourceGroups", id="azure resource group"),
     ],
 )
+@slow
 def test_a_destroy_that_was_killed(rig: Any, cloud: str, kind: str) -> None:
     one = rig(cloud)
     one.work("up")

@@ -8,7 +8,7 @@ import pytest
 
 from stacks.args import Gpu
 
-CLOUDS = ["aws", "azure"]
+CLOUDS = ["aws", pytest.param("azure", marks=pytest.mark.slow)]
 BIGGER = {"aws": "m7i.xlarge", "azure": "Standard_D8s_v5"}
 
 pytestmark = pytest.mark.timeout(280)

@@ -322,6 +322,7 @@ def check_random(run: Runner, seed: int) -> None:
     assert run.account.machines() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [3])
 def test_a_random_program_and_its_change_leave_nothing(run: Runner, seed: int) -> None:
     check_random(run, seed)

@@ -9,6 +9,7 @@ import pytest
 from .random_programs import play
 
 
-@pytest.mark.parametrize("seed", [3, *(pytest.param(n, marks=pytest.mark.slow) for n in range(100, 120))])
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [3, *range(100, 120)])
 def test_the_state_tells_the_truth_after_random_changes_faults_and_kills(seed: int, pulumi_root: Path) -> None:
     play(pulumi_root, seed)

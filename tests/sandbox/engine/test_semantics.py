@@ -77,6 +77,7 @@ def test_a_delete_that_fails_before_the_replacement_keeps_the_old_one_known(benc
     assert changes(up(bench, slotted("s2"))) == {"same": 4}
 
 
+@pytest.mark.slow
 def test_a_create_that_fails_after_the_delete_is_made_up_for_without_a_second_delete(bench: Bench) -> None:
     up(bench, slotted("s1"))
     bench.control(fail_create={"a": "no capacity"})
