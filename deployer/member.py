@@ -66,6 +66,8 @@ class Member:
     egress_restricted: bool = False
     existing: Mapping[str, Any] = field(default_factory=dict, hash=False)
     """What it uses of the account's own: the fields of `stacks.existing.Existing`."""
+    encryption_at_host: bool = False
+    """Azure: what lies on the host itself (caches, temporary disks) is encrypted too."""
     mirrors: tuple[str, ...] = ("0.0.0.0/0",)
     egress: tuple[str, ...] = ()
     port: int | None = None
@@ -146,6 +148,16 @@ def existing_of(spec: ParticipantSpec) -> dict[str, Any]:
     return {**network, "image": spec.image, "kms_key": spec.kms_key} if spec.cloud else {}
 
 
+def uses_in_words(member: Member) -> str:
+    """What a machine uses of the account's own, and how its disks are encrypted where the spec says so. Pure."""
+    words = [f"{name.replace('_', ' ')} {known}" for name, known in member.existing.items() if isinstance(known, str)]
+    if member.existing.get("private"):
+        words.append("no public address")
+    if member.encryption_at_host:
+        words.append("encryption at host")
+    return ", ".join(words)
+
+
 def from_spec(spec: ParticipantSpec, kits_dir: Path) -> Member:
     """A participant of federation.yml."""
     role: Literal["server", "site"] = "server" if spec.role == "server" else "site"
@@ -180,6 +192,7 @@ def from_spec(spec: ParticipantSpec, kits_dir: Path) -> Member:
         egress=() if spec.egress == "restricted" else tuple(spec.egress),
         ssh_access=spec.ssh_access or "always",
         existing=existing_of(spec),
+        encryption_at_host=spec.encryption_at_host,
         egress_restricted=spec.egress == "restricted",
         mirrors=tuple(spec.mirrors) if spec.mirrors is not None else ("0.0.0.0/0",),
         port=getattr(spec, "port", None),

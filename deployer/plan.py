@@ -20,6 +20,7 @@ from stacks.extras import HOURS_A_MONTH
 from startup_kits.workspace import write_private
 
 PLAN_VERSION = 1
+_MAKE = "fedspan plan --out FILE"
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class ParticipantPlan:
     `zones` are the zones that offer the size, where the spec leaves the zone open and the cloud was asked.
 
     `steps` are what the engine will do; `note` says why there are none where that needs a word; `torch` says where job
-    scripts get torch from.
+    scripts get torch from; `uses` names what is the account's own (network, image, key).
     """
 
     name: str
@@ -52,6 +53,7 @@ class ParticipantPlan:
     openings: tuple[Opening, ...] = ()
     note: str = ""
     torch: str = ""
+    uses: str = ""
 
     def count(self, action: Action) -> int:
         """How many resources that happens to."""
@@ -102,6 +104,7 @@ class ParticipantPlan:
             "open": [opening.document() for opening in self.openings],
             "note": self.note or None,
             "torch": self.torch or None,
+            "uses": self.uses or None,
         }
 
 
@@ -190,7 +193,7 @@ def read(path: Path) -> Plan:
     try:
         document = json.loads(path.read_text())
         if document["version"] != PLAN_VERSION:
-            raise UsageError(f"{path} is a plan of another fedspan", next_step="fedspan plan --out FILE")
+            raise UsageError(f"{path} is a plan of another fedspan", next_step=_MAKE)
         return Plan(
             federation=document["federation"],
             realm=document["realm"],
@@ -201,13 +204,9 @@ def read(path: Path) -> Plan:
             notes=tuple(document.get("notes", ())),
         )
     except OSError as error:
-        raise UsageError(f"{path} can't be read", why=error.strerror, next_step="fedspan plan --out FILE") from None
+        raise UsageError(f"{path} can't be read", why=error.strerror, next_step=_MAKE) from None
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise UsageError(
-            f"{path} is no plan",
-            why="it holds something else than fedspan plan writes",
-            next_step="fedspan plan --out FILE",
-        ) from None
+        raise UsageError(f"{path} is no plan", why="fedspan plan did not write it", next_step=_MAKE) from None
 
 
 def _part(entry: Mapping[str, Any]) -> ParticipantPlan:
@@ -237,6 +236,7 @@ def _part(entry: Mapping[str, Any]) -> ParticipantPlan:
         ),
         note=entry["note"] or "",
         torch=entry.get("torch") or "",
+        uses=entry.get("uses") or "",
     )
 
 
@@ -246,7 +246,7 @@ def check_same(saved: Plan, fresh: Plan) -> None:
     Raises:
         RefusedError: spec or kits changed, another realm, or the engine wants what the plan does not show.
     """
-    again = "fedspan plan --out FILE makes a new one"
+    again = f"{_MAKE} makes a new one"
     if (saved.federation, saved.realm, saved.realm_id) != (fresh.federation, fresh.realm, fresh.realm_id):
         raise RefusedError(
             "the plan was made for something else",

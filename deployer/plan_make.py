@@ -18,7 +18,7 @@ from deployer.engine_events import Step, urn_name
 from deployer.expiry import azure_schedule, expiry_of
 from deployer.expiry_units import stamp
 from deployer.ingress import Opening, cidrs, endpoint_host, fitted, placeholder, runtime_openings, ssh_openings
-from deployer.member import Member
+from deployer.member import Member, uses_in_words
 from deployer.plan import ParticipantPlan, Plan, now
 from deployer.torch_words import torch_in_words
 from stacks.args import HostKey, ParticipantArgs
@@ -149,6 +149,7 @@ class Planner:
             ssh_port=port,
             runtime_port=member.port if server else None,
             existing=Existing(**member.existing),
+            encryption_at_host=member.encryption_at_host,
             tags=deployment.tags,
             ssh_access=member.ssh_access,
             ssh_ingress=ssh,
@@ -204,6 +205,7 @@ class Planner:
             plan,
             place=member.region or "",
             zone=member.zone or "",
+            uses=uses_in_words(member),
             size=offer.size,
             gpus=f"{offer.gpus}x {offer.gpu_model} {offer.gpu_memory_gib:g} GiB" if offer.gpus else "",
             usd_hour=offer.usd_hour,

@@ -2,7 +2,9 @@
 
 Four kinds of statements: looking (EC2's Describe calls take no resource), making (only in the spec's regions), tagging
 what is being made (only as a part of making it), and changing or deleting (only what carries the federation's tag).
-Actions and the conditions that they take are AWS's (Service Authorization Reference for Amazon EC2).
+And where the spec names them: keys for disks, spot machines.
+Actions and the conditions that they take are AWS's (Service Authorization Reference for Amazon EC2, and for KMS; what
+EBS needs of a key: Amazon EBS User Guide, requirements for encryption).
 """
 
 from __future__ import annotations
@@ -106,7 +108,23 @@ TAGGING = tuple(
 FEDERATION_TAG = "aws:ResourceTag/fedspan:federation"
 
 
-def policy(federation: str, regions: Iterable[str], parameters: Iterable[str], spot: bool = False) -> dict[str, Any]:
+# what EC2 does with a key of yours for encrypted disks, in the name of whoever makes them
+USE_KEY = (
+    "kms:Decrypt",
+    "kms:DescribeKey",
+    "kms:GenerateDataKeyWithoutPlaintext",
+    "kms:ReEncryptFrom",
+    "kms:ReEncryptTo",
+)
+
+
+def policy(
+    federation: str,
+    regions: Iterable[str],
+    parameters: Iterable[str],
+    spot: bool = False,
+    keys: Iterable[str] = (),
+) -> dict[str, Any]:
     """The policy document.
 
     Args:
@@ -114,17 +132,12 @@ def policy(federation: str, regions: Iterable[str], parameters: Iterable[str], s
         regions: where the participants stand, fallback regions included.
         parameters: SSM parameters that name their images.
         spot: a participant asks for a spot machine; the account's first one makes AWS's service-linked role.
+        keys: ARNs of the keys (or their aliases) that encrypt disks, where they are not AWS's own.
     """
     there = {"StringEquals": {"aws:RequestedRegion": sorted(set(regions))}}
     ours = {"StringEquals": {**there["StringEquals"], FEDERATION_TAG: federation}}
     statements: list[dict[str, Any]] = [
         {"Sid": "Look", "Effect": "Allow", "Action": list(LOOK), "Resource": "*"},
-        {
-            "Sid": "ReadImageIds",
-            "Effect": "Allow",
-            "Action": ["ssm:GetParameter", "ssm:GetParameters"],
-            "Resource": sorted(f"arn:aws:ssm:*::parameter{name}" for name in set(parameters)),
-        },
         {"Sid": "Make", "Effect": "Allow", "Action": list(MAKE), "Resource": "*", "Condition": there},
         {
             "Sid": "TagWhatIsBeingMade",
@@ -141,6 +154,11 @@ def policy(federation: str, regions: Iterable[str], parameters: Iterable[str], s
             "Condition": ours,
         },
     ]
+    if named := sorted(f"arn:aws:ssm:*::parameter{name}" for name in set(parameters)):
+        actions = ["ssm:GetParameter", "ssm:GetParameters"]
+        statements.append({"Sid": "ReadImageIds", "Effect": "Allow", "Action": actions, "Resource": named})
+    for number, arn in enumerate(sorted(set(keys)), start=1):
+        statements += _key(arn, number)
     if spot:
         statements.append(
             {
@@ -152,3 +170,29 @@ def policy(federation: str, regions: Iterable[str], parameters: Iterable[str], s
             }
         )
     return {"Version": "2012-10-17", "Statement": statements}
+
+
+def _key(arn: str, number: int) -> list[dict[str, Any]]:
+    """To use one key for disks, by EC2 only. A policy can't name an alias: the keys that have it are told by it."""
+    account, _, name = arn.rpartition(":")
+    through: dict[str, Any] = {"StringEquals": {"kms:ViaService": f"ec2.{arn.split(':')[3]}.amazonaws.com"}}
+    if name.startswith("alias/"):
+        arn = f"{account}:key/*"
+        through["ForAnyValue:StringEquals"] = {"kms:ResourceAliases": name}
+    granting = {**through, "Bool": {"kms:GrantIsForAWSResource": "true"}}
+    return [
+        {
+            "Sid": f"UseKey{number}",
+            "Effect": "Allow",
+            "Action": list(USE_KEY),
+            "Resource": arn,
+            "Condition": through,
+        },
+        {
+            "Sid": f"GrantKey{number}",
+            "Effect": "Allow",
+            "Action": ["kms:CreateGrant"],
+            "Resource": arn,
+            "Condition": granting,
+        },
+    ]

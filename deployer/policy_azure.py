@@ -46,21 +46,43 @@ _MORE = (
 )
 
 
-def actions(gpu_driver: bool = False) -> list[str]:
-    """Every action of the role, sorted. `gpu_driver`: a size gets NVIDIA's driver as an extension of the machine."""
+# what whoever makes a machine must be able to read of the account's own, by its kind
+_USED = (
+    ("Microsoft.Compute/diskEncryptionSets", "Microsoft.Compute/diskEncryptionSets/read"),
+    ("Microsoft.Compute/galleries", "Microsoft.Compute/galleries/images/versions/read"),
+    ("Microsoft.Compute/images", "Microsoft.Compute/images/read"),
+)
+
+
+def actions(gpu_driver: bool = False, used: Iterable[str] = ()) -> list[str]:
+    """Every action of the role, sorted.
+
+    Args:
+        gpu_driver: a size gets NVIDIA's driver as an extension of the machine.
+        used: IDs of what participants use of the account's own (images, disk encryption sets, networks).
+    """
     owned = [*_OWNED, *(("Microsoft.Compute/virtualMachines/extensions",) if gpu_driver else ())]
-    return sorted({*LOOK, *_MORE, *(f"{kind}/{verb}" for kind in owned for verb in ("read", "write", "delete"))})
+    kinds = {"/".join(one.lower().split("/")[6:8]) for one in used}
+    read = {action for kind, action in _USED if kind.lower() in kinds}
+    return sorted({*LOOK, *_MORE, *read, *(f"{kind}/{verb}" for kind in owned for verb in ("read", "write", "delete"))})
 
 
-def role(federation: str, subscriptions: Iterable[str], gpu_driver: bool = False) -> dict[str, Any]:
-    """The role's definition, as `az role definition create --role-definition @FILE` takes it."""
+def role(
+    federation: str, subscriptions: Iterable[str], gpu_driver: bool = False, used: Iterable[str] = ()
+) -> dict[str, Any]:
+    """The role's definition, as `az role definition create --role-definition @FILE` takes it.
+
+    What is used of another subscription than the machine's makes that one a scope too.
+    """
+    used, subscriptions = list(used), set(subscriptions)
+    theirs = {one.split("/")[2].lower() for one in used} - set(map(str.lower, subscriptions))
     return {
         "Name": f"fedspan {federation}",
         "IsCustom": True,
         "Description": f"Makes, changes and takes down the machines of the federation {federation}, and nothing else.",
-        "Actions": actions(gpu_driver),
+        "Actions": actions(gpu_driver, used),
         "NotActions": [],
         "DataActions": [],
         "NotDataActions": [],
-        "AssignableScopes": [f"/subscriptions/{one}" for one in sorted(set(subscriptions))],
+        "AssignableScopes": [f"/subscriptions/{one}" for one in sorted(subscriptions | theirs)],
     }

@@ -16,7 +16,7 @@ from pulumi_azure_native import compute, network, resources
 
 from stacks.access import AzureAccess
 from stacks.args import ParticipantArgs, check_for
-from stacks.azure_machine import daily_shutdown, disk_encryption, os_profile, security, storage
+from stacks.azure_machine import FIXED, daily_shutdown, disk_encryption, os_profile, security, storage
 from stacks.azure_zones import has_zones
 from stacks.egress import DENY_SLOT, egress_rules
 from stacks.images import Image, image_for
@@ -272,14 +272,7 @@ class AzureParticipant(pulumi.ComponentResource):
             opts=self._opts(
                 # A newer image alone is no reason to replace a machine.
                 ignore_changes=None if args.reimage else ["storageProfile.imageReference"],
-                # ARM refuses to change these in place.
-                replace_on_changes=[
-                    "osProfile",
-                    "storageProfile.imageReference",
-                    "securityProfile.securityType",
-                    "priority",
-                    "zones",
-                ],
+                replace_on_changes=list(FIXED),
                 custom_timeouts=_MACHINE_TIMEOUTS,
             ),
         )

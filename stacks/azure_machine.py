@@ -13,6 +13,16 @@ from stacks.images import Image, os_disk_gib
 from stacks.names import azure_name, resource_tags
 from stacks.state_volume import AZURE_LUN
 
+FIXED = (
+    "osProfile",
+    "storageProfile.imageReference",
+    "securityProfile.securityType",
+    "securityProfile.encryptionAtHost",
+    "priority",
+    "zones",
+)
+"""What ARM refuses to change in place, `encryptionAtHost` while the machine runs: a change replaces the machine."""
+
 
 def security(args: ParticipantArgs, image: Image) -> compute.SecurityProfileArgs | None:
     """Trusted launch where the image knows it; None where there is nothing to say."""

@@ -68,25 +68,33 @@ AZURE_UBUNTU_DRIVER = Image(
 
 
 def image_for(cloud: Cloud, args: ParticipantArgs) -> Image:
-    """The image of a participant's machine.
+    """The image of a participant's machine, where it names none of its own."""
+    return image_of(cloud, args.size, gpus=args.gpus is not None, torch=args.torch_image)
 
-    GPUs decide: those the kit asks for, or those that the size is known to have. On Azure the compute sizes (NC, ND)
-    boot Microsoft's HPC image, the NV sizes get the driver extension, which installs the GRID driver that they need.
-    Neither is known to bring torch; on AWS there is an image that does.
+
+def image_of(cloud: Cloud, size: str, *, gpus: bool, torch: bool) -> Image:
+    """The image that a size boots.
+
+    GPUs decide: those the kit asks for (`gpus`), or those that the size is known to have. On Azure the compute sizes
+    (NC, ND) boot Microsoft's HPC image, the NV sizes get the driver extension, which installs the GRID driver that they
+    need. Neither is known to bring torch; on AWS there is an image that does (`torch`).
     """
-    gpu = has_gpu(args)
+    gpu = gpus or _has_gpu(cloud, size)
     if cloud == "aws":
-        return (AWS_PYTORCH if args.torch_image else AWS_DLAMI) if gpu else AWS_UBUNTU
+        return (AWS_PYTORCH if torch else AWS_DLAMI) if gpu else AWS_UBUNTU
     if not gpu:
         return AZURE_UBUNTU
-    return AZURE_UBUNTU_DRIVER if args.size.lower().startswith("standard_nv") else AZURE_HPC
+    return AZURE_UBUNTU_DRIVER if size.lower().startswith("standard_nv") else AZURE_HPC
 
 
 def has_gpu(args: ParticipantArgs) -> bool:
     """Whether the machine has GPUs: the kit asks for them, or its size is known to have them."""
-    cloud: Cloud = "azure" if args.size.lower().startswith("standard_") else "aws"
-    known = find(cloud, args.size)
-    return args.gpus is not None or (known.gpus > 0 if known else looks_like_gpu(cloud, args.size))
+    return args.gpus is not None or _has_gpu("azure" if args.size.lower().startswith("standard_") else "aws", args.size)
+
+
+def _has_gpu(cloud: Cloud, size: str) -> bool:
+    known = find(cloud, size)
+    return known.gpus > 0 if known else looks_like_gpu(cloud, size)
 
 
 def os_disk_gib(cloud: Cloud, args: ParticipantArgs) -> int:

@@ -6,7 +6,8 @@ from typing import Any
 
 import yaml
 
-from startup_kits.spec_models import AdminSpec, FederationSpec, ParticipantSpec, SiteSpec
+from startup_kits.spec_models import AdminSpec, FederationSpec
+from startup_kits.spec_participants import ParticipantSpec, SiteSpec
 
 KIT_VERSION = 1
 

@@ -22,7 +22,8 @@ from startup_kits.certificates import Authority, Subject
 from startup_kits.errors import KitError
 from startup_kits.kit import CA_CERTIFICATE, CERTIFICATE, ENDPOINT, PARTICIPANT, Kit
 from startup_kits.passphrase import PassphraseSource
-from startup_kits.spec_models import SERVER, AdminSpec, FederationSpec, ParticipantSpec
+from startup_kits.spec_models import AdminSpec, FederationSpec
+from startup_kits.spec_participants import SERVER, ParticipantSpec
 from startup_kits.workspace import Workspace, write_private
 
 #: A fixed time in zips, so that the same kit gives the same bytes.

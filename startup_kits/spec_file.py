@@ -12,7 +12,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from startup_kits.errors import SpecError
-from startup_kits.spec_models import AdminSpec, Defaults, FederationSpec, Gpus, ServerSpec, SiteSpec
+from startup_kits.spec_models import AdminSpec, Defaults, FederationSpec
+from startup_kits.spec_participants import Gpus, ServerSpec, SiteSpec
 
 Location = tuple[str | int, ...]
 #: A federation.yml of hundreds of sites has some 100 KB; more than this is not a spec.

@@ -30,8 +30,9 @@ def aws(out: Out = None) -> None:
 
     federation, members = _members("aws")
     regions = [region for one in members for region in (one.region, *one.fallback_regions) if region]
-    images = {image.ssm_parameter for one in members for image in _aws_images(one)}
-    _tell(policy(federation, regions, images, any(one.spot for one in members)), out)
+    images = {image.ssm_parameter for one in members if not one.existing.get("image") for image in _images(one)}
+    keys = [one.existing["kms_key"] for one in members if one.existing.get("kms_key")]
+    _tell(policy(federation, regions, images, any(one.spot for one in members), keys), out)
 
 
 @policy_app.command()
@@ -44,15 +45,25 @@ def azure(out: Out = None) -> None:
     if len(subscriptions) == 0 or any(one.subscription is None for one in members):
         subscriptions.add("SUBSCRIPTION-ID")
         typer.echo("put your subscription's id in the place of SUBSCRIPTION-ID", err=True)
-    driver = any((one.size or "").lower().startswith("standard_nv") for one in members)
-    _tell(role(federation, subscriptions, gpu_driver=driver), out)
+    driver = any(image.driver_extension for one in members for image in _images(one))
+    used = [name for one in members for name in one.existing.values() if isinstance(name, str)]
+    _tell(role(federation, subscriptions, gpu_driver=driver, used=used), out)
 
 
-def _aws_images(member: Member) -> list[Image]:
-    """The images that its machine may boot: with GPUs either of two, as its kit may ask for torch in the image."""
-    from stacks.images import AWS_DLAMI, AWS_PYTORCH, AWS_UBUNTU
+def _images(member: Member) -> set[Image]:
+    """The clouds' images that its machine may boot, whichever of its sizes it gets.
 
-    return [AWS_DLAMI, AWS_PYTORCH] if member.has_gpus else [AWS_UBUNTU]
+    With torch and without: its kit may ask for torch in the image.
+    """
+    from stacks.images import image_of
+
+    assert member.cloud is not None, "asked of participants in a cloud only"
+    sizes = member.sizes or (member.offer().size,)
+    return {
+        image_of(member.cloud, size, gpus=bool(member.gpu_count), torch=torch)
+        for size in sizes
+        for torch in (False, True)
+    }
 
 
 def _members(cloud: str) -> tuple[str, list[Member]]:

@@ -12,7 +12,7 @@ import pytest
 
 from deployer.engine_home import EngineHome
 from deployer.errors import CapacityError, CredentialsError, PreflightError
-from deployer.preflight import engine
+from deployer.preflight import azure_provider, engine
 from deployer.preflight.clock import judged
 from deployer.preflight.credentials import aws_expiry, expiry, token_file_expiry
 from deployer.preflight.model import Finding, refuse
@@ -79,6 +79,24 @@ def test_a_wrong_clock_is_told(off: int, level: str) -> None:
 )
 def test_each_family_has_its_quota_or_is_said_to_be_unknown(size: str, spot: bool, code: str | None) -> None:
     assert aws_code(size, spot) == code
+
+
+def test_the_provider_of_the_daily_shutdown_is_asked_for_only_where_a_machine_ends() -> None:
+    def found(**args: object) -> list[Finding]:
+        wanted = SimpleNamespace(name="site-1", args=SimpleNamespace(encryption_at_host=False, **args))
+        states = {"/providers/Microsoft.DevTestLab": "NotRegistered"}
+        azure = SimpleNamespace(get=lambda path, _: ({"registrationState": states.get(path, "Registered")}, {}))
+        place = SimpleNamespace(cloud="azure", owner="sub", azure=azure, wanted=(wanted,))
+        return [one for one in azure_provider.check(place) if one.level != "ok"]  # type: ignore[arg-type]
+
+    assert found(expires=None, deallocate_at=None) == []
+    (later,) = found(expires="2026-11-30T05:00:00Z", deallocate_at=None)
+    assert (later.level, "on the last day of site-1" in later.why) == ("warning", True)
+    (today,) = found(expires="2026-11-30T05:00:00Z", deallocate_at="0500")
+    assert (today.level, today.next_step) == (
+        "refused",
+        "az provider register --namespace Microsoft.DevTestLab --subscription sub --wait",
+    )
 
 
 def test_restrictions_of_a_subscription_close_zones_or_the_whole_region() -> None:

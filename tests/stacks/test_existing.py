@@ -80,6 +80,13 @@ def test_own_image_and_key_are_taken() -> None:
     assert graph["site-1-state"].inputs["encryption"]["diskEncryptionSetId"] == keys
 
 
+def test_encryption_at_host_is_said_and_a_machine_that_gets_it_is_replaced() -> None:
+    plain, encrypted = (made("azure", Existing(), encryption_at_host=wanted) for wanted in (False, True))
+    assert "encryptionAtHost" not in plain["site-1-vm"].inputs["securityProfile"]
+    assert encrypted["site-1-vm"].inputs["securityProfile"]["encryptionAtHost"] is True
+    assert "securityProfile.encryptionAtHost" in encrypted["site-1-vm"].request.replaceOnChanges
+
+
 @pytest.mark.parametrize(
     ("cloud", "existing", "more", "where"),
     [

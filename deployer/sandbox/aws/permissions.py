@@ -29,6 +29,8 @@ def set_policy(account: str, document: Mapping[str, Any] | None) -> None:
     for statement in statements:
         if statement.get("Effect") != "Allow" or set(statement) - {"Sid", "Effect", "Action", "Resource", "Condition"}:
             raise ValueError(f"the sandbox knows statements that allow, with actions and resources: {statement}")
+        if all(action.startswith("kms:") for action in _listed(statement["Action"])):
+            continue  # there is no key service here that could be asked
         for operator, keys in statement.get("Condition", {}).items():
             strange = [key for key in keys if key not in _KEYS and not key.startswith("aws:ResourceTag/")]
             if operator != "StringEquals" or strange:
