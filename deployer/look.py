@@ -63,7 +63,7 @@ class Look:
         return views
 
     def _one(self, crew: Crew, member: Member, row: Row) -> CloudView:
-        from deployer.settle import Whose, compare, find_all
+        from deployer.settle import Whose, find_all, orphans
 
         assert member.cloud is not None, "only participants in a cloud are looked at"
         deployment = crew.deployment
@@ -73,6 +73,6 @@ class Look:
         machine = power_of(member.cloud, world, member.region or "", member.name).look(vm_id) if vm_id else "none yet"
         engine = crew.engine_named(member.name)
         whose = Whose(deployment.federation, deployment.ledger.deployment(), member.name)
-        orphans = compare(find_all(world, whose), engine.state()).orphans
-        drift = [*engine.drift(), *unknown(found.title for found in orphans)]
+        strangers = orphans(find_all(world, whose), engine.state())
+        drift = [*engine.drift(), *unknown(found.title for found in strangers)]
         return CloudView(machine, tuple(drift))

@@ -19,7 +19,7 @@ from deployer.errors import CloudError, FedspanError, RefusedError
 from deployer.member import Member
 from deployer.reap_cost import usd_hour, usd_so_far
 from deployer.settle import Found, Whose, delete_all, find_all
-from deployer.settle.state import compare
+from deployer.settle.state import orphans
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class Reap:
                     self.notes.append(f"{error.what}: {error.why}")
             things = find_all(world, whose)
             if whose.deployment == ours and things:
-                things = list(compare(things, self.crew.engine_named(whose.participant).state()).orphans)
+                things = list(orphans(things, self.crew.engine_named(whose.participant).state()))
             for thing in things:
                 self._worlds[(thing.cloud, thing.id)] = world
                 yield Orphan(thing, whose, whose.deployment == ours, usd_hour(thing), usd_so_far(thing, things))

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from deployer.settle.model import Difference, Found, Settled, Whose, World
+from deployer.settle.model import Found, Settled, Whose, World
 from deployer.settle.run import delete_all, find_all, settle
-from deployer.settle.state import compare
+from deployer.settle.state import orphans
 
 if TYPE_CHECKING:
     from deployer.settle.aws_world import AwsWorld
@@ -20,14 +20,13 @@ if TYPE_CHECKING:
 __all__ = [
     "AwsWorld",
     "AzureWorld",
-    "Difference",
     "Found",
     "Settled",
     "Whose",
     "World",
-    "compare",
     "delete_all",
     "find_all",
+    "orphans",
     "settle",
 ]
 

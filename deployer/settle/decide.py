@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from deployer.settle.model import Deployment, Found
-from deployer.settle.state import compare, name_of, pending, state_key
+from deployer.settle.state import name_of, orphans, pending, state_key
 
 STATE_VOLUMES = ("aws:ebs/volume:Volume", "azure-native:compute:Disk")
 RESOURCE_GROUP = "azure-native:resources:ResourceGroup"
@@ -62,8 +62,8 @@ def decide(
     creating |= {name_of(urn) for urn in failed}
     deleting = [op["resource"] for op in operations if op.get("type") == "deleting" and op["resource"].get("id")]
     finishing = {state_key(entry) for entry in deleting}
-    orphans = compare(things, deployment).orphans
-    delete = [t for t in things if t in orphans or t.key in finishing]
+    unknown = orphans(things, deployment)
+    delete = [t for t in things if t in unknown or t.key in finishing]
     delete = _with_companions(delete, things)
     state_name = f"{participant}-state"
     doubtful = [

@@ -75,14 +75,6 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Difference:
-    """Orphans are in the cloud and not in the state; `missing` are URNs of the state that the cloud has not got."""
-
-    orphans: tuple[Found, ...]
-    missing: tuple[str, ...]
-
-
-@dataclass(frozen=True)
 class Settled:
     """What `settle` did.
 

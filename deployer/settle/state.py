@@ -6,7 +6,7 @@ import copy
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from deployer.settle.model import Deployment, Difference, Found
+from deployer.settle.model import Deployment, Found
 
 _CLOUDS = ("aws:", "azure-native:")
 
@@ -46,8 +46,8 @@ def attachment_id(device: str, volume: str, instance: str) -> str:
     return f"{device}:{volume}:{instance}"
 
 
-def compare(found: Iterable[Found], deployment: Deployment | None) -> Difference:
-    """Cloud against state. Pure.
+def orphans(found: Iterable[Found], deployment: Deployment | None) -> tuple[Found, ...]:
+    """What is in the cloud and not in the state. Pure.
 
     What goes with something that exists (an OS disk, an attachment) is no orphan of its own.
     """
@@ -57,10 +57,7 @@ def compare(found: Iterable[Found], deployment: Deployment | None) -> Difference
     # is what a killed create made.
     entries = [e for e in cloud_resources(deployment) if not e.get("pendingReplacement")]
     known = {state_key(entry) for entry in entries}
-    orphans = tuple(t for t in things if t.key not in known and t.goes_with.lower() not in existing)
-    there = {thing.key for thing in things}
-    missing = tuple(str(e["urn"]) for e in entries if state_key(e) not in there and not e.get("delete"))
-    return Difference(orphans, missing)
+    return tuple(t for t in things if t.key not in known and t.goes_with.lower() not in existing)
 
 
 def pending(deployment: Deployment | None) -> list[Mapping[str, Any]]:

@@ -25,7 +25,8 @@ from deployer.interrupts import Interrupts
 from deployer.realm_sandbox import SandboxRealm
 from deployer.sandbox.client import Sandbox
 from deployer.sandbox.faults import Faults
-from deployer.settle import Found, Settled, Whose, compare, find_all, settle
+from deployer.settle import Found, Settled, Whose, find_all, orphans, settle
+from deployer.settle.state import cloud_resources, state_key
 from stacks.args import HostKey, ParticipantArgs
 from stacks.program import participant_program
 from stacks.resources import describe
@@ -160,9 +161,9 @@ class Rig:
         planned = describe(self.cloud, self.args)  # type: ignore[arg-type]
         assert Counter(t.name for t in found) == Counter(p.name for p in planned)
         state = self.engine.state() or {}
-        difference = compare(self.found(), state)
-        assert difference.orphans == ()
-        assert difference.missing == ()
+        found = self.found()
+        assert orphans(found, state) == ()
+        assert {state_key(entry) for entry in cloud_resources(state)} <= {thing.key for thing in found}
         assert not state.get("pending_operations")
 
 
