@@ -20,7 +20,6 @@ from stacks.names import azure_name, tag_key
 if TYPE_CHECKING:
     from deployer.ledger import Row
 
-DURING = "during-operations"
 DOOR = "door"
 """The logical name, after the participant's, of the rule; on Azure its whole name."""
 
