@@ -63,67 +63,6 @@ def test_the_azure_role_is_for_the_specs_subscription_and_has_no_wildcard(planne
     assert not any("*" in action or "Authorization" in action for action in role["Actions"])
 
 
-KEY, ALIAS = "arn:aws:kms:eu-central-1:111111111111:key/0a1b", "arn:aws:kms:eu-central-1:111111111111:alias/disks"
-THEIRS = "/subscriptions/00000000-1111-2222-3333-444444444444/resourceGroups/shared/providers/Microsoft.Compute"
-
-
-def written(world: World, cloud: str) -> dict[str, Any]:
-    """What `fedspan policy` writes for the spec as it is now."""
-    world.run("policy", cloud, "--out", "rights.json").ok()
-    found: dict[str, Any] = json.loads((world.fed / "rights.json").read_text())
-    return found
-
-
-def test_the_policy_grants_the_use_of_keys_of_ones_own_to_ec2_alone_and_reads_no_image_that_is_named(
-    planned: World,
-) -> None:
-    spec = copy_of(SPEC)
-    spec["sites"]["site-1"] |= {"kms_key": KEY, "image": "ami-0123456789abcdef0"}
-    spec["sites"]["site-2"] = {"target": "aws", "region": "eu-central-1", "sizes": ["m7i.large", "g5.xlarge"]}
-    spec["sites"]["site-2"]["kms_key"] = ALIAS
-    planned.write(spec)
-    try:
-        printed = written(planned, "aws")
-        planned.sandbox.enforce_policy(ACCOUNT, printed)
-    finally:
-        planned.sandbox.enforce_policy(ACCOUNT, None)
-        planned.write(SPEC)
-    statements = {one["Sid"]: one for one in printed["Statement"]}
-    keys = [one for sid, one in statements.items() if sid.startswith(("UseKey", "GrantKey"))]
-    assert {one["Resource"] for one in keys} == {KEY, "arn:aws:kms:eu-central-1:111111111111:key/*"}
-    through = [one["Condition"]["StringEquals"] for one in keys]
-    assert through == [{"kms:ViaService": "ec2.eu-central-1.amazonaws.com"}] * 4
-    grants = [one["Condition"] for one in keys if one["Action"] == ["kms:CreateGrant"]]
-    assert [one["Bool"] for one in grants] == [{"kms:GrantIsForAWSResource": "true"}] * 2
-    aliases = [one["Condition"].get("ForAnyValue:StringEquals") for one in keys]
-    assert aliases.count({"kms:ResourceAliases": "alias/disks"}) == 2
-    images = statements["ReadImageIds"]["Resource"]  # of site-2's sizes, with GPUs and without
-    assert [len([one for one in images if word in one]) for word in ("canonical", "deeplearning")] == [1, 2]
-
-
-def test_the_azure_role_reads_what_is_used_and_knows_every_size_that_may_be_tried(planned: World) -> None:
-    spec = copy_of(SPEC)
-    plain = written(planned, "azure")["Actions"]
-    for action in ("diskEncryptionSets/read", "images/read", "virtualMachines/extensions/write"):
-        assert f"Microsoft.Compute/{action}" not in plain
-    spec["server"] |= {"kms_key": f"{THEIRS}/diskEncryptionSets/disks", "image": f"{THEIRS}/images/golden"}
-    spec["sites"]["site-2"] = {
-        "target": "azure",
-        "region": "westeurope",
-        "sizes": ["Standard_D4s_v5", "Standard_NV36ads_A10_v5"],
-        "image": f"{THEIRS}/galleries/ours/images/golden/versions/1.0.0",
-    }
-    planned.write(spec)
-    try:
-        role = written(planned, "azure")
-    finally:
-        planned.write(SPEC)
-    for action in ("diskEncryptionSets/read", "images/read", "galleries/images/versions/read"):
-        assert f"Microsoft.Compute/{action}" in role["Actions"]
-    assert "Microsoft.Compute/virtualMachines/extensions/write" in role["Actions"]
-    assert "/subscriptions/00000000-1111-2222-3333-444444444444" in role["AssignableScopes"]
-
-
 def test_what_may_not_be_asked_is_said_and_stops_nothing(planned: World, policy: dict[str, Any]) -> None:
     planned.sandbox.enforce_policy(ACCOUNT, without(policy, actions=("servicequotas:GetServiceQuota",)))
     checks = planned.json("plan").ok().last["checks"]
