@@ -9,7 +9,7 @@ from pathlib import Path
 from fl_runtime.blobs.shelf import Shelf
 
 
-def described(blobs: Shelf, blob: bytes, shown: Callable[[bytes], Path] | None = None) -> dict[str, str]:
+def described(blobs: Shelf, blob: bytes, shown: Callable[[bytes], Path | str] | None = None) -> dict[str, str]:
     """A small blob as its bytes, `{data: base64}`; else `{file: PATH}`.
 
     Args:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from fl_runtime import localsock
 from fl_runtime.agent.worker import Worker
+from fl_runtime.blobs.described import described
 from fl_runtime.errors import NONSENSE, FlError, ProtocolError, RefusedError, StorageError
 from fl_runtime.hub import replay
 from fl_runtime.hub.board import NotDeterministicError, digest
@@ -119,10 +119,8 @@ class JobLink:
         except OSError:
             log.debug("%s: its process is gone", self._job.id)  # the supervisor of the process acts on it
 
-    def _described(self, blob: str) -> dict[str, Any]:
-        inline = self._hub.blobs.inline(bytes.fromhex(blob))
-        data = base64.b64encode(inline).decode() if inline is not None else None
-        return {"blob": blob, "data": data, "file": None if inline is not None else self._shown(bytes.fromhex(blob))}
+    def _described(self, blob: str) -> dict[str, str]:
+        return {"blob": blob, **described(self._hub.blobs, bytes.fromhex(blob), self._shown)}
 
     def _shown(self, blob: bytes) -> str:
         """Where the process may read a blob: its file, or a link to it in the job's own folder."""

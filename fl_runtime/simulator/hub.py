@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from fl_runtime.hub.board import Board
 from fl_runtime.hub.changes import Changes
 from fl_runtime.hub.desk import Desk
 from fl_runtime.hub.job_process import JobProcesses, Running
+from fl_runtime.hub.job_views import JobViews
 from fl_runtime.hub.joblink import serve_local
 from fl_runtime.hub.logs import LogBook, ServerLogs
 from fl_runtime.hub.state import FINAL, RUNNING, Job
@@ -22,7 +23,6 @@ from fl_runtime.hub.wires import Wires
 from fl_runtime.job.spec import JobSpec
 
 log = logging.getLogger("fedspan.simulator")
-_IN = ("accepted", "running")
 
 
 class SimSites:
@@ -46,13 +46,13 @@ class SimSites:
         return None
 
 
-class SimJobs:
+class SimJobs(JobViews):
     """In the place of the scheduler: one job, that runs."""
 
     def __init__(self, hub: SimHub) -> None:
-        self._hub = hub
+        super().__init__(hub)  # type: ignore[arg-type]  # SimHub has what it uses
         self._running: Running | None = None
-        self._processes = JobProcesses(hub)  # type: ignore[arg-type]  # SimHub has what it uses
+        self._processes = JobProcesses(hub)  # type: ignore[arg-type]
         self._lock = threading.Lock()
 
     def start(self, job: Job, folder: Path, sites: list[str]) -> None:
@@ -68,18 +68,6 @@ class SimJobs:
 
     def running(self, job: str) -> Running | None:
         return self._running
-
-    def taking_part(self, job: str) -> Mapping[str, str]:
-        return {site: state for site, (state, _) in self._hub.store.sites(job).items()}
-
-    def taking_part_list(self, job: str) -> list[str]:
-        return [site for site, state in self.taking_part(job).items() if state in _IN]
-
-    def out(self, job: str) -> dict[str, str]:
-        return {site: why for site, (state, why) in self._hub.store.sites(job).items() if state in ("left", "failed")}
-
-    def detail(self, job: Job) -> str:
-        return "; ".join(self._hub.board.waiting(job.id))
 
     def settled(self, job: Job) -> bool:
         return True

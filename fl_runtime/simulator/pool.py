@@ -1,8 +1,6 @@
 """Simulated sites as the server sees them: tasks go to the worker that holds the site, results come back.
 
-A site belongs to the worker that ran its first task; until then the worker that is free takes it. Each worker has at
-most two tasks: one that runs and one that is there when it ends. Isolated, each site is a process, and as many run as
-there are places.
+Which worker gets which site's task is decided in waiting.py.
 """
 
 from __future__ import annotations
@@ -13,39 +11,18 @@ import subprocess
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from fl_runtime import localsock, processes
 from fl_runtime.blobs.described import described
-from fl_runtime.errors import JobSpecError
 from fl_runtime.proto import fedspan_pb2 as pb
-from fl_runtime.simulator.host import MAX_RESTARTS
 from fl_runtime.simulator.hub import SimHub
+from fl_runtime.simulator.waiting import Queue, Site, Worker
 
 log = logging.getLogger("fedspan.simulator")
 START_S = 60.0
-_AHEAD = 2
-
-
-@dataclass(eq=False)
-class _Site:
-    name: str
-    worker: int | None = None
-    waiting: deque[pb.Task] = field(default_factory=deque)
-    current: pb.Task | None = None
-    crashes: int = 0
-
-
-@dataclass(eq=False)
-class _Worker:
-    number: int
-    connection: localsock.Connection | None = None
-    asked: bool = False
-    sites: list[_Site] = field(default_factory=list)  # with a task there, in order
 
 
 class Pool:
@@ -58,13 +35,7 @@ class Pool:
         isolate: bool,
         data: Callable[[str], Mapping[str, str]],
     ) -> None:
-        self._sites = {name: _Site(name) for name in names}
-        self._workers = {n: _Worker(n) for n in range(len(names) if isolate else workers)}
-        self._places = workers
-        self._isolate = isolate
-        if isolate:
-            for number, site in enumerate(self._sites.values()):
-                site.worker = number
+        self._queue = Queue(names, workers, isolate)
         self._data = data
         self._lock = threading.RLock()
         self._idle = threading.Condition(self._lock)
@@ -101,7 +72,7 @@ class Pool:
         """The job is over: scripts that wait learn it, and have `patience` seconds to end."""
         with self._lock:
             self._closing = True
-            connected = [worker for worker in self._workers.values() if worker.connection is not None]
+            connected = [worker for worker in self._queue.workers.values() if worker.connection is not None]
             for worker in connected:
                 self._tell(worker, {"op": "end"})
             until = time.monotonic() + patience
@@ -120,50 +91,24 @@ class Pool:
         """A message of the server to a site."""
         if "task" in body:
             with self._lock:
-                site = self._sites[name]
-                task = body["task"]
-                if (site.current is None or site.current.task != task.task) and all(
-                    waiting.task != task.task for waiting in site.waiting
-                ):
-                    site.waiting.append(task)
+                self._queue.add(name, body["task"])
                 self._pump()
         elif "task_cancel" in body:
             with self._lock:
-                site = self._sites[name]
-                site.waiting = deque(task for task in site.waiting if task.task != body["task_cancel"].task)
+                self._queue.cancel(name, body["task_cancel"].task)
 
     def _pump(self) -> None:
         """Give every worker with a free place its next task; under the lock."""
         if self._closing or self._host is None:
             return
-        busy = sum(len(worker.sites) for worker in self._workers.values())
-        for site in self._sites.values():
-            if not site.waiting or site.current is not None:
-                continue
-            if self._isolate:
-                if busy >= self._places:
-                    return
-                assert site.worker is not None
-                worker = self._workers[site.worker]
-            elif site.worker is not None:
-                worker = self._workers[site.worker]
-                if len(worker.sites) >= _AHEAD:
-                    continue
-            else:
-                worker = min(self._workers.values(), key=lambda entry: len(entry.sites))
-                if len(worker.sites) >= _AHEAD:
-                    continue
-                site.worker = worker.number
-            busy += 1
-            site.current = site.waiting.popleft()
-            worker.sites.append(site)
+        for worker, site in self._queue.due():
             if worker.connection is not None:
                 self._hand_out(worker, site)
             elif not worker.asked:
                 worker.asked = True
                 self._host.send({"fork": worker.number})
 
-    def _hand_out(self, worker: _Worker, site: _Site) -> None:
+    def _hand_out(self, worker: Worker, site: Site) -> None:
         hub, task = self._hub, site.current
         assert hub is not None
         assert task is not None
@@ -191,7 +136,7 @@ class Pool:
         }
         self._tell(worker, message, inline)
 
-    def _tell(self, worker: _Worker, message: dict[str, Any], binary: bytes = b"") -> None:
+    def _tell(self, worker: Worker, message: dict[str, Any], binary: bytes = b"") -> None:
         if worker.connection is None:
             return
         try:
@@ -219,7 +164,7 @@ class Pool:
                 self._host = connection
                 self._pump()
             return
-        worker = self._workers[int(first[0]["number"])]
+        worker = self._queue.workers[int(first[0]["number"])]
         with self._lock:
             worker.connection = connection
             for site in worker.sites:
@@ -234,8 +179,8 @@ class Pool:
                 log.exception("a message of worker %d could not be handled", worker.number)
         self._gone(worker)
 
-    def _handle(self, worker: _Worker, connection: localsock.Connection, message: dict[str, Any], data: bytes) -> None:
-        hub, op, site = self._hub, message.get("op"), self._sites.get(str(message.get("site")))
+    def _handle(self, worker: Worker, connection: localsock.Connection, message: dict[str, Any], data: bytes) -> None:
+        hub, op, site = self._hub, message.get("op"), self._queue.sites.get(str(message.get("site")))
         assert hub is not None
         if site is None:
             return
@@ -248,19 +193,14 @@ class Pool:
             hub.store.add_metrics(self._job, site.name, message["items"])
         elif op in ("waits", "left", "failed"):
             with self._lock:
-                self._done_with(worker, site)
+                self._queue.done_with(worker, site)
                 self._pump()
             if op != "waits":
                 hub.jobs.site_out(self._job, site.name, str(op), str(message["why"]))
         else:
             connection.send({"error": f"a simulated site does not know {op!r}"})
 
-    def _done_with(self, worker: _Worker, site: _Site) -> None:
-        site.current = None
-        if site in worker.sites:
-            worker.sites.remove(site)
-
-    def _result(self, site: _Site, message: dict[str, Any], data: bytes) -> None:
+    def _result(self, site: Site, message: dict[str, Any], data: bytes) -> None:
         hub = self._hub
         assert hub is not None
         site.crashes = 0
@@ -283,62 +223,16 @@ class Pool:
         self.answers += 1
         hub.changed()
 
-    def _gone(self, worker: _Worker) -> None:
+    def _gone(self, worker: Worker) -> None:
         """A worker's connection has ended: at the end of all, or because the process died with a site's script."""
         with self._lock:
             worker.connection, worker.asked = None, False
             self._idle.notify_all()
             if self._closing:
                 return
-            hit, worker.sites = worker.sites, []
-            failed: list[_Site] = []
-            for number, site in enumerate(hit):
-                if site.current is not None:
-                    site.waiting.appendleft(site.current)
-                site.current = None
-                if number == 0:  # the one that ran
-                    site.crashes += 1
-                    if site.crashes > MAX_RESTARTS:
-                        site.waiting.clear()
-                        failed.append(site)
+            failed = self._queue.lost(worker)
             self._pump()
         for site in failed:
             if self._hub is not None:
                 why = f"its process died {site.crashes} times: out of memory, or a crash in native code"
                 self._hub.jobs.site_out(self._job, site.name, "failed", why)
-
-
-def preloads(bundle: Path, script: str) -> list[str]:
-    """Modules worth importing once for all: what the script, and modules of the job that it imports, import on top."""
-    import ast
-
-    heavy = {"torch", "torchvision", "numpy", "scipy", "sklearn", "pandas", "lightning", "transformers", "PIL"}
-    found: set[str] = set()
-    seen: set[Path] = set()
-    todo = [bundle / script] if script else []
-    while todo:
-        path = todo.pop()
-        if path in seen or not path.is_file():
-            continue
-        seen.add(path)
-        source = path.read_bytes()
-        try:
-            tree = ast.parse(source)
-        except (SyntaxError, ValueError) as error:
-            raise JobSpecError(
-                f"{path.name} is not Python", why=str(error), next_step=f"python -m py_compile {path}"
-            ) from None
-        for node in tree.body:
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            if isinstance(node, ast.ImportFrom) and node.module and not node.level:
-                names = [node.module]
-            for name in names:
-                if name.partition(".")[0] in heavy:
-                    found.add(name)
-                if name.partition(".")[0] == "torch" and b"optim" in source:
-                    found.add("torch._dynamo")  # 1.4 s: torch imports it when the first optimizer is made
-                todo += [
-                    bundle / Path(*name.split(".")).with_suffix(".py"),
-                    bundle / name.split(".")[0] / "__init__.py",
-                ]
-    return sorted(found)

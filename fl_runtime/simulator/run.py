@@ -18,7 +18,8 @@ from fl_runtime.job.bundle import job_folder
 from fl_runtime.job.spec import JobSpec, read_spec
 from fl_runtime.names import is_job_id, is_participant_name, new_job_id
 from fl_runtime.simulator.hub import SimHub
-from fl_runtime.simulator.pool import Pool, preloads
+from fl_runtime.simulator.pool import Pool
+from fl_runtime.simulator.preloads import preloads
 
 PATIENCE_S = 12.0
 Event = dict[str, Any]

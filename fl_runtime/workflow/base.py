@@ -44,7 +44,7 @@ class Workflow:
         self.bundle = Path(hello["bundle"])
         self.state: dict[str, Any] = hello["state"] or {}
         self.tensors: dict[str, Model] = {
-            key: Model(entry["blob"], Path(entry["file"]) if entry["file"] else base64.b64decode(entry["data"]))
+            key: Model(entry["blob"], Path(entry["file"]) if "file" in entry else base64.b64decode(entry["data"]))
             for key, entry in (hello.get("tensors") or {}).items()
         }
         self.model: Model | None = None
