@@ -127,7 +127,7 @@ class Bench:
 
     def wait_for_engines(self) -> None:
         """Until engines that outlived their command have saved and ended."""
-        end = time.monotonic() + 60
+        end = time.monotonic() + 180
         while self.engines():
             assert time.monotonic() < end, "an engine does not end"
             time.sleep(0.05)

@@ -52,7 +52,7 @@ class Terminal:
             self.text += chunk.decode(errors="replace")
             seconds = 0.0
 
-    def wait_for(self, pattern: str, limit: float = 90) -> None:
+    def wait_for(self, pattern: str, limit: float = 180) -> None:
         """Until the screen has shown it."""
         end = time.monotonic() + limit
         while not re.search(pattern, self.text):
@@ -84,7 +84,7 @@ def _controlling(side: int) -> None:
 
 def wait_for_machine(world: World, terminal: Terminal) -> None:
     """Until the cloud has made the machine, whose create is still under way for the engine."""
-    end = time.monotonic() + 90
+    end = time.monotonic() + 180
     while not any("ec2:instance" in entry for entry in world.inventory()):
         assert time.monotonic() < end, terminal.text
         assert terminal.process.poll() is None, terminal.text

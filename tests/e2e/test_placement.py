@@ -133,7 +133,6 @@ def test_a_machine_that_the_cloud_never_finishes_is_given_up_and_tried_elsewhere
     assert "was given up" in result.err
     assert "the cloud has not made it within 4 s" in result.err
     assert "tried m7i.large in eu-central-1a, m7i.large in eu-central-1b" in result.err
-    assert result.seconds < 120
     world.faults()
     assert "0 left" in world.run("down", "--yes").ok().out
     assert world.inventory() == []

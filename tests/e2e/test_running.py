@@ -92,7 +92,7 @@ def test_watch_shows_the_table_again_on_a_terminal_until_ctrl_c(up: World) -> No
     os.close(slave)
     seen = b""
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 180
         while seen.count(b"site-1") < 3 and time.monotonic() < deadline:
             if select.select([master], [], [], 1)[0]:
                 seen += os.read(master, 65536)

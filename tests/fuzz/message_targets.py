@@ -7,6 +7,7 @@ import itertools
 import json
 import shutil
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -199,8 +200,10 @@ class Script:
 def local_requests(data: bytes) -> bool:
     """What a job's script may say to its agent, frame by frame; taken when it was given a task or has answered one."""
     with contextlib.closing(Script()) as script:
-        connection = localsock.connect(script.run.place.socket, 0.3)
+        connection = localsock.connect(script.run.place.socket, 60)
         answers: list[dict[str, Any]] = []
+        wake = threading.Timer(0.3, script.run.end)  # who waits for a second task, or for a cancelled one
+        wake.start()
         try:
             with contextlib.suppress(OSError):
                 connection._socket.sendall(data.replace(b"job-1/0.0/site-1", script.task.encode()))
@@ -210,6 +213,7 @@ def local_requests(data: bytes) -> bool:
         except ProtocolError:
             pass
         finally:
+            wake.cancel()
             connection.close()
         for answer in answers:
             for place in (answer.get("file"), (answer.get("task") or {}).get("file")):

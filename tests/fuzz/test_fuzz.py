@@ -63,8 +63,10 @@ def test_broken_samples_end_in_our_own_errors(name: str) -> None:
         TARGETS[name](data)
 
     with no_thread_dies():
-        taken = [TARGETS[name](sample) for sample in whole]
-        assert any(taken) is (name not in NEVER_TAKEN)  # what refuses everything is not looked into
+        for sample in whole:
+            TARGETS[name](sample)
+        taken = any(TARGETS[name](sample) for _ in range(5) for sample in whole)  # a busy machine may be late once
+        assert taken is (name not in NEVER_TAKEN)  # what refuses everything is not looked into
         check()
 
 

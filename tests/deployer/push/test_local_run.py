@@ -206,7 +206,7 @@ def test_in_the_foreground_it_stays_and_a_signal_ends_it(owner: Owner) -> None:
     argv = [str(owner.kits / "site-1" / "start.sh"), "--foreground", *owner.server]
     process = subprocess.Popen(argv, env=owner.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         socket_path = owner.home / ".local/state/fedspan/participants/digits/site-1/local.sock"
         while not socket_path.exists():
             assert process.poll() is None

@@ -96,7 +96,7 @@ def site(world: World) -> Iterator[Machine]:
         yield machine
 
 
-def wait_for(condition: object, seconds: float = 20.0) -> None:
+def wait_for(condition: object, seconds: float = 60.0) -> None:
     assert callable(condition)
     deadline = time.monotonic() + seconds
     while not condition():
