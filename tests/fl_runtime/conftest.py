@@ -11,6 +11,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from door import HANDSHAKE_S, Door
 from federation import Federation, federation
 from lone_site import Site
 from postgres_server import Server, binaries, postgres
@@ -62,3 +63,18 @@ def site(tmp_path: Path) -> Iterator[Site]:
         yield made
     finally:
         made.close()
+
+
+@pytest.fixture
+def door(tmp_path: Path) -> Iterator[Door]:
+    made = Door(tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def hasty(tmp_path: Path) -> Iterator[Door]:
+    """A door that gives a handshake only a second."""
+    made = Door(tmp_path, HANDSHAKE_S)
+    yield made
+    made.close()
