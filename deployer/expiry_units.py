@@ -39,6 +39,11 @@ def stamp(at: float) -> str:
     return datetime.fromtimestamp(int(at), timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def moment(text: str) -> float:
+    """A `stamp` read back: seconds since the epoch."""
+    return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
+
+
 def calendar(at: float) -> str:
     """`2026-11-30 05:00:00 UTC`: what systemd reads."""
     return datetime.fromtimestamp(int(at), timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")

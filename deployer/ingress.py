@@ -83,7 +83,7 @@ def runtime_openings(
                 unknown += 1
         for cidr in member.egress:
             add(host_route(cidr), member.name)
-        if member.target == "host" and not member.egress and member.host and _is_address(member.host):
+        if member.target == "host" and not member.egress and member.host and is_address(member.host):
             add(host_route(member.host), member.name)
     for site, cidrs in allowed.items():
         for cidr in cidrs:
@@ -116,7 +116,7 @@ def endpoint_host(member: Member) -> str | None:
     from startup_kits.kit import Kit
 
     host = (Kit.open(member.kit).endpoint().server or "").rpartition(":")[0]
-    return host if _is_address(host) else None
+    return host if is_address(host) else None
 
 
 def cidrs(openings: Iterable[Opening], port: int) -> tuple[str, ...]:
@@ -125,13 +125,15 @@ def cidrs(openings: Iterable[Opening], port: int) -> tuple[str, ...]:
     return tuple(sorted(unique, key=lambda text: ipaddress.IPv4Network(text, strict=False)))
 
 
-def fitted(ssh: tuple[str, ...], runtime: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Both ports' networks; where they are more than a security group takes, neighbours are joined into one network.
+def fitted(
+    ssh: tuple[str, ...], runtime: tuple[str, ...], most: int = MAX_RULES
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Both ports' networks; where they are more than `most`, neighbours are joined into one network.
 
     Joined networks let in exactly the same addresses. As long as everything fits nothing is joined, so that one site
     more or less touches one rule. What does not fit even so is refused where the stack's arguments are checked.
     """
-    if len(ssh) + len(runtime) <= MAX_RULES:
+    if len(ssh) + len(runtime) <= most:
         return ssh, runtime
     return _joined(ssh), _joined(runtime)
 
@@ -155,7 +157,8 @@ def check_cidr(text: str) -> str:
     return str(network)
 
 
-def _is_address(text: str) -> bool:
+def is_address(text: str) -> bool:
+    """Whether it is one IPv4 address, and not a name."""
     try:
         ipaddress.IPv4Address(text)
     except ValueError:

@@ -12,16 +12,28 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from deployer import engine as engines
+from deployer.checkpoint import address_in, place_of, stack_outputs
 from deployer.deployment import Deployment
 from deployer.engine import Preview, Program, StackEngine
 from deployer.engine_events import Step, urn_name
+from deployer.errors import SpecError
 from deployer.expiry import azure_schedule, expiry_of
 from deployer.expiry_units import stamp
-from deployer.ingress import Opening, cidrs, endpoint_host, fitted, placeholder, runtime_openings, ssh_openings
+from deployer.ingress import (
+    Opening,
+    cidrs,
+    endpoint_host,
+    fitted,
+    is_address,
+    placeholder,
+    runtime_openings,
+    ssh_openings,
+)
 from deployer.member import Member, uses_in_words
 from deployer.plan import ParticipantPlan, Plan, now
+from deployer.server_address import server_endpoint
 from deployer.torch_words import torch_in_words
-from stacks.args import HostKey, ParticipantArgs
+from stacks.args import MAX_RULES, HostKey, ParticipantArgs, door_rules
 from stacks.existing import Existing
 from stacks.extras import extras_usd_hour
 from stacks.images import image_for, os_disk_gib
@@ -121,9 +133,39 @@ class Planner:
         server = self.deployment.server
         if member.role == "server" or not member.egress_restricted or server is None:
             return {}
+        address = self._server_address(member, server)
+        return {"server_cidr": f"{address}/32" if address else placeholder(0), "server_port": server.port}
+
+    def _server_address(self, member: Member, server: Member) -> str | None:
         known = self.addresses.get("server") or (server.host if server.target == "host" else None)
-        address = known or (endpoint_host(member) if self.final else None) or placeholder(0).partition("/")[0]
-        return {"server_cidr": f"{address}/32", "server_port": server.port}
+        if known and is_address(known):
+            return known
+        if not member.kit.is_dir() or (server.cloud and not self.final):
+            return None
+        if not server.cloud and (endpoint := server_endpoint(self.deployment, self.addresses)):
+            host = endpoint.rpartition(":")[0]  # `up` writes it into the kits
+            return host if is_address(host) else None
+        return endpoint_host(member)
+
+    def check_way(self, member: Member) -> None:
+        """Before rules are made: a site whose way out is restricted must have a server's address to be let out to.
+
+        Raises:
+            SpecError: none is known.
+        """
+        server = self.deployment.server
+        if not self._way_to_server(member) or server is None or self._server_address(member, server):
+            return
+        steps = {
+            "host": "server.host: with its IPv4 address in federation.yml",
+            "kit": f"no server.hostname, and server: HOST:PORT with an IPv4 address in {member.kit}/local/endpoint.yml",
+        }
+        raise SpecError(
+            "egress: restricted needs the server's address, and none is known",
+            participant=member.name,
+            why="a cloud's rules take addresses, not names; without it the machine could not reach the server",
+            next_step=steps.get(server.target, "fedspan up server"),
+        )
 
     def arguments(self, part: Part) -> ParticipantArgs:
         """The typed arguments of a participant's stack. Raises StackArgumentError for what no cloud would take."""
@@ -133,7 +175,11 @@ class Planner:
         host = deployment.keys.host(member.name)
         server = member.role == "server"
         assert member.region is not None, "the spec names a region for every participant in a cloud"
-        ssh, runtime = fitted(cidrs(openings, port), cidrs(openings, member.port or 0) if server else ())
+        ssh, runtime = fitted(
+            cidrs(openings, port),
+            cidrs(openings, member.port or 0) if server else (),
+            MAX_RULES - door_rules(member.ssh_access),
+        )
         args = ParticipantArgs(
             federation=deployment.federation,
             deployment=deployment.ledger.deployment(),
@@ -187,6 +233,8 @@ class Planner:
         part.openings = self.openings(part.member)
         part.args = self.arguments(part)
         part.program()  # whatever no cloud would take is refused now
+        if (server := self.deployment.server) is not None and not server.cloud and part.member.kit.is_dir():
+            self.check_way(part.member)  # nothing that `up` makes would tell it
         if part.holds_something and not part.moved_from:
             part.preview = engine.preview(part.program(), plan_name, part.refresh)
 
@@ -256,32 +304,9 @@ def steps_of(part: Part) -> tuple[Step, ...]:
     return (*gone, *all_created(part))
 
 
-def place_of(state: Mapping[str, Any] | None) -> tuple[str, str | None] | None:
-    """Cloud and region in which a checkpoint's resources lie; None when it holds none."""
-    found = engines.cloud_resources(state)
-    if not found:
-        return None
-    cloud = "aws" if any(entry["type"].startswith("aws:") for entry in found) else "azure"
-    everything = [*stack_outputs(state), *(entry.get("outputs") or {} for entry in found)]
-    regions = (outputs.get("region") or outputs.get("location") for outputs in everything)
-    return cloud, next((region for region in regions if isinstance(region, str)), None)
-
-
-def stack_outputs(state: Mapping[str, Any] | None) -> list[dict[str, Any]]:
-    """The stack's own outputs in a checkpoint (one mapping, or none)."""
-    found = (state or {}).get("resources") or []
-    return [entry.get("outputs") or {} for entry in found if entry["type"] == "pulumi:pulumi:Stack"]
-
-
 def all_created(part: Part) -> tuple[Step, ...]:
     """The steps of a stack that holds nothing yet: everything is created."""
     assert part.member.cloud is not None, "only a participant in a cloud has resources"
     assert part.args is not None, "args are made first"
     resources = describe(part.member.cloud, part.args, "full")
     return tuple(Step(f"new::{entry.type}::{entry.name}", entry.type, entry.name, "create") for entry in resources)
-
-
-def address_in(state: Mapping[str, Any] | None) -> str | None:
-    """The public address that a checkpoint exports."""
-    addresses = (outputs.get("public_ip") for outputs in stack_outputs(state))
-    return next((address for address in addresses if isinstance(address, str)), None)

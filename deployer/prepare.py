@@ -10,6 +10,7 @@ from typing import Any
 
 from pulumi.automation import CommandError
 
+from deployer.checkpoint import end_in
 from deployer.crew import Crew, together
 from deployer.errors import CloudError
 from deployer.expiry import expiry_of
@@ -61,10 +62,8 @@ def install_plugins(crew: Crew, members: Iterable[Member]) -> None:
             ) from error
 
 
-def prepare(crew: Crew, planner: Planner, members: Iterable[Member], *, settle: bool = True) -> dict[str, Part]:
+def prepare(crew: Crew, planner: Planner, members: Iterable[Member]) -> dict[str, Part]:
     """States and identities of `members`, all at once; what a crash left behind is settled first.
-
-    With `settle=False` (a plan only looks) nothing is changed.
 
     Raises:
         The first participant's error, or all of them together.
@@ -78,15 +77,13 @@ def prepare(crew: Crew, planner: Planner, members: Iterable[Member], *, settle: 
             return planner.prepare(member, None)
         with crew.slot():
             access = crew.deployment.realm.access(member.cloud or "", member)
-            refresh = False
-            if settle:
-                told, refresh = settle_stack(crew, member.name, member.cloud or "", member, access)
-                for text in told:
-                    crew.screen.line(f"{member.name}: {text}")
+            told, refresh = settle_stack(crew, member.name, member.cloud or "", member, access)
+            for text in told:
+                crew.screen.line(f"{member.name}: {text}")
             part = planner.prepare(member, engine, access)
-            # a machine that has reached its end is gone without the engine's knowing
-            over = expiry_of(crew.deployment.ledger, member.name)
-            part.refresh = refresh or planner.refresh or (over is not None and over <= time.time())
+            # a machine that has reached its end is gone without the engine's knowing, whatever its next end is to be
+            ends = (expiry_of(crew.deployment.ledger, member.name), end_in(part.state))
+            part.refresh = refresh or planner.refresh or any(end is not None and end <= time.time() for end in ends)
             return part
 
     parts, errors = crew.each(members, work)

@@ -207,7 +207,7 @@ class ParticipantArgs:
             twice = sorted({cidr for cidr in given if given.count(cidr) > 1})
             if twice:
                 raise self._fail(name, f"{', '.join(twice)} is there twice", "name each network once")
-        total = len(self.ssh_ingress) + len(self.runtime_ingress)
+        total = len(self.ssh_ingress) + len(self.runtime_ingress) + door_rules(self.ssh_access)
         if total > MAX_RULES:
             raise self._fail(
                 "runtime_ingress",
@@ -247,6 +247,11 @@ class ParticipantArgs:
                 raise self._fail("tags", f"{key!r} is reserved")
             if len(value) > 256 or not _TAG_TEXT.fullmatch(value):
                 raise self._fail("tags", f"{key}: {value!r} can't be a tag's value")
+
+
+def door_rules(ssh_access: str) -> int:
+    """How many rules a command adds to a machine's own, past its stack, while it is logged in."""
+    return 1 if ssh_access == "during-operations" else 0
 
 
 def check_for(cloud: Cloud, args: ParticipantArgs) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from deployer.preflight.model import Finding
 from deployer.preflight.place import NotAsked, Place
 from deployer.preflight.quota import aws_quota
-from stacks.args import MAX_RULES
+from stacks.args import MAX_RULES, door_rules
 from stacks.rules import ingress_rules
 
 AZURE_RULES = 1000
@@ -25,7 +25,7 @@ def check(place: Place) -> Iterable[Finding]:
         except NotAsked as error:
             limit, unasked = MAX_RULES, str(error)
     for one in place.wanted:
-        count = len(ingress_rules(one.args))
+        count = len(ingress_rules(one.args)) + door_rules(one.args.ssh_access)
         told = f"{count} of {limit} rules"
         if count > limit:
             yield Finding(

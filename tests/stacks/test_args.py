@@ -33,6 +33,16 @@ WRONG: dict[str, tuple[dict[str, Any], str, str]] = {
         "runtime_ingress",
         "61 rules, and a security group takes 60",
     ),
+    "too many rules with the one for SSH while a command is logged in": (
+        {
+            "role": "server",
+            "ssh_access": "during-operations",
+            "ssh_ingress": (),
+            "runtime_ingress": tuple(f"10.1.{i}.0/24" for i in range(60)),
+        },
+        "runtime_ingress",
+        "61 rules, and a security group takes 60",
+    ),
     "server without a port": ({"role": "server", "runtime_port": None}, "runtime_port", "a server needs one"),
     "site with a port": ({"runtime_port": 8002}, "runtime_port", "a site has no ingress but SSH"),
     "site with runtime rules": ({"runtime_ingress": ("10.0.0.0/24",)}, "runtime_port", "no ingress but SSH"),

@@ -1,0 +1,42 @@
+"""What a stack's checkpoint says of a participant: where it lies, its address, its machine's end. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from deployer.engine import cloud_resources
+from deployer.expiry_units import moment
+from deployer.plan import VM_TYPES
+from stacks.names import tag_key
+
+
+def place_of(state: Mapping[str, Any] | None) -> tuple[str, str | None] | None:
+    """Cloud and region in which a checkpoint's resources lie; None when it holds none."""
+    found = cloud_resources(state)
+    if not found:
+        return None
+    cloud = "aws" if any(entry["type"].startswith("aws:") for entry in found) else "azure"
+    everything = [*stack_outputs(state), *(entry.get("outputs") or {} for entry in found)]
+    regions = (outputs.get("region") or outputs.get("location") for outputs in everything)
+    return cloud, next((region for region in regions if isinstance(region, str)), None)
+
+
+def stack_outputs(state: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    """The stack's own outputs in a checkpoint (one mapping, or none)."""
+    found = (state or {}).get("resources") or []
+    return [entry.get("outputs") or {} for entry in found if entry["type"] == "pulumi:pulumi:Stack"]
+
+
+def end_in(state: Mapping[str, Any] | None) -> float | None:
+    """When the machine in a checkpoint ends itself, by the tag that it was last given; None: never, or no machine."""
+    machines = [entry for entry in cloud_resources(state) if entry["type"] in VM_TYPES]
+    tags = (machines[0].get("inputs") or {}).get("tags") or {} if machines else {}
+    stamped = (tags.get(tag_key(cloud, "expires-at")) for cloud in ("aws", "azure"))
+    return next((moment(text) for text in stamped if isinstance(text, str)), None)
+
+
+def address_in(state: Mapping[str, Any] | None) -> str | None:
+    """The public address that a checkpoint exports."""
+    addresses = (outputs.get("public_ip") for outputs in stack_outputs(state))
+    return next((address for address in addresses if isinstance(address, str)), None)
