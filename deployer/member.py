@@ -45,6 +45,8 @@ class Member:
     """The spec's region, where `region` is one of the others."""
     zone_chosen: bool = False
     """`zone` was found to have room; the spec names none."""
+    market_chosen: bool = False
+    """It is on demand because there was no room for spot machines; the spec wants one."""
     gpu_count: int = 0
     gpu_memory_gib: float = 0.0
     disk_gib: float | None = None

@@ -54,6 +54,7 @@ def moved(member: Member, place: Place) -> Member:
         spot=place.spot,
         home_region=home if place.region != home else None,
         zone_chosen=place.zone is not None and place.zone not in _named(member),
+        market_chosen=(member.spot or member.market_chosen) and not place.spot,
     )
 
 
@@ -109,12 +110,14 @@ def kept(member: Member, row: Row | None) -> Member:
     named = _named(member)
     keeps_zone = row.zone in named if named and at_home else True
     zone = row.zone if keeps_zone else member.zone
+    fell_back = member.spot and row.outputs.get("market") == ON_DEMAND
     return replace(
         member,
         region=row.region,
         zone=zone,
         size=row.size if row.size in member.sizes else member.size,
-        spot=member.spot and row.outputs.get("market") != ON_DEMAND,
+        spot=member.spot and not fell_back,
         home_region=None if at_home else member.region,
         zone_chosen=zone is not None and zone not in named,
+        market_chosen=fell_back,
     )

@@ -15,7 +15,7 @@ from deployer.errors import CapacityError, Interrupted
 from deployer.host_keys import was_rotated
 from deployer.machine_run import reach_cloud
 from deployer.member import Member
-from deployer.placement import ON_DEMAND, SPOT, moved
+from deployer.placement import ON_DEMAND, moved
 from deployer.plan import VM_TYPES, ParticipantPlan
 from deployer.plan_make import Part, Planner
 from deployer.reach import Reach
@@ -120,7 +120,8 @@ class StackWork:
             region=member.region,
             zone=member.zone,
             size=member.size,
-            outputs={**row.outputs, "market": SPOT if member.spot else ON_DEMAND},
+            address=row.address if member.region == row.region else None,
+            outputs={**row.outputs, "market": ON_DEMAND if member.market_chosen else ""},
             usd_hour=member.offer().usd_hour,
         )
 
@@ -136,6 +137,7 @@ class StackWork:
             self.crew.deployment.ledger.end_operation(name)
         self.outcome.changed[name] = self.outcome.changed.get(name, 0) + len(gone)
         self.crew.deployment.keys.forget_host(name)
+        self.planner.addresses.pop(name, None)  # released: it is somebody else's soon
         part.state, part.preview, part.refresh = None, None, False
 
     def _engine_up(self, part: Part, stage: Stage) -> dict[str, Any]:
@@ -203,6 +205,7 @@ class StackWork:
 
     def _make_machine(self, part: Part, shown: ParticipantPlan | None) -> Reach:
         name = part.member.name
+        self.planner.check_way(part.member)
         before = part.args
         keys = self.crew.deployment.keys
         # a machine in the place of one that is gone (it reached its end, somebody deleted it) is another one too
@@ -231,40 +234,45 @@ class StackWork:
         engine = self.crew.engine(part.member)
         assert engine is not None, "a participant in a cloud has an engine"
         outputs = engine.outputs()
-        if self.crew.deployment.ledger.participant(part.member.name) is None:
+        row, fields = self.crew.deployment.ledger.participant(part.member.name), self._fields(part, outputs)
+        if row is None:
             self._record(part, "machine", outputs)
+        elif any(getattr(row, name) != value for name, value in fields.items()):  # the spec's own: `jump`, `profile`
+            self.crew.deployment.ledger.record(row.name, row.phase, detail=row.detail, **fields)
         return outputs
 
     def _record(self, part: Part, phase: str, outputs: dict[str, Any]) -> None:
+        self.crew.deployment.ledger.record(part.member.name, phase, **self._fields(part, outputs))
+
+    def _fields(self, part: Part, outputs: dict[str, Any]) -> dict[str, Any]:
+        """What the ledger keeps of a participant whose stack has these outputs, by column."""
         member = part.member
         assert part.args is not None, "args are made before the engine runs"
         offer = member.offer()
         address = outputs.get("public_ip")
-        self.crew.deployment.ledger.record(
-            member.name,
-            phase,
-            role=member.role,
-            target=member.target,
-            region=member.region,
-            zone=member.zone,
-            size=offer.size,
-            address=str(address) if address else None,
-            ssh_port=part.args.ssh_port,
-            ssh_user=str(outputs.get("ssh_user") or part.args.ssh_user),
-            outputs={
+        return {
+            "role": member.role,
+            "target": member.target,
+            "region": member.region,
+            "zone": member.zone,
+            "size": offer.size,
+            "address": str(address) if address else None,
+            "ssh_port": part.args.ssh_port,
+            "ssh_user": str(outputs.get("ssh_user") or part.args.ssh_user),
+            "outputs": {
                 **{name: value for name, value in outputs.items() if isinstance(value, (str, int, float))},
                 "account": member.account or getattr(part.access, "account_id", None) or "",
                 "profile": member.profile or "",
                 "subscription": getattr(part.access, "subscription_id", None) or "",
                 "tenant": member.tenant or "",
-                "market": SPOT if member.spot else ON_DEMAND,
+                "market": ON_DEMAND if member.market_chosen else "",
                 "jump": member.jump or "",
                 "ssh_access": part.args.ssh_access,
                 "federation": part.args.federation,
                 "deployment": part.args.deployment,
             },
-            usd_hour=offer.usd_hour,
-        )
+            "usd_hour": offer.usd_hour,
+        }
 
 
 def _makes_machine(shown: ParticipantPlan) -> bool:

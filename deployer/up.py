@@ -18,6 +18,7 @@ from deployer.machine_run import Start, install_and_start, labels, reach_host
 from deployer.member import Member
 from deployer.plan import ParticipantPlan, Plan
 from deployer.plan_make import Part, Planner
+from deployer.power import OFF
 from deployer.prepare import complete, load_programs, prepare
 from deployer.reach import Reach, reach_of
 from deployer.register import Awaited, registered, wait_for
@@ -94,7 +95,10 @@ class Up:
             raise together(self.errors, len(self.members))
 
     def _stack_only(self, part: Part, shown: ParticipantPlan | None) -> None:
+        before = self.deployment.ledger.participant(part.member.name)
         self.stacks.make_machine(part, shown)
+        if before is not None:  # its runtime is as it was
+            self.deployment.ledger.record(part.member.name, before.phase, detail=before.detail)
         self.crew.screen.phase(part.member.name, "done", "its rules are up to date")
 
     def _guard(self, work: Callable[[Member, ParticipantPlan | None], None], plan: Plan) -> None:
@@ -112,12 +116,12 @@ class Up:
         self.errors.update(errors)
 
     def _follow_addresses(self) -> None:
-        """A site that was made in another region has another address than the one that the server lets in."""
+        """A site that went to another region, even if it then failed, has no longer the address that is let in."""
         server = self.parts.get("server")
-        moved = [name for name in self.outcome.readdressed if name in self.reaches]
+        moved = self.outcome.readdressed
         if not moved or server is None or not server.member.cloud or "server" in self.errors:
             return
-        self.crew.screen.line(f"server: lets in the new address of {', '.join(moved)}")
+        self.crew.screen.line(f"server: lets in the new address of {', '.join(moved)}, and the one before no more")
         _, errors = self.crew.each([server.member], lambda member: self.stacks.rules_again(self.parts[member.name]))
         self.errors.update(errors)
 
@@ -160,15 +164,17 @@ class Up:
         self.crew.screen.phase(member.name, "started")
 
     def _turn_on(self, member: Member) -> None:
-        """A machine that `stop` has turned off runs again."""
-        row = self.deployment.ledger.participant(member.name)
-        if member.cloud is None or row is None or row.phase != "stopped":
+        """A machine that is off runs again, whoever turned it off: its cloud knows, a phase is soon another one."""
+        if member.cloud is None:
             return
+        row = self.deployment.ledger.participant(member.name)
+        assert row is not None, "recorded with its machine"
         from deployer.session_power import switch
 
-        self.crew.screen.phase(member.name, "booting", "it was stopped")
         power, vm_id = switch(self.crew, member, row)
-        power.start(vm_id)
+        if power.look(vm_id) in OFF:
+            self.crew.screen.phase(member.name, "booting", "it was off")
+            power.start(vm_id)
 
     def _record_host(self, member: Member, reach: Reach) -> None:
         row = self.deployment.ledger.participant(member.name)

@@ -121,6 +121,12 @@ def row(**fields: object) -> Row:
             id="fell back to on demand",
         ),
         pytest.param(
+            replace(SITE, spot=True),
+            row(region="eu-central-1", size="m7i.large", outputs={"market": ""}),
+            Place("eu-central-1", None, "m7i.large", True),
+            id="the spec wants spot since",
+        ),
+        pytest.param(
             replace(SITE, fallback_regions=("eu-west-1",)),
             row(region="eu-west-1", size="m7i.large"),
             Place("eu-west-1", None, "m7i.large", False),
@@ -136,6 +142,15 @@ def row(**fields: object) -> Row:
 )
 def test_the_next_up_keeps_the_place_that_an_earlier_one_found(spec: Member, ledger: Row | None, place: Place) -> None:
     assert place_of(kept(spec, ledger)) == place
+
+
+def test_on_demand_is_remembered_as_a_choice_only_where_the_spec_wants_spot() -> None:
+    on_demand = Place("eu-central-1", None, "m7i.large", False)
+    assert not moved(SITE, on_demand).market_chosen
+    fallen = moved(replace(SITE, spot=True), on_demand)
+    assert fallen.market_chosen
+    assert moved(fallen, replace(on_demand, zone="eu-central-1b")).market_chosen
+    assert not moved(fallen, replace(on_demand, spot=True)).market_chosen
 
 
 def events(*phases: str) -> list[Event]:

@@ -97,6 +97,22 @@ def test_another_region_only_when_allowed_and_the_servers_rules_follow(world: Wo
 
 
 @pytest.mark.slow
+def test_the_address_of_a_region_that_was_left_is_let_in_no_more_also_when_the_next_one_fails(world: World) -> None:
+    server = {"target": "azure", "region": "westeurope", "size": "Standard_D2s_v5"}
+    world.write(copy_of(SPEC, server=server, sites={"site-1": {**AWS, "fallback_regions": ["eu-west-1"]}}))
+    world.faults(no_capacity=["eu-central-1", "eu-west-1"])
+    failed = world.run("up", "--yes", "--allow-fallback")
+    assert failed.code == 8
+    assert "trying m7i.large in eu-west-1" in failed.out
+    assert "and the one before no more" in failed.out
+    (address,) = [item for item in world.sandbox.inventory() if item.kind == "ec2:elastic-ip"]
+    assert address.region == "eu-west-1"
+    parts = {part["name"]: part for part in world.json("plan").ok().last["participants"]}
+    assert parts["server"]["steps"] == [], "the server lets in the new address only"
+    assert len([opening for opening in parts["server"]["open"] if opening["who"] == "site-1"]) == 1
+
+
+@pytest.mark.slow
 def test_with_a_cap_nobody_is_moved_to_a_dearer_size(world: World) -> None:
     world.write(spec_of(size=None, sizes=["m7i.large", "m7i.xlarge"], zones=["eu-central-1a"]))
     world.faults(no_capacity=["m7i.large"])

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from e2e_world import COMMAND, World, ec2
+from e2e_world import COMMAND, World, copy_of, ec2
 
 pytestmark = pytest.mark.slow
 
@@ -195,7 +195,22 @@ def up_since(line: dict[str, Any]) -> float:
     return datetime.fromisoformat(line["since"].replace("Z", "+00:00")).timestamp()
 
 
-def test_up_turns_on_what_was_stopped(up: World) -> None:
-    up.run("stop", "site-1", "--yes").ok()
-    assert lines(up)["site-1"]["phase"] == "stopped"
+@pytest.mark.parametrize("words", [["--refresh"], []])
+def test_up_turns_on_what_was_stopped_whatever_else_it_does(up: World, words: list[str]) -> None:
+    up.run("stop", "--yes").ok()
+    assert [line["phase"] for line in lines(up).values()] == ["stopped", "stopped"]
+    if not words:  # with a change to both machines
+        spec = copy_of(up.spec)
+        spec["server"]["size"], spec["sites"]["site-1"]["size"] = "Standard_D2s_v5", "m7i.xlarge"
+        up.write(spec)
+    assert up.json("up", *words, "--yes").ok().last["registered"] == ["site-1"]
+    assert [line["machine"] for line in lines(up, "--refresh").values()] == ["running", "running"]
+
+
+def test_up_turns_on_a_machine_that_somebody_else_turned_off(up: World) -> None:
+    (machine,) = [one for group in ec2(up).describe_instances()["Reservations"] for one in group["Instances"]]
+    ec2(up).stop_instances(InstanceIds=[machine["InstanceId"]])
+    ec2(up).get_waiter("instance_stopped").wait(
+        InstanceIds=[machine["InstanceId"]], WaiterConfig={"Delay": 1, "MaxAttempts": 60}
+    )
     assert up.json("up", "--yes").ok().last["registered"] == ["site-1"]
