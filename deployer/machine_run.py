@@ -139,7 +139,7 @@ class Start:
 
     endpoint: str | None
     labels: Mapping[str, str]
-    end: float | None = None
+    end: float | None
     """When a site's machine in a cloud ends itself; seconds since the epoch."""
 
 

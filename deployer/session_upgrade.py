@@ -19,6 +19,7 @@ from deployer.crew import Crew
 from deployer.deployment import lead
 from deployer.drain import Jobs, server_says, settle_jobs
 from deployer.errors import RefusedError
+from deployer.expiry import expiry_of
 from deployer.launch import Launch
 from deployer.ledger import Ledger, Row
 from deployer.live import screen
@@ -66,11 +67,14 @@ def bring(verb: str, names: list[str], jobs: Jobs) -> dict[str, dict[str, Any]]:
     off = [row.name for row in rows if row.phase == STOPPED]
     if off:
         raise RefusedError("its machine is off", participant=off[0], next_step=f"fedspan start {' '.join(off)}")
+    for row in rows:
+        if row.cloud and not row.outputs.get("vm_id"):  # an `up` that failed before there was a machine
+            raise RefusedError("has no machine yet", participant=row.name, next_step=f"fedspan up {row.name}")
     deployment = lead(workspace, load_spec(workspace.spec_path), realms.current())
     members = deployment.chosen(row.name for row in rows)
     with opened(deployment, members, verb) as session:
         crew = session.crew
-        standing = _standing(crew)
+        standing = _standing(crew, {member.name for member in members})
         todo = [member for member in members if _wants(verb, standing[member.name], member.name)]
         _check(crew, verb, todo, standing)
         if todo:
@@ -125,12 +129,12 @@ def _told(verb: str, standing: Standing, changed: bool) -> dict[str, Any]:
     return {"from": now, "to": words(_then(verb, standing), then), "changed": True}
 
 
-def _standing(crew: Crew) -> dict[str, Standing]:
-    """What runs on every machine that we can log in to, those that stay as they are too."""
+def _standing(crew: Crew, names: set[str]) -> dict[str, Standing]:
+    """What runs on the named participants' machines, however far they came, and on all others that work."""
     rows = {
         row.name: row
         for row in crew.deployment.ledger.participants()
-        if row.target != "kit" and row.address and row.phase in ("started", "registered")
+        if row.target != "kit" and row.address and (row.name in names or row.phase in ("started", "registered"))
     }
     members = [member for name, member in crew.deployment.members.items() if name in rows]
     found, errors = crew.each(members, lambda member: _look(crew, rows[member.name]))
@@ -177,7 +181,8 @@ def _one(crew: Crew, verb: str, member: Member, standing: Standing) -> None:
             if member.role == "site":
                 known = server_endpoint(crew.deployment, crew.deployment.addresses())
                 endpoint = known or Kit.open(member.kit).endpoint().server
-            install_and_start(crew, member, reach, Start(endpoint, labels(crew, member)))
+            end = expiry_of(crew.deployment.ledger, member.name)
+            install_and_start(crew, member, reach, Start(endpoint, labels(crew, member), end))
         else:
             crew.screen.phase(member.name, "starting", "the runtime before")
             with log_in(reach, crew.interrupts, setting("SSH_DEADLINE")) as machine:

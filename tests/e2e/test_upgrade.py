@@ -11,6 +11,8 @@ import pytest
 from e2e_world import SPEC, World, copy_of
 
 import deployer
+from deployer.expiry_units import TIMER_PATH
+from deployer.ledger import Ledger
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -54,6 +56,12 @@ def release(folder: Path, version: str, **changes: int) -> Path:
 def lines(world: World) -> dict[str, dict[str, Any]]:
     """What `status` says, by participant."""
     return {line["name"]: line for line in world.json("status").ok().last["participants"]}
+
+
+def timer(world: World, name: str) -> Path:
+    """The unit that ends a site's machine."""
+    machine = next(one for one in world.sandbox.machines() if one["name"] == name)
+    return Path(machine["root"]) / TIMER_PATH.removeprefix("/")
 
 
 def submit(world: World, folder: Path, name: str, rounds: int) -> str:
@@ -116,7 +124,11 @@ def test_an_upgrade_refuses_to_interrupt_a_job_unless_told(up: World, later: Pat
     assert refused.code == 13
     assert job in refused.err
     assert "--drain" in refused.err
+    up.run("extend", "site-1", "8h").ok()
+    ledger = Ledger(up.fed / ".fedspan" / "ledger.db")
+    ledger.record("site-1", "failed", detail="as an upgrade or an up that failed at its end leaves it")
     done = up.run("upgrade", "--resume", "--yes", "--json", environment=path).ok().last["runtimes"]
+    assert timer(up, "site-1").is_file(), "the machine's end is not lost by it"
     assert {name: (one["changed"], one["to"].split()[1]) for name, one in done.items()} == {
         "server": (True, "0.2.0"),
         "site-1": (True, "0.2.0"),
