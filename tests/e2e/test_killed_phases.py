@@ -23,16 +23,16 @@ SPEC: dict[str, Any] = {
 PHASES = ("allocating", "making", "booting", "pushing", "installing", "verifying", "starting")
 
 
-def kill_in(world: World, phase: str) -> list[str]:
-    """`up`, killed as soon as it tells that site-1 has come to `phase`; the phases that it told of."""
-    process: subprocess.Popen[str] = world.start("up", "--yes", "--json")
+def kill_in(world: World, phase: str, *words: str, after: str | None = None) -> list[str]:
+    """`up`, killed as soon as it tells that site-1 has come to `phase` (`after` another one); what it told."""
+    process: subprocess.Popen[str] = world.start("up", *words, "--yes", "--json")
     assert process.stdout is not None
     told: list[str] = []
     for line in process.stdout:
         event = json.loads(line)
         if event.get("event") == "phase" and event["participant"] == "site-1":
             told.append(event["phase"])
-            if event["phase"] == phase:
+            if event["phase"] == phase and (after is None or after in told):
                 os.kill(process.pid, signal.SIGKILL)
                 break
     process.communicate(timeout=120)
@@ -48,6 +48,27 @@ def test_killed_in_every_phase_up_goes_on_and_down_leaves_nothing(world: World) 
     assert "site-1" in told.last["pushed"]
     assert world.sandbox.settle()
     assert len(world.sandbox.machines()) == 1
+    assert world.json("plan").ok().last["changes"] == 0
+    assert "0 left" in world.run("down", "--yes").ok().out
+    assert world.inventory() == []
+
+
+@pytest.mark.timeout(600)
+def test_killed_in_a_move_to_another_region_up_goes_on_and_down_leaves_nothing(world: World) -> None:
+    site = {**SPEC["sites"]["site-1"], "fallback_regions": ["eu-west-1"]}
+    world.write({**SPEC, "sites": {"site-1": site}})
+    world.faults(no_capacity=["eu-central-1"])
+    move = ("--allow-fallback",)
+    leaving = kill_in(world, "leaving", *move)
+    allocating = kill_in(world, "allocating", *move, after="leaving")
+    assert (leaving[-1], allocating[-1]) == ("leaving", "allocating"), "each was killed where it should be"
+    making = kill_in(world, "making", *move)
+    assert making[-1] == "making"
+    world.run("up", *move, "--yes").ok()
+    assert world.sandbox.settle()
+    assert [machine["zone"][:-1] for machine in world.sandbox.machines()] == ["eu-west-1"]
+    assert not [item for item in world.sandbox.inventory() if item.region == "eu-central-1"]
+    world.faults()
     assert world.json("plan").ok().last["changes"] == 0
     assert "0 left" in world.run("down", "--yes").ok().out
     assert world.inventory() == []
