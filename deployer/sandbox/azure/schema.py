@@ -12,6 +12,7 @@ import enum
 import functools
 import importlib
 import re
+import threading
 import types
 import typing
 from collections.abc import Mapping
@@ -24,6 +25,9 @@ MODULES = {
     "devtestlab": "deployer.sandbox.azure.devtest_models",
     "resources": "azure.mgmt.resource.resources.models",
 }
+
+
+_GATHERING = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,8 @@ def model(space: str, name: str) -> Model:
     """The model `name` of the SDK `space` ("network", "compute", "resources"). Raises AttributeError if unknown."""
     namespace = importlib.import_module(MODULES[space])
     cls = getattr(namespace, name)
-    cls.__new__(cls)  # the SDK gathers a class's fields when its first instance is made
+    with _GATHERING:  # by one thread at a time: the SDK changes the class whose attributes it goes through
+        cls.__new__(cls)  # it gathers a class's fields when the first instance is made
     annotations: dict[str, Any] = {}
     for base in reversed(cls.__mro__):
         annotations.update(vars(base).get("__annotations__", {}))

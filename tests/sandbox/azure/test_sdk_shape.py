@@ -5,6 +5,11 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from types import ModuleType
 from typing import Any
 
 import pulumi
@@ -129,3 +134,26 @@ def test_flat_and_nested_shapes_turn_into_one_another() -> None:
     assert to_rest("compute", extension, {"type": "NvidiaGpuDriverLinux"}) == {
         "properties": {"type": "NvidiaGpuDriverLinux"}
     }
+
+
+def test_a_models_fields_are_gathered_by_one_thread_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The SDK changes a class while it goes through its attributes: two threads at once and one of them fails."""
+    busy = threading.Lock()
+    space = ModuleType("slow_models")
+
+    class Slow:
+        _attr_to_rest_field: dict[str, Any] = {}
+
+        def __new__(cls) -> Slow:
+            assert busy.acquire(blocking=False), "another thread is gathering"
+            time.sleep(0.01)
+            busy.release()
+            return super().__new__(cls)
+
+    names = [f"Model{number}" for number in range(8)]
+    for name in names:
+        setattr(space, name, type(name, (Slow,), {}))
+    monkeypatch.setitem(sys.modules, space.__name__, space)
+    monkeypatch.setitem(schema.MODULES, "slow", space.__name__)
+    with ThreadPoolExecutor(len(names)) as pool:
+        assert [one.name for one in pool.map(lambda name: schema.model("slow", name), names)] == names
