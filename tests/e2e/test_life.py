@@ -5,8 +5,6 @@ from __future__ import annotations
 import pytest
 from e2e_world import SPEC, World, copy_of
 
-from deployer.ledger import Ledger
-
 
 @pytest.fixture(scope="module")
 def up(world: World) -> World:
@@ -43,21 +41,6 @@ def test_up_again_changes_nothing_and_says_so(up: World) -> None:
     assert again.last["nothing_changed"] is True
     assert up.inventory() == before
     assert "nothing changed" in up.run("up", "--yes").ok().out
-
-
-@pytest.mark.slow
-def test_what_the_spec_says_of_a_participant_is_known_from_then_on_also_without_a_step(up: World) -> None:
-    tenant = up.sandbox.azure_environment()["ARM_TENANT_ID"]
-    up.write(copy_of(SPEC, server={**SPEC["server"], "tenant": tenant}))
-    assert up.json("up", "--yes").ok().last["nothing_changed"] is True
-    row = Ledger(up.fed / ".fedspan" / "ledger.db").participant("server")
-    assert row is not None
-    assert (row.outputs["tenant"], row.phase) == (tenant, "started")
-    up.write(SPEC)
-    assert up.json("up", "--yes").ok().last["nothing_changed"] is True
-    row = Ledger(up.fed / ".fedspan" / "ledger.db").participant("server")
-    assert row is not None
-    assert row.outputs["tenant"] == ""
 
 
 def test_a_plan_without_changes_needs_no_answer(up: World) -> None:

@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from e2e_world import COMMAND, World, copy_of, ec2
+from e2e_world import COMMAND, SPEC, World, copy_of, ec2
+
+from deployer.ledger import Ledger
 
 pytestmark = pytest.mark.slow
 
@@ -75,6 +77,20 @@ def test_up_refresh_puts_right_exactly_what_drifted(up: World) -> None:
     assert plan["server"] == []
     assert up.json("up", "--refresh", "--yes").ok().last["changed"]["site-1"] == 2
     assert [line["drift"] for line in lines(up, "--refresh").values()] == [[], []]
+
+
+def test_what_the_spec_says_of_a_participant_is_known_from_then_on_also_without_a_step(up: World) -> None:
+    tenant = up.sandbox.azure_environment()["ARM_TENANT_ID"]
+    up.write(copy_of(SPEC, server={**SPEC["server"], "tenant": tenant}))
+    assert up.json("up", "--yes").ok().last["nothing_changed"] is True
+    row = Ledger(up.fed / ".fedspan" / "ledger.db").participant("server")
+    assert row is not None
+    assert (row.outputs["tenant"], row.phase) == (tenant, "started")
+    up.write(SPEC)
+    assert up.json("up", "--yes").ok().last["nothing_changed"] is True
+    row = Ledger(up.fed / ".fedspan" / "ledger.db").participant("server")
+    assert row is not None
+    assert row.outputs["tenant"] == ""
 
 
 def test_watch_shows_the_table_again_on_a_terminal_until_ctrl_c(up: World) -> None:
