@@ -185,5 +185,10 @@ class _Client:
                 blob = blobs.register(*staged, f"job:{task.job}:task:{task.id}:result") if staged else None
                 journal.done(task.id, blob, message["meta"])
 
-        self._stored(run, commit)
+        try:
+            self._stored(run, commit)
+        except BaseException:
+            if staged is not None:
+                blobs.discard(*staged)
+            raise
         log.info("%s: %s is done (%s)", task.job, task.id, DONE)

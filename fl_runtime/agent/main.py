@@ -245,6 +245,8 @@ class Agent:
             try:
                 arrived = self.shaping.arrive(task, pushed.payload)
             except FlError as error:
+                if is_full(error):
+                    raise
                 log.error("%s: %s can't begin: %s", task.job, task.id, error)
                 self.journal.done(task.id, None, {}, str(error))
                 self.results.upload()

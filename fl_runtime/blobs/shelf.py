@@ -23,6 +23,7 @@ from pathlib import Path
 
 from fl_runtime.blobs.manifest import Manifest, of_bytes, of_file
 from fl_runtime.blobs.pool import Pool
+from fl_runtime.blobs.refs import References
 from fl_runtime.blobs.space import Space
 from fl_runtime.db import Database
 from fl_runtime.errors import StorageError
@@ -47,7 +48,7 @@ Staged = tuple[Manifest, bytes | None]  # content that is ready to be registered
 UNLINK_AFTER_S = 5.0  # after its row went: whoever was told the path may be about to open it
 
 
-class Shelf:
+class Shelf(References):
     """What lies here. Every method may be called from any thread; those that write raise StorageError."""
 
     def __init__(self, folder: Path, db: Database, quota: Callable[[], int | None] = lambda: None) -> None:
@@ -55,7 +56,7 @@ class Shelf:
         self.folder = folder / "blobs"
         self.spool = folder / "spool"
         self.incoming_folder = folder / "incoming"
-        self._db = db
+        super().__init__(db)
         self._lock = threading.Lock()  # taken inside a transaction, never around one
         self._doomed: list[tuple[float, bytes]] = []  # files whose rows are gone, and when they may go
         self._pinned: dict[bytes, int] = {}  # staged, not registered yet: not to be collected
@@ -121,15 +122,6 @@ class Shelf:
         finally:
             for left in self.spool.glob(f"{path.name}*"):
                 self._pool.give(left)
-
-    def owned(self, owner: str) -> list[bytes]:
-        """What this owner refers to."""
-        return [bytes(row["blob"]) for row in self._db.all("SELECT blob FROM blob_refs WHERE owner = ?", owner)]
-
-    def refs(self, owner: str) -> list[tuple[str, bytes]]:
-        """What this owner and all under it (`owner:...`) refer to: (whose, blob)."""
-        sql = "SELECT owner, blob FROM blob_refs WHERE owner = ? OR (owner >= ? AND owner < ?)"
-        return [(str(row["owner"]), bytes(row["blob"])) for row in self._db.all(sql, owner, f"{owner}:", f"{owner};")]
 
     def recycle(self, path: Path) -> None:
         """A file of the spool folder that nobody needs."""
@@ -242,26 +234,6 @@ class Shelf:
         staged = self.stage_bytes(data)
         with self.registering(staged) as register:
             return register(staged, owner)
-
-    def add_ref(self, blob: bytes, owner: str) -> None:
-        self._db.run("INSERT INTO blob_refs (blob, owner) VALUES (?, ?) ON CONFLICT DO NOTHING", blob, owner)
-
-    def owners(self, blob: bytes) -> list[str]:
-        """Who refers to it."""
-        return [str(row["owner"]) for row in self._db.all("SELECT owner FROM blob_refs WHERE blob = ?", blob)]
-
-    def drop_refs(self, owner_prefix: str) -> None:
-        """Drop the references of one owner (or, ending in `:`, of all under it)."""
-        if owner_prefix.endswith(":"):
-            end = owner_prefix[:-1] + ";"  # ";" follows ":" in ASCII
-            self._db.run("DELETE FROM blob_refs WHERE owner >= ? AND owner < ?", owner_prefix, end)
-        else:
-            self._db.run("DELETE FROM blob_refs WHERE owner = ?", owner_prefix)
-
-    def drop_all(self, owner: str) -> None:
-        """Drop the references of an owner and of all under it."""
-        self.drop_refs(owner)
-        self.drop_refs(f"{owner}:")
 
     def collect(self, grace: float = UNLINK_AFTER_S) -> int:
         """Forget blobs without references, and free their files `grace` seconds later; how many.

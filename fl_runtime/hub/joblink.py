@@ -198,7 +198,11 @@ class JobLink:
             with self._hub.store.tx():
                 return blobs.register(*staged, f"job:{self._job.id}:new")
 
-        blob = self._stored(register)
+        try:
+            blob = self._stored(register)
+        except BaseException:
+            blobs.discard(*staged)
+            raise
         self._send({"blob": blob.hex(), "file": self._shown(blob) if staged[1] is None else None})
 
     def _given(self, file: str) -> Path:

@@ -500,6 +500,25 @@ def test_a_refused_inline_answer_leaves_no_file(tmp_path: Path, lie: str) -> Non
         assert made.left_over() == []
 
 
+def test_a_model_that_can_not_be_stored_before_its_job_is_over_leaves_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with server(tmp_path) as made:
+        link = made.link()
+        link._running.over = True
+        file = made.hub.blobs.new_spool_file(0)
+        file.write_bytes(model(np.ones(SIZE)))
+
+        def fail(*_: object) -> None:
+            raise StorageError("The disk is full")
+
+        with monkeypatch.context() as full:
+            full.setattr(made.hub.blobs, "register", fail)
+            with pytest.raises(StorageError):
+                link._do_blob({"file": str(file)}, b"")
+        assert made.left_over() == []
+
+
 class Site:
     """A site's part: its journal, and what it does with results and tasks; no link, no scripts."""
 
