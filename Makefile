@@ -21,7 +21,7 @@ test: $(VENV)/.dev ## The default suite, under ten minutes on two cores
 test-slow: $(VENV)/.dev $(VENV)/.torch ## The slow suite: kills, fuzzing, torch, whole topologies
 	$(PYTEST) -m slow $(ARGS)
 
-bench: $(VENV)/.dev $(VENV)/.torch ## Every figure of benchmarks/README.md: some ten minutes and 25 GB of disk; nothing else should run
+bench: $(VENV)/.dev $(VENV)/.torch ## The figures of benchmarks/README.md but deployments' (deploy.py): some ten minutes and 25 GB of disk; nothing else should run
 	$(BIN)/python benchmarks/rounds.py --model-mib 512
 	$(BIN)/python benchmarks/rounds.py --model-mib 64
 	$(BIN)/python benchmarks/rounds.py --model-mib 512 --sites 8 --rounds 2

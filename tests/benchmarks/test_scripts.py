@@ -1,4 +1,4 @@
-"""Every benchmark runs with tiny settings and ends its output with the line of JSON that it promises."""
+"""Every benchmark runs with tiny settings and prints, when asked for it, nothing but its line of JSON."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ import pytest
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
 
-def run(script: str, *options: str) -> dict[str, Any]:
+def run(script: str, *options: str, timeout: float = 280) -> dict[str, Any]:
     """The JSON of a run that may print nothing else."""
     argv = [sys.executable, str(BENCHMARKS / script), *options, "--json"]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=280, check=False)
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=timeout, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    found = json.loads(done.stdout.splitlines()[-1])
+    (line,) = done.stdout.splitlines()
+    found = json.loads(line)
     assert isinstance(found, dict)
     return found
 
@@ -35,6 +36,8 @@ def test_rounds_measures_a_round_its_memory_and_the_baseline() -> None:
     positive(found, "round_s", "mb_s", "raw_mb_s", "share", "server_anon_mb", "site_anon_mb", "cpu_s")
     assert found["mb_s"] == pytest.approx(2 * 2 * 8 * 1.048576 / found["round_s"], rel=0.01)
     assert found["share"] == pytest.approx(found["mb_s"] / found["raw_mb_s"], abs=0.002)
+    assert found["whole_round_s"] > found["round_s"]
+    assert found["whole_share"] == pytest.approx(found["share"] * found["round_s"] / found["whole_round_s"], abs=0.002)
     assert found["site_anon_mb"] > 8 * 1.048576  # the script holds a model of its own
 
 
@@ -94,3 +97,17 @@ def test_push_measures_every_step_to_a_running_participant() -> None:
     found = run("push.py", "--machines", "2", "--runs", "1")
     steps = [f"step: {name}" for name in ("push", "install", "start")]
     positive(found, "bundle_mb", *steps, "one machine", "all machines at once", "cp -r of the bundle, here")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_deploy_measures_up_beside_its_critical_path_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    found = run("deploy.py", "--sites", "1", "--scale", "0.01", "--runs", "1", timeout=800)
+    positive(found, "latencies_s", "alone_s", "up_s", "second_up_s", "status_s")
+    assert found["critical_s"] == pytest.approx(found["latencies_s"] + found["alone_s"])
+    assert found["ratio"] == pytest.approx(found["up_s"] / found["critical_s"])
+    assert sorted(found["phases"]) == ["server", "site-1"]
+    assert list(tmp_path.iterdir()) == []
