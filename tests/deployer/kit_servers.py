@@ -55,7 +55,7 @@ def listening(handle: Any) -> Iterator[int]:
     finally:
         server.shutdown(socket.SHUT_RDWR)
         server.close()
-        thread.join(10)
+        thread.join(60)
 
 
 def tls_of(kit: Path) -> Any:

@@ -124,7 +124,7 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Release]:
     finally:
         server.shutdown()
         server.server_close()
-        thread.join(10)
+        thread.join(60)
 
 
 @dataclass

@@ -30,7 +30,7 @@ def proxy_to(port: int, seen: list[str], status: str = "200 OK") -> Any:
                 back = threading.Thread(target=pump, args=(onward, connection), daemon=True)
                 back.start()
                 pump(connection, onward)
-                back.join(10)
+                back.join(60)
 
     return handle
 

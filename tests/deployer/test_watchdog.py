@@ -41,7 +41,7 @@ def test_an_overdue_machine_ends_its_engine(patience: int) -> None:
     with Watchdog(engine.interrupt) as dog:
         dog.saw("start", VPC)
         dog.saw("start", VM)
-        assert engine.ended.wait(20)
+        assert engine.ended.wait(60)
     assert engine.count == patience
     assert dog.overdue == VM
 
@@ -60,7 +60,7 @@ def test_a_step_that_ends_while_the_engine_is_told_keeps_the_verdict() -> None:
     dog._late = late_once  # type: ignore[method-assign]
     with dog:
         dog.saw("start", VM)
-        assert engine.ended.wait(20)
+        assert engine.ended.wait(60)
     assert dog.overdue == VM
 
 

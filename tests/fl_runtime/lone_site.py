@@ -46,7 +46,7 @@ class Site:
         """Run to the end; what it printed."""
         place = self.place(script, how)
         child = start(place, *args, memory=memory, data=data)
-        child.wait(30)
+        child.wait(60)
         text = place.log.read_text()
         clear(place.folder)
         return text

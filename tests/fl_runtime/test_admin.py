@@ -219,7 +219,7 @@ def test_a_site_restarts_at_a_leads_order_and_its_policy_may_refuse(fresh: Feder
     assert told["site-9"]["why"] == "it is not connected"
     first = fresh.sites["site-1"].process
     assert first is not None
-    assert first.wait(20) == orders.RESTART_CODE  # what makes a supervisor start it again
+    assert first.wait(60) == orders.RESTART_CODE  # what makes a supervisor start it again
     with fresh.session() as session:
         assert session.shut_down("site-3", "server") == {
             "site-3": {"accepted": True, "why": ""},
@@ -227,7 +227,7 @@ def test_a_site_restarts_at_a_leads_order_and_its_policy_may_refuse(fresh: Feder
         }
     for process in (fresh.sites["site-3"].process, fresh.server.process):
         assert process is not None
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
 
 
 @pytest.fixture

@@ -100,7 +100,7 @@ def test_a_restarted_notebook_gets_the_same_attempt(running: Federation, noteboo
         notebooks.append(Notebook(running, "go on"))
         session.wait(job, 120)
         model = load_file(session.download(job, running.root / "results") / "model.safetensors")
-    notebooks[2].process.wait(20)
+    notebooks[2].process.wait(60)
     first, again = notebooks[0].lines(), notebooks[2].lines()
     assert again[0] == first[1], "it should get the task that its predecessor had, as the same attempt"
     assert again[-1] == "over"

@@ -243,7 +243,7 @@ def test_a_submission_that_never_arrived_whole_ends_too(fresh: Federation) -> No
             spec=json.dumps(spec.document()).encode(),
             bundle=pb.Manifest(length=bundle.length, leaves=bundle.leaves),
         )
-        assert not session._connection.hub.submit(request, timeout=10).complete
+        assert not session._connection.hub.submit(request, timeout=60).complete
         assert session.show("half-1")["state"] == "RECEIVING"
         fresh.server.kill()
         with sqlite3.connect(fresh.server.state / "hub.db") as db:

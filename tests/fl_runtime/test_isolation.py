@@ -160,7 +160,7 @@ def test_an_agent_that_is_not_root_isolates_too() -> None:
                 [python, "-I", "-S", keeper.__file__],
                 input=json.dumps(order).encode(),
                 capture_output=True,
-                timeout=30,
+                timeout=60,
                 check=False,
                 user=12345,
                 group=12345,
@@ -193,7 +193,7 @@ if __name__ == "__main__":
     children = [context.Process(target=work, args=(lock, queue, number)) for number in range(2)]
     for child in children:
         child.start()
-    got = sorted(queue.get(timeout=20) for _ in children)
+    got = sorted(queue.get(timeout=60) for _ in children)
     for child in children:
         child.join()
     from multiprocessing import shared_memory
@@ -356,12 +356,12 @@ def test_a_temporary_folder_that_became_a_link_gives_nothing_away(site: Site, tm
     secret = tmp_path / "secret"
     secret.mkdir()
     (secret / "file").touch()
-    start(place).wait(30)
+    start(place).wait(60)
     folder = Path(os.readlink(place.folder / "tmp"))
     folder.rmdir()
     folder.symlink_to(secret)
     try:
-        start(place).wait(30)
+        start(place).wait(60)
         assert {path.stat().st_uid for path in (secret, secret / "file")} == {0}
         other = (place.folder / "tmp").resolve()
         assert other not in (secret, folder)

@@ -171,5 +171,5 @@ def test_two_processes_with_one_state_folder_are_refused(fresh: Federation) -> N
     again.log = fresh.root / "again.log"
     again.start()
     assert again.process is not None
-    assert again.process.wait(20) == 15
+    assert again.process.wait(60) == 15
     assert "This participant runs already" in again.text()

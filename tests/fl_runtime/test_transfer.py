@@ -58,7 +58,7 @@ class _Queueing:
     def push(self, frames: Iterator[bytes], context: grpc.ServicerContext) -> pb.PushReply:
         next(frames)
         self.header.set()
-        assert self.place.wait(20)
+        assert self.place.wait(60)
         context.send_initial_metadata(())
         self.frames = sum(1 for _ in frames)
         return pb.PushReply()
@@ -91,10 +91,10 @@ def test_a_queued_push_sends_its_header_only_unless_the_server_is_older(
             stub = rpc.BlobsStub(channel)
             try:
                 sent = site.submit(transfer.deliver, stub, blobs, pb.BlobQuery(blob=blob), go_ahead=go_ahead)
-                assert service.header.wait(20)
-                assert read.acquire(timeout=0.3 if go_ahead else 20) is not go_ahead
+                assert service.header.wait(60)
+                assert read.acquire(timeout=0.3 if go_ahead else 60) is not go_ahead
             finally:
                 service.place.set()
-            sent.result(20)
+            sent.result(60)
         assert service.frames == 9
         server.stop(0).wait()

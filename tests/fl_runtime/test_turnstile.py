@@ -54,7 +54,7 @@ class Crowd:
         for event in self._leave.values():
             event.set()
         for thread in self._threads:
-            thread.join(10)
+            thread.join(60)
 
 
 @pytest.fixture

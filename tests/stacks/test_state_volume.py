@@ -56,7 +56,7 @@ class Machine:
             env={"PATH": f"{self.bin}:/usr/bin:/bin"},
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=60,
         )
 
     def did(self, command: str) -> list[str]:

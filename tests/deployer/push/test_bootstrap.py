@@ -214,7 +214,7 @@ def test_the_log_can_be_cut_dated_and_followed(world: World, site: Machine) -> N
         with log.open("a") as file:
             file.write("a new line\n")
         wait_for(lambda: "a new line" in seen)
-    following.join(10)
+    following.join(60)
 
 
 FACTS = MachineFacts(

@@ -124,7 +124,7 @@ def index(tmp_path: Path, emulated: tuple[Machines, KeyStore]) -> Iterator[tuple
     yield f"https://{address}:{server.server_port}", asked
     server.shutdown()
     server.server_close()
-    thread.join(5)
+    thread.join(60)
 
 
 @pytest.mark.slow  # pip asks three times before it gives up

@@ -88,13 +88,13 @@ def agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         yield path
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(60)
 
 
 def test_a_key_that_only_the_agent_has_logs_in(make_machine: MakeMachine, agent: Path, tmp_path: Path) -> None:
     box = make_machine("site-1")
     environment = {**os.environ, "SSH_AUTH_SOCK": str(agent)}
-    subprocess.run(["ssh-add", "-q", str(box.key_path)], env=environment, check=True, timeout=20)
+    subprocess.run(["ssh-add", "-q", str(box.key_path)], env=environment, check=True, timeout=60)
     box.key_path.unlink()
     other = KeyStore(tmp_path / "other").login("other")
     assert other.public

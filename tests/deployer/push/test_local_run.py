@@ -216,7 +216,7 @@ def test_in_the_foreground_it_stays_and_a_signal_ends_it(owner: Owner) -> None:
         assert code == 13, said
         assert "already runs" in said
         process.send_signal(signal.SIGINT)
-        assert process.wait(20) in (0, 130)
+        assert process.wait(60) in (0, 130)
     finally:
         if process.poll() is None:
             process.kill()

@@ -113,7 +113,7 @@ def in_a_terminal(tmp_path: Path) -> None:
                 seen += os.read(master, 4096)
         assert b"on-42" in seen
         assert b"33 111" in seen
-        assert process.wait(20) == 5
+        assert process.wait(60) == 5
         assert termios.tcgetattr(slave) == before  # the terminal is as it was
     finally:
         if process.poll() is None:

@@ -134,5 +134,5 @@ def test_the_view_is_taken_while_others_change_the_cloud(account: Account) -> No
     finally:
         stop.set()
         for looker in lookers:
-            looker.join(10)
+            looker.join(60)
     assert trouble == []

@@ -160,7 +160,7 @@ def test_boot_diagnostics_give_the_serial_console(azure: Azure) -> None:
         azure.compute.virtual_machines.retrieve_boot_diagnostics_data("rg", "vm")
     azure.vm(nic, properties={"diagnosticsProfile": {"bootDiagnostics": {"enabled": True}}})
     found = azure.compute.virtual_machines.retrieve_boot_diagnostics_data("rg", "vm")
-    text = requests.get(found.serial_console_log_blob_uri, verify=str(azure.server.ca_file), timeout=10).text
+    text = requests.get(found.serial_console_log_blob_uri, verify=str(azure.server.ca_file), timeout=60).text
     assert "cloud-init" in text
 
 

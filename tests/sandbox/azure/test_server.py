@@ -30,7 +30,7 @@ from .arm_kit import REGION, Azure, refused
 def _get(azure: Azure, path: str, token: str | None = None, method: str = "GET", **more: Any) -> requests.Response:
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     url = azure.server.url + path
-    return requests.request(method, url, headers=headers, verify=str(azure.server.ca_file), timeout=10, **more)
+    return requests.request(method, url, headers=headers, verify=str(azure.server.ca_file), timeout=60, **more)
 
 
 def _token(azure: Azure) -> str:
@@ -43,7 +43,7 @@ def _code(answer: requests.Response) -> str:
 
 def test_only_the_sandboxes_own_authority_vouches_for_the_server(azure: Azure) -> None:
     with pytest.raises(requests.exceptions.SSLError):
-        requests.get(azure.server.url + "/metadata/endpoints", timeout=10)
+        requests.get(azure.server.url + "/metadata/endpoints", timeout=60)
     authority = x509.load_pem_x509_certificate(azure.server.ca_file.read_bytes())
     assert authority.extensions.get_extension_for_class(x509.BasicConstraints).value.ca is True
     assert (azure.server.ca_file.parent / "ca.key").stat().st_mode & 0o077 == 0
@@ -67,7 +67,7 @@ def test_stopping_ends_connections_and_threads_and_frees_the_port() -> None:
     url = server.start()
     folder = server.ca_file.parent
     session = requests.Session()
-    session.get(url + "/metadata/endpoints", verify=str(server.ca_file), timeout=10)
+    session.get(url + "/metadata/endpoints", verify=str(server.ca_file), timeout=60)
     server.stop()
     deadline = time.monotonic() + 60
     while set(threading.enumerate()) - before and time.monotonic() < deadline:

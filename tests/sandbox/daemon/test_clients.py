@@ -33,7 +33,7 @@ def plugin_versions(providers: str) -> dict[str, str]:
         package, port = entry.split(":")
         with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
             stub = provider_pb2_grpc.ResourceProviderStub(channel)
-            found[package] = stub.GetPluginInfo(empty_pb2.Empty(), timeout=10).version
+            found[package] = stub.GetPluginInfo(empty_pb2.Empty(), timeout=60).version
     return found
 
 

@@ -85,9 +85,9 @@ class Lab:
             pkey=paramiko.Ed25519Key.from_private_key(io.StringIO(private)),
             allow_agent=False,
             look_for_keys=False,
-            timeout=10,
-            banner_timeout=10,
-            auth_timeout=10,
+            timeout=60,
+            banner_timeout=60,
+            auth_timeout=60,
         )
         return client
 
@@ -99,7 +99,7 @@ class Lab:
 
 def run(client: paramiko.SSHClient, command: str, data: bytes = b"") -> tuple[int, bytes, bytes]:
     """(exit status, stdout, stderr) of a command."""
-    stdin, stdout, stderr = client.exec_command(command, timeout=30)
+    stdin, stdout, stderr = client.exec_command(command, timeout=60)
     if data:
         stdin.write(data)
     stdin.channel.shutdown_write()
@@ -110,7 +110,7 @@ def run(client: paramiko.SSHClient, command: str, data: bytes = b"") -> tuple[in
 def proxied(proxy: str, address: str, port: int) -> tuple[socket.socket, bytes]:
     """A connection through a CONNECT proxy and the proxy's answer."""
     host, _, proxy_port = proxy.removeprefix("http://").partition(":")
-    sock = socket.create_connection((host, int(proxy_port)), timeout=10)
+    sock = socket.create_connection((host, int(proxy_port)), timeout=60)
     sock.sendall(f"CONNECT {address}:{port} HTTP/1.1\r\nHost: {address}:{port}\r\n\r\n".encode())
     head = b""
     while b"\r\n\r\n" not in head:

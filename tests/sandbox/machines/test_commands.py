@@ -59,7 +59,7 @@ def test_python_is_there_without_the_sandboxs_packages(machine: Machine) -> None
 def test_ten_megabytes_in_and_out_arrive_whole(machine: Machine) -> None:
     lab, its = machine
     data = os.urandom(10 << 20)
-    stdin, stdout, _ = lab.ssh(its).exec_command("cat", timeout=30)
+    stdin, stdout, _ = lab.ssh(its).exec_command("cat", timeout=60)
 
     def write() -> None:
         stdin.write(data)

@@ -169,10 +169,10 @@ def test_a_world_address_stands_for_whoever_was_given_it(lab: Lab) -> None:
     with service(machine):
         assert not is_let_in(machine["public_ip"], source=hospital)
         lab.machines.driver.set_world({**lab.machines.world, hospital: "203.0.113.7"})
-        assert lab.machines.driver.wait(5)
+        assert lab.machines.driver.wait(60)
         assert is_let_in(machine["public_ip"], source=hospital)
         lab.machines.driver.set_world(lab.machines.world)
-        assert lab.machines.driver.wait(5)
+        assert lab.machines.driver.wait(60)
         assert not is_let_in(machine["public_ip"], source=hospital)
 
 
@@ -241,9 +241,12 @@ def test_an_idle_machine_uses_no_processor_time(lab: Lab) -> None:
             fields = file.read().rpartition(")")[2].split()
         return int(fields[11]) + int(fields[12])
 
-    before = used()
-    time.sleep(1.5)
-    assert used() - before <= 1  # a hundredth of a second
+    spent = []
+    while not spent or (spent[-1] > 1 and len(spent) < 20):  # on a busy machine its boot's end may still be at work
+        before = used()
+        time.sleep(1.5)
+        spent.append(used() - before)
+    assert spent[-1] <= 1, spent  # hundredths of a second
 
 
 @pytest.mark.parametrize(
