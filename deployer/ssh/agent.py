@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import paramiko
+
+USUAL = ("id_ed25519", "id_ecdsa", "id_rsa")
+"""Names of the keys that an operator's ssh tries, in `~/.ssh`."""
+
+LoginTransport: type[paramiko.Transport] = paramiko.ServiceRequestingTransport  # type: ignore[attr-defined]  # no stub
+"""Asks for the login once, as RFC 4252 has it; paramiko's other one asks with each key, which some servers refuse."""
 
 
 def candidates(path: Path, agent: bool, load: Callable[[Path], paramiko.PKey]) -> list[Any]:
@@ -22,3 +29,12 @@ def candidates(path: Path, agent: bool, load: Callable[[Path], paramiko.PKey]) -
             if not found:
                 raise
     return found
+
+
+def operators_keys(agent: bool) -> list[Any]:
+    """The keys of the operator's home that need no passphrase, then (with `agent`) the agent's."""
+    found: list[Any] = []
+    for name in USUAL:
+        with contextlib.suppress(OSError, paramiko.SSHException, ValueError):
+            found.append(paramiko.PKey.from_path(Path.home() / ".ssh" / name))
+    return found + (list(paramiko.Agent().get_keys()) if agent else [])

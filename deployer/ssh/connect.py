@@ -22,7 +22,7 @@ from pathlib import Path
 import paramiko
 
 from deployer.errors import FedspanError, HostKeyError, UnreachableError
-from deployer.ssh.agent import candidates
+from deployer.ssh.agent import LoginTransport, candidates
 from deployer.ssh.exchange import PACKET
 from deployer.ssh.pins import HostKeyPin, fingerprint, host_label, read_pins
 from deployer.ssh.session import WINDOW
@@ -70,19 +70,19 @@ def open_transport(
     name: str | None = None,
     via: paramiko.Transport | None = None,
     agent: bool = False,
+    also: Sequence[paramiko.PKey] = (),
 ) -> paramiko.Transport:
     """An authenticated connection; see the module for what is retried.
 
     Args:
-        address, port: where.
-        user: login user.
+        address, port, user: where, and as whom.
         key_path: a private key (OpenSSH format, no passphrase). No other key, no prompt.
         known_hosts: file, or files, of pinned host keys.
-        deadline_s: seconds until it is given up.
-        on_wait: told before each new attempt.
+        deadline_s, on_wait: seconds until it is given up; told before each new attempt.
         name: participant, for messages.
         via: a jump host's connection, through which this one goes.
         agent: try the keys of the operator's SSH agent first.
+        also: keys to try after that.
 
     Raises:
         HostKeyError: no key is pinned, or the machine shows another one.
@@ -92,7 +92,7 @@ def open_transport(
     pins = [pin for file in files for pin in read_pins(file, address, port)]
     if not pins:
         raise no_pin(address, port, files, name)
-    keys = candidates(key_path, agent, lambda path: _load_key(path, name))
+    keys = [*candidates(key_path, agent, lambda path: _load_key(path, name)), *also]
     started = time.monotonic()
     refused_since: float | None = None
     pause = RETRY_FIRST_S
@@ -210,7 +210,7 @@ def _dial(
         raise _NotYet(_dial_reason(address, port, error)) from error
     except paramiko.SSHException as error:
         raise _NotYet(f"the jump host can't reach port {port} there ({error})") from error
-    transport = paramiko.Transport(sock, default_window_size=WINDOW, default_max_packet_size=PACKET)
+    transport = LoginTransport(sock, default_window_size=WINDOW, default_max_packet_size=PACKET)
     try:
         options = transport.get_security_options()
         ciphers = options.ciphers

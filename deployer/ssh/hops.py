@@ -54,14 +54,18 @@ def open_hops(
 ) -> list[paramiko.Transport]:
     """Log in to each hop through the one before it; the last one carries what comes next.
 
+    With the machine's key, and with those that the operator's own `ssh -J` would take: a bastion knows the operator.
+
     Raises:
         HostKeyError: a hop's key is not in the operator's known_hosts, or is another one.
         UnreachableError: a hop does not answer or refuses the login.
     """
+    from deployer.ssh.agent import operators_keys
     from deployer.ssh.connect import open_transport
 
     known = Path.home() / ".ssh" / "known_hosts"
     opened: list[paramiko.Transport] = []
+    also = operators_keys(agent=not agent)
     try:
         for hop in hops:
             opened.append(
@@ -76,6 +80,7 @@ def open_hops(
                     name=f"jump host {hop}",
                     via=opened[-1] if opened else None,
                     agent=agent,
+                    also=also,
                 )
             )
     except BaseException:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from deployer.errors import HostKeyError, UnreachableError
-from deployer.keys import KeyStore, host_entry
+from deployer.keys import KeyStore, host_entry, make_pair
 from deployer.ssh.hops import Hop, parse_hops
 from tests.deployer.push.conftest import Box, MakeMachine
 
@@ -40,6 +40,15 @@ def test_a_machine_is_reached_through_two_jump_hosts(make_machine: MakeMachine, 
     know(home, second)
     with behind.connect(hops=(hop(first), hop(second))) as machine:
         assert machine.run(["sh", "-c", 'echo "$FEDSPAN_ROOT"']).stdout.strip() == str(behind.root)
+
+
+def test_a_bastion_that_knows_only_the_operator_lets_through(make_machine: MakeMachine, home: Path) -> None:
+    own = make_pair("ana")
+    (home / ".ssh" / "id_ed25519").write_text(own.private)
+    bastion, behind = make_machine("bastion", forward=True, public_key=own.public), make_machine("behind")
+    know(home, bastion)
+    with behind.connect(hops=(hop(bastion),)) as machine:
+        assert machine.run(["true"]).status == 0
 
 
 def test_a_jump_host_that_nobody_knows_gets_no_login_and_the_mending_command_is_told(
