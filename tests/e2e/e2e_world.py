@@ -16,6 +16,7 @@ from typing import Any
 
 import psutil
 import yaml
+from azure.identity import ClientSecretCredential
 
 from deployer.realm_sandbox import aws_session
 from deployer.sandbox.client import Sandbox
@@ -191,6 +192,29 @@ def ec2(world: World) -> Any:
     """EC2's client, as somebody would use it behind fedspan's back."""
     session = aws_session(world.sandbox.aws_environment(None), "eu-central-1")
     return session.client("ec2", endpoint_url=world.sandbox.aws_endpoints()["ec2"])
+
+
+def arm(world: World) -> dict[str, Any]:
+    """What a client of azure-mgmt is made with, likewise."""
+    environment = world.sandbox.azure_environment()
+    verify: Any = {"connection_verify": environment["REQUESTS_CA_BUNDLE"]}
+    credential = ClientSecretCredential(
+        environment["ARM_TENANT_ID"],
+        environment["ARM_CLIENT_ID"],
+        environment["ARM_CLIENT_SECRET"],
+        authority=environment["AZURE_AUTHORITY_HOST"],
+        disable_instance_discovery=True,
+        **verify,
+    )
+    endpoint = environment["ARM_ENDPOINT"]
+    return {
+        "credential": credential,
+        "subscription_id": environment["ARM_SUBSCRIPTION_ID"],
+        "base_url": endpoint,
+        "credential_scopes": [f"{endpoint}/.default"],
+        "polling_interval": 0.2,
+        **verify,
+    }
 
 
 def copy_of(spec: dict[str, Any], **changes: Any) -> dict[str, Any]:
