@@ -52,7 +52,7 @@ def apply_expiry(machine: Machine, at: float | None) -> bool:
                 machine.run_privileged(["systemctl", "disable", "--now", "--quiet", TIMER], check=False)
             machine.run_privileged(["rm", "-f", timer, facts.path(SERVICE_PATH)])
         return there
-    changed = machine.put_file(service_text().encode(), facts.path(SERVICE_PATH), privileged=True).changed
+    changed = machine.put_file(service_text(at).encode(), facts.path(SERVICE_PATH), privileged=True).changed
     changed |= machine.put_file(timer_text(at).encode(), timer, privileged=True).changed
     if facts.systemd:
         if changed:
@@ -64,16 +64,36 @@ def apply_expiry(machine: Machine, at: float | None) -> bool:
     return changed
 
 
-def in_words(at: float | None, now: float, target: str) -> str:
-    """What `status` says of a machine's end. Pure."""
+def renew_expiry(machine: Machine, at: float | None) -> bool:
+    """The same on a machine that has had an end before; nothing on a new one.
+
+    For the begin of what takes longer: a machine that was turned on after its end stays on for `GRACE_S` only.
+    """
+    there = machine.run(["test", "-e", machine.path(TIMER_PATH)], check=False).status == 0
+    return there and apply_expiry(machine, at)
+
+
+def in_words(at: float | None, now: float, target: str, machine: str = "") -> str:
+    """What `status` says of a machine's end. `machine`: what its cloud says of it, where that was asked. Pure."""
     from deployer.status import ago
 
     if at is None:
         return ""
     bills = "address and volume go on costing until fedspan down"
     if at <= now:
-        return f"ended itself at {stamp(at)}; {bills}"
+        return _over(stamp(at), target, machine) or f"ended itself at {stamp(at)}; {bills}"
     if target == "azure" and azure_schedule(at, now) is None:
         unless = "unless fedspan up or extend ran on its last day"
         return f"powers itself off in {ago(at - now)} ({stamp(at)}); Azure bills it on until fedspan stop, {unless}"
     return f"ends itself in {ago(at - now)} ({stamp(at)}); then {bills}"
+
+
+def _over(when: str, target: str, machine: str) -> str:
+    """What is not as it should be of a machine whose end has passed; "" where nothing is known to be. Pure."""
+    if machine == "running":
+        return f"should have ended itself at {when}, and runs\n  next: fedspan stop turns it off"
+    if target == "azure" and machine == "stopped":
+        return f"powered itself off at {when}; Azure bills it on\n  next: fedspan stop, or fedspan down"
+    if target == "azure" and not machine:
+        return f"ended itself at {when}; fedspan status --refresh tells whether Azure bills it on"
+    return ""

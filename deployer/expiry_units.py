@@ -1,7 +1,9 @@
 """The timer that ends a machine at a given time, as text. Pure: `systemd-analyze` accepts it (a test asks it).
 
-Installed, so that it is there after a reboot; with an absolute date, so that no reboot moves it; persistent, so that a
-machine which was off at that time ends as soon as it boots. No controller has to live for it.
+Installed, so that it is there after a reboot; with an absolute date, so that no reboot moves it. A machine that boots
+after that date ends a few minutes later, whether it was off when it came or has ended once already: systemd's own
+`Persistent=` would end it at once, before anybody could give it another end, and the second time not at all. No
+controller has to live for it.
 """
 
 from __future__ import annotations
@@ -20,6 +22,9 @@ SHORTEST_S = 60
 """A machine must live long enough to be installed."""
 
 LONGEST_S = 366 * 86400
+
+GRACE_S = 180
+"""How long a machine that is turned on after its end stays on, for somebody to log in and give it another one."""
 
 
 def parse_ttl(text: str) -> float:
@@ -58,7 +63,7 @@ Description=fedspan: the end of this machine
 
 [Timer]
 OnCalendar={calendar(at)}
-Persistent=true
+OnBootSec={GRACE_S}s
 AccuracySec=1s
 Unit={SERVICE}
 
@@ -67,14 +72,15 @@ WantedBy=timers.target
 """
 
 
-def service_text() -> str:
-    """The unit that the timer starts: the runtime ends in order, then the machine is off."""
-    return """\
+def service_text(at: float) -> str:
+    """The unit that the timer starts: if its time has come the runtime ends in order, then the machine is off."""
+    return f"""\
 # Written by fedspan.
 [Unit]
 Description=fedspan: this machine has reached its end
 
 [Service]
 Type=oneshot
+ExecCondition=/bin/sh -c '[ $$(date +%%s) -ge {int(at)} ]'
 ExecStart=/usr/bin/systemctl --no-block poweroff
 """

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from deployer.crew import Crew
 from deployer.errors import HostKeyError
-from deployer.expiry import apply_expiry
+from deployer.expiry import apply_expiry, renew_expiry
 from deployer.interrupts import Interrupts
 from deployer.keys import KeyStore, host_entry
 from deployer.member import Member
@@ -65,7 +65,9 @@ def login_key(keys: KeyStore, member: Member) -> Path:
 
 def own_key(keys: KeyStore) -> Path:
     """The operator's usual SSH key; the deployment's own where there is none."""
-    usual = [Path.home() / ".ssh" / name for name in ("id_ed25519", "id_ecdsa", "id_rsa")]
+    from deployer.ssh.agent import USUAL
+
+    usual = [Path.home() / ".ssh" / name for name in USUAL]
     return next((path for path in usual if path.is_file()), keys.login_path)
 
 
@@ -177,10 +179,11 @@ def install_and_start(crew: Crew, member: Member, reach: Reach, start: Start) ->
             machine, crew.deployment.keys, member.name, lambda: log_in(reach, crew.interrupts, setting("SSH_DEADLINE"))
         ):
             log.write("host key: the one it booted with is no longer accepted\n")
+        renewed = bool(member.cloud) and renew_expiry(machine, start.end)
         done = install_participant(
             machine, member.kit, None, start.endpoint, start.labels, progress, torch=member.wanted_torch
         )
-        if member.cloud and apply_expiry(machine, start.end):
+        if renewed or (member.cloud and apply_expiry(machine, start.end)):
             done.changed.append("expiry")
     for step, seconds in done.seconds.items():
         log.write(f"{step}: {seconds:.1f} s\n")

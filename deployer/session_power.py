@@ -17,6 +17,8 @@ from deployer.crew import Crew, together
 from deployer.down import deployed, without_spec
 from deployer.drain import Jobs, idle_seconds, server_says, settle_jobs
 from deployer.errors import RefusedError
+from deployer.expiry import expiry_of
+from deployer.expiry_units import stamp
 from deployer.ledger import Ledger, Row
 from deployer.live import screen
 from deployer.machine_run import log_in
@@ -143,6 +145,14 @@ def _stop(crew: Crew, member: Member, row: Row) -> str:
 
 
 def _start(crew: Crew, member: Member, row: Row) -> str:
+    end = expiry_of(crew.deployment.ledger, member.name)
+    if end is not None and end <= time.time():
+        raise RefusedError(
+            "its time to live is over",
+            participant=member.name,
+            why=f"since {stamp(end)}; turned on, it would soon go off again",
+            next_step=f"fedspan up {member.name} --ttl 8h",
+        )
     start_machine(crew, member, row)
     return "started"
 

@@ -163,7 +163,7 @@ def render(found: Status) -> RenderableType:
             notes.append(f"{line.name}: {line.detail}")
         notes += [f"{line.name}: drift: {one.text}" for one in line.drift]
         if line.expires and line.since:
-            notes.append(f"{line.name}: {in_words(line.expires, time.time(), line.target)}")
+            notes.append(f"{line.name}: {in_words(line.expires, time.time(), line.target, line.machine)}")
         if line.jobs:
             notes.append(f"{line.name}: runs {', '.join(line.jobs)}")
     if any(line.drift for line in found.lines):

@@ -11,7 +11,7 @@ import pytest
 
 from deployer.errors import UsageError
 from deployer.expiry import azure_schedule, in_words
-from deployer.expiry_units import SERVICE, TIMER, calendar, parse_ttl, service_text, stamp, timer_text
+from deployer.expiry_units import GRACE_S, SERVICE, TIMER, calendar, parse_ttl, service_text, stamp, timer_text
 from deployer.sandbox.machines.timer import end_of
 from deployer.session_extend import new_end
 
@@ -23,7 +23,7 @@ needs_systemd = pytest.mark.skipif(analyze is None, reason="systemd-analyze is n
 @needs_systemd
 def test_systemd_takes_the_units_without_a_word(tmp_path: Path) -> None:
     (tmp_path / TIMER).write_text(timer_text(AT))
-    (tmp_path / SERVICE).write_text(service_text())
+    (tmp_path / SERVICE).write_text(service_text(AT))
     argv = [str(analyze), "verify", "--man=no", str(tmp_path / TIMER), str(tmp_path / SERVICE)]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
     about = [line for line in (done.stdout + done.stderr).splitlines() if str(tmp_path) in line or "expiry" in line]
@@ -43,9 +43,11 @@ def test_the_sandboxs_machines_obey_exactly_this_timer(tmp_path: Path) -> None:
     folder.mkdir(parents=True)
     (folder / TIMER).write_text(timer_text(AT))
     assert end_of(tmp_path) is None  # without its service it starts nothing
-    (folder / SERVICE).write_text(service_text())
+    (folder / SERVICE).write_text(service_text(AT))
     assert end_of(tmp_path) == AT
-    (folder / TIMER).write_text(timer_text(AT).replace("Persistent=true\n", ""))
+    assert end_of(tmp_path, AT - 1) == AT
+    assert end_of(tmp_path, AT + 7200) == AT + 7200 + GRACE_S
+    (folder / TIMER).write_text(timer_text(AT).replace(f"OnBootSec={GRACE_S}s\n", ""))
     assert end_of(tmp_path) is None
 
 
@@ -73,7 +75,11 @@ def test_what_bills_on_is_said() -> None:
     assert in_words(None, AT, "aws") == ""
     assert in_words(AT, AT - 7200, "aws").startswith(f"ends itself in 2 h ({stamp(AT)}); then address and volume")
     assert "until fedspan stop" in in_words(AT, AT - 3 * 86400, "azure")
-    assert in_words(AT, AT + 1, "aws").startswith("ended itself at 2026-11-30T05:00:07Z")
+    assert in_words(AT, AT + 1, "aws").startswith("ended itself at 2026-11-30T05:00:07Z; address and volume")
+    assert "status --refresh tells whether Azure bills it on" in in_words(AT, AT + 1, "azure")
+    assert "Azure bills it on" in in_words(AT, AT + 1, "azure", "stopped")
+    assert "; address and volume" in in_words(AT, AT + 1, "azure", "deallocated")
+    assert "should have ended itself" in in_words(AT, AT + 1, "aws", "running")
 
 
 def test_an_end_is_moved_on_from_where_it_is_or_from_now() -> None:

@@ -139,15 +139,20 @@ def test_a_killed_machine_takes_its_processes_along_and_can_be_rebooted(lab: Lab
 OVER = """
 [Timer]
 OnCalendar=2020-01-01 00:00:00 UTC
-Persistent=true
+OnBootSec=0s
 Unit=end.service
+"""
+END = """
+[Service]
+ExecCondition=/bin/sh -c '[ $$(date +%%s) -ge 1577836800 ]'
+ExecStart=/usr/bin/systemctl poweroff
 """
 
 
 def test_a_machine_that_switches_itself_off_is_stopped_and_stays_so_until_its_cloud_turns_it_on(lab: Lab) -> None:
     machine = lab.boot()
     units = "$FEDSPAN_ROOT/etc/systemd/system"
-    run(lab.ssh(machine), f"mkdir -p {units}; echo ExecStart=/usr/bin/systemctl poweroff > {units}/end.service")
+    run(lab.ssh(machine), f"mkdir -p {units}; cat > {units}/end.service", END.encode())
     run(lab.ssh(machine), f"cat > {units}/end.timer", OVER.encode())
     deadline = time.monotonic() + 20
     while (off := state(lab, machine["id"]))["state"] != "stopped":
