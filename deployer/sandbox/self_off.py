@@ -29,7 +29,8 @@ def _act(spec: MachineSpec, aws_url: str, azure: ArmServer) -> None:
         else:
             ec2.stop_instances(InstanceIds=[spec.id])
     elif spec.cloud == "azure":
-        azure.powered_off(spec.id.partition("#")[0])
+        machine, _, vm_id = spec.id.partition("#")
+        azure.powered_off(machine, vm_id)
 
 
 def _ec2(spec: MachineSpec, url: str) -> Any:

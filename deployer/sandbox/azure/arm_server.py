@@ -31,16 +31,16 @@ _IDLE_SECONDS = 120
 _MAX_BODY = 4 << 20
 
 
+_SCHEDULES_S = 1.0
+"""How often machines' daily shutdowns are looked at."""
+
+
 def _made(*words: str) -> str:
     return str(uuid.uuid5(_NAMESPACE, "/".join(words)))
 
 
 DEFAULT_SUBSCRIPTION = _made("subscription")
 DEFAULT_TENANT = _made("tenant")
-
-
-_SCHEDULES_S = 1.0
-"""How often machines' daily shutdowns are looked at."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -167,7 +167,7 @@ class ArmServer:
         self._router = Router(self.cloud, console)
         self._host = host
         self._server: _Server | None = None
-        self._thread: threading.Thread | None = None
+        self._threads: list[threading.Thread] = []
         self.ca_file = self._home / "ca.pem"
         self.add_subscription(DEFAULT_SUBSCRIPTION, DEFAULT_TENANT, name="fedspan sandbox")
 
@@ -175,15 +175,21 @@ class ArmServer:
         """Serves from now on; returns the URL."""
         authority = tls.open_authority(self._home)
         self._server = _Server(self._host, self._router, authority, self._home)
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="arm", daemon=True)
-        self._thread.start()
-        threading.Thread(target=self._run_schedules, name="arm schedules", daemon=True).start()
+        self._threads = [
+            threading.Thread(target=self._server.serve_forever, args=(0.1,), name="arm", daemon=True),
+            threading.Thread(target=self._run_schedules, name="arm schedules", daemon=True),
+        ]
+        for thread in self._threads:
+            thread.start()
         return self.url
 
     def _run_schedules(self) -> None:
         clock = Clock()
         while not self.cloud.stopping.wait(_SCHEDULES_S):
-            clock.tick(self.cloud)
+            try:
+                clock.tick(self.cloud)
+            except Exception:  # the boundary of the thread: one failure must not be the end of all shutdowns to come
+                log.exception("the machines' daily shutdowns")
 
     @property
     def url(self) -> str:
@@ -191,23 +197,24 @@ class ArmServer:
             raise RuntimeError("the server has not been started")
         return self._server.url
 
-    def powered_off(self, machine: str) -> None:
-        """A machine (by its resource ID) has powered itself off: "stopped", and billed as before."""
+    def powered_off(self, machine: str, vm_id: str) -> None:
+        """A machine (by its resource ID and its own) has powered itself off: "stopped", and billed as before."""
         with self.cloud.lock:
             record = self.cloud.find(machine)
-            if record is not None and record.inner.get("power") == "running":
+            if record is not None and (record.inner["vm_id"], record.inner["power"]) == (vm_id, "running"):
                 record.inner["power"] = "stopped"
         self.cloud.on_change()
 
     def stop(self) -> None:
         """Ends the server, its connections and its operations; what existed is forgotten with this object."""
         self.cloud.stopping.set()
-        if self._server is not None and self._thread is not None:
+        if self._server is not None:
             self._server.shutdown()
             self._server.close_all()
             self._server.server_close()
-            self._thread.join()
-            self._server = self._thread = None
+            for thread in self._threads:
+                thread.join()
+            self._server = None
         if self._temporary is not None:
             shutil.rmtree(self._temporary, ignore_errors=True)
 

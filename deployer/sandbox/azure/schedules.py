@@ -81,9 +81,8 @@ class Clock:
 
     def tick(self, cloud: Cloud) -> None:
         """Run what has become due."""
-        now = time.time()
+        since, self._last = self._last, time.time()
         with cloud.lock:
-            acted = run_due(cloud, self._last, now)
-        self._last = now
+            acted = run_due(cloud, since, self._last)
         if acted:
             cloud.on_change()
