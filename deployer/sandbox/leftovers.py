@@ -16,7 +16,7 @@ def clean(home: Path, faults: bool = True) -> None:
     """Removes what a life of the daemon left: processes, machines, volumes, state. Only for who holds the lock."""
     tree.end_strays(os.fsencode(f"FEDSPAN_ROOT={home / 'machines'}/"))
     if (home / NOTE).exists():
-        cgroup.remove(group_prefix(home))
+        cgroup.sweep(group_prefix(home))
         remove(home)
     for name in MADE:
         if faults or name != FAULTS:

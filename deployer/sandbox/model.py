@@ -28,6 +28,8 @@ __all__ = [
 ]
 
 Cloud = Literal["aws", "azure", "host"]
+WIDE = 64
+"""Ports of a rule from which on it counts as one that opens them all."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,12 @@ class Rule:
         )
 
     @property
+    def is_wide(self) -> bool:
+        """Whether it opens more TCP ports than are listened on, or told, one by one."""
+        first, last = self.span
+        return self.allows_tcp and last - first >= WIDE
+
+    @property
     def source(self) -> str | None:
         """The IPv4 network that it lets in; None for what is none (IPv6, a tag): that lets nobody in."""
         cidr = "0.0.0.0/0" if self.cidr in ("*", "Internet", "Any") else self.cidr  # Azure's words
@@ -81,6 +89,8 @@ class MachineSpec:
     login_keys: tuple[tuple[str, str], ...] = ()  # (user, OpenSSH public key): Azure's osProfile, AWS's key pair
     public_ip: str | None = None  # from the sandbox's address pool; None: reachable by nobody
     private_ip: str = ""  # as the cloud shows it; traffic goes to a loopback address of the driver's own
+    network: str = ""  # ID of the private network that it is in (VPC, virtual network)
+    egress_ip: str | None = None  # without a public address: the one by which its network lets it out (a NAT gateway's)
     ingress: tuple[Rule, ...] = ()
     volumes: tuple[tuple[str, str], ...] = ()  # (volume id, device); their contents outlive the machine
     tags: Mapping[str, str] = field(default_factory=dict)

@@ -12,6 +12,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))  # the suite imports by path: helpers are found beside their tests
 
 from e2e_world import SPEC, World, make_world
+from nspawn_world import make_nspawn_world
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -34,6 +35,16 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def world(cache: Path) -> Iterator[World]:
     """A world that the tests of one module share, in their order."""
     made = make_world(cache)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture(scope="module")
+def nspawn(cache: Path) -> Iterator[World]:
+    """As `world`, with machines that are systems of their own."""
+    made = make_nspawn_world(cache)
     try:
         yield made
     finally:

@@ -5,20 +5,17 @@ from __future__ import annotations
 import json
 import socket
 import subprocess
-import time
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
-from e2e_world import SPEC, World, copy_of, make_world
+from e2e_world import SPEC, World, copy_of
+from nspawn_world import on, reboot, run_job, states, until
 
-from deployer.sandbox.machines.nspawn import image, tools
+from deployer.sandbox.machines.nspawn import tools
 
 pytestmark = pytest.mark.slow
 
-PATIENCE_S = 120.0
 UNIT = "fedspan-runtime.service"
 SERVER_PORT = 8002
 NSPAWN = copy_of(
@@ -26,14 +23,6 @@ NSPAWN = copy_of(
     server={"target": "aws", "region": "eu-central-1", "size": "m7i.large"},
     sites={"site-1": {"target": "azure", "region": "westeurope", "size": "Standard_D4s_v5"}},
 )
-TRAIN = """\
-import fl_runtime.client as flare
-
-flare.init()
-while flare.is_running():
-    model = flare.receive()
-    flare.send(flare.FLModel(params={"w": model.params["w"] + 1}, metrics={"accuracy": 0.5}))
-"""
 PROBE = """
 import socket, sys
 from concurrent.futures import ThreadPoolExecutor
@@ -49,37 +38,11 @@ print(*ThreadPoolExecutor(16).map(ask, sys.argv[1:]))
 
 
 @pytest.fixture(scope="module")
-def up(cache: Path) -> Iterator[World]:
+def up(nspawn: World) -> World:
     """A server at AWS and a site at Azure, registered."""
-    if why := tools.lacking():
-        pytest.skip(why)
-    roots = image.ensure(print).parent
-    shared = cache / "fedspan" / "machine-root"
-    shared.parent.mkdir(parents=True, exist_ok=True)
-    if not shared.exists():
-        shared.symlink_to(roots)
-    world = make_world(cache)
-    try:
-        world.write(NSPAWN)
-        assert "driver nspawn" in world.run("sandbox", "start", "--driver", "nspawn").ok().out
-        assert "registered: site-1" in world.run("up", "--yes").ok().out
-        yield world
-    finally:
-        world.close()
-
-
-def until(what: str, question: Callable[[], Any]) -> Any:
-    deadline = time.monotonic() + PATIENCE_S
-    while time.monotonic() < deadline:
-        if answer := question():
-            return answer
-        time.sleep(0.5)
-    raise AssertionError(f"{what}: not within {PATIENCE_S:.0f} s")
-
-
-def on(world: World, name: str, *words: str) -> str:
-    """What a command says on a participant's machine."""
-    return world.run("ssh", name, "--", *words).ok().out.strip()
+    nspawn.write(NSPAWN)
+    assert "registered: site-1" in nspawn.run("up", "--yes").ok().out
+    return nspawn
 
 
 def addresses(world: World) -> dict[str, str]:
@@ -164,17 +127,8 @@ def test_the_host_key_that_user_data_brought_is_dead(up: World) -> None:
 
 
 def test_a_job_runs(up: World, tmp_path: Path) -> None:
-    (tmp_path / "train.py").write_text(TRAIN)
-    (tmp_path / "job.yml").write_text(
-        "name: quick\nscript: train.py\nworkflow:\n  type: fedavg\n  rounds: 2\n"
-        "  model: {tensors: {w: [4]}, init: zeros}\n"
-    )
-    up.run("job", "submit", str(tmp_path), "--wait").ok()
+    run_job(up, tmp_path)
     assert states(up) == [("quick", "FINISHED")]
-
-
-def states(world: World) -> list[tuple[str, str]]:
-    return [(entry["name"], entry["state"]) for entry in world.json("job", "list").ok().last]
 
 
 def test_a_killed_runtime_comes_back(up: World) -> None:
@@ -198,14 +152,7 @@ def test_the_gpus_nodes_are_there_before_the_runtime_after_a_reboot(up: World) -
     put = "import sys; [open(f'/usr/bin/{n}', 'w').write(sys.argv[1]) for n in ('nvidia-smi', 'nvidia-modprobe')]"
     on(up, "site-1", "sudo", "-n", "python3", "-c", put, fake)
     on(up, "site-1", "sudo", "-n", "chmod", "755", "/usr/bin/nvidia-smi", "/usr/bin/nvidia-modprobe")
-    boot = on(up, "site-1", "cat", "/proc/sys/kernel/random/boot_id")
-    up.run("ssh", "site-1", "--", "sudo", "-n", "systemctl", "reboot")
-
-    def rebooted() -> bool:
-        told = up.run("ssh", "site-1", "--", "cat", "/proc/sys/kernel/random/boot_id")
-        return told.code == 0 and told.out.strip() not in ("", boot)
-
-    until("the reboot", rebooted)
+    reboot(up, "site-1")
     until("the registration", lambda: registered(up))
     calls = on(up, "site-1", "sudo", "-n", "cat", "/var/log/gpu-calls").splitlines()
     assert calls[:2] == ["nvidia-smi 0 0", "nvidia-modprobe 0 0"]  # as root, before there is a main process

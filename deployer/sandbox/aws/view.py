@@ -71,16 +71,29 @@ def _address(eni: Any) -> str | None:
     return None
 
 
-def _reachable(backend: Any, eni: Any) -> bool:
-    """Does traffic find its way: a gateway on the network, and a route to it from the interface's subnet?"""
+def _ways_out(backend: Any, eni: Any) -> list[Any]:
+    """The default routes of the interface's subnet."""
     tables = list(backend.route_tables.values())
     table = next((t for t in tables if eni.subnet_id in t._associations.values()), None) or next(
         (t for t in tables if t.vpc_id == eni.vpc_id and t.main_association_id is not None), None
     )
-    if table is None:
-        return False
-    gateways = (route.gateway for route in list(table._routes.values()) if route.destination_cidr_block == "0.0.0.0/0")
+    routes = list(table._routes.values()) if table is not None else []
+    return [route for route in routes if route.destination_cidr_block == "0.0.0.0/0"]
+
+
+def _reachable(backend: Any, eni: Any) -> bool:
+    """Does traffic find its way: a gateway on the network, and a route to it from the interface's subnet?"""
+    gateways = (route.gateway for route in _ways_out(backend, eni))
     return any(getattr(gateway, "vpc", None) is not None and gateway.vpc.id == eni.vpc_id for gateway in gateways)
+
+
+def _nat_address(backend: Any, eni: Any) -> str | None:
+    """The public address of the NAT gateway that the interface's subnet goes out by; None where it has none."""
+    for route in _ways_out(backend, eni):
+        gateway = route.nat_gateway
+        if gateway is not None and gateway.state == "available" and (found := _address(gateway._eni)):
+            return found
+    return None
 
 
 def machines() -> list[MachineSpec]:
@@ -94,6 +107,7 @@ def _machines() -> Iterator[MachineSpec]:
         for instance in _instances(backend):
             eni = instance.nics[0]
             key = backend.key_pairs.get(instance.key_name) if instance.key_name else None
+            public = _address(eni) if _reachable(backend, eni) else None
             keys = (("ubuntu", key.public_key.strip()),) if key is not None and key.material_public else ()
             yield MachineSpec(
                 id=instance.id,
@@ -105,8 +119,10 @@ def _machines() -> Iterator[MachineSpec]:
                 running=instance.state == "running",
                 user_data=_user_data(instance),
                 login_keys=keys,
-                public_ip=_address(eni) if _reachable(backend, eni) else None,
+                public_ip=public,
                 private_ip=eni.private_ip_address,
+                network=eni.vpc_id,
+                egress_ip=None if public else _nat_address(backend, eni),
                 ingress=tuple(dict.fromkeys(_rules(backend, eni.group_set))),
                 volumes=tuple(
                     (device.volume_id, name)

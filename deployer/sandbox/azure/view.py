@@ -71,6 +71,7 @@ def _machine(cloud: Cloud, record: Record) -> MachineSpec:
         login_keys=tuple((profile["adminUsername"], key["keyData"].strip()) for key in keys),
         public_ip=address.inner["address"] if address else None,
         private_ip=get(config, "properties.privateIPAddress") or "",
+        network=str(get(config, "properties.subnet.id") or "").lower().partition("/subnets/")[0],
         ingress=tuple(_ingress(cloud, nic)),
         volumes=tuple((disk, f"lun{lun}") for lun, disk in disks),
         tags=record.tags,

@@ -2,7 +2,7 @@
 
 They stand for the cloud's security group. A source without a permission is accepted by the kernel (a listener can't
 choose) and reset at once; a real cloud would let it wait. Ports without any permission are not listened on.
-A rule that opens all ports is followed by looking twice a second at what the machine listens on.
+Of a wide rule only those ports are listened on that somebody on the machine listens on: looked at twice a second.
 """
 
 from __future__ import annotations
@@ -17,8 +17,6 @@ from deployer.sandbox.machines.setup import Network
 from deployer.sandbox.machines.splice import dial, listener, reset, splice
 from deployer.sandbox.model import Rule
 
-# Of a rule over more ports than this, only those are listened on that somebody on the machine listens on.
-_WIDE = 64
 _RETRY_S = 0.5
 
 
@@ -34,18 +32,12 @@ def admits(rules: Iterable[Rule], source: str, port: int) -> bool:
     return False
 
 
-def is_wide(rule: Rule) -> bool:
-    """Whether a rule opens more ports than can be listened on one by one."""
-    first, last = rule.span
-    return rule.allows_tcp and last - first >= _WIDE
-
-
 def open_ports(rules: Iterable[Rule], used: Iterable[int]) -> set[int]:
     """The ports to listen on: all of narrow rules, of wide ones those that the machine uses."""
     rules = [rule for rule in rules if rule.allows_tcp]
     ports: set[int] = set()
     for rule in rules:
-        if not is_wide(rule):
+        if not rule.is_wide:
             ports |= set(range(rule.span[0], rule.span[1] + 1))
     for rule in rules:
         ports |= {port for port in used if rule.span[0] <= port <= rule.span[1]}
@@ -95,7 +87,7 @@ class Front:
             self.close()
             self._address = address
         self._rules, self._network = rules, network
-        wide = address is not None and any(is_wide(rule) for rule in rules)
+        wide = address is not None and any(rule.is_wide for rule in rules)
         self._used = used_ports(self._bind) if wide else set()
         wanted = open_ports(rules, self._used) if address else set()
         for port in set(self._listeners) - wanted:

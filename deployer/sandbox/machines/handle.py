@@ -9,15 +9,15 @@ import os
 import subprocess
 import threading
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from deployer.sandbox.faults import FaultBook
 from deployer.sandbox.machines import disk, tree
 from deployer.sandbox.machines.kind import PROCESS, SWITCHED_OFF, MachineKind, base_environment
+from deployer.sandbox.machines.orders import Change, Stop
 from deployer.sandbox.machines.setup import MachineSetup, Network
-from deployer.sandbox.model import MachineSpec, machine_to_json
+from deployer.sandbox.model import MachineSpec
 
 _LOG = logging.getLogger(__name__)
 _MORE_S = 5.0
@@ -166,8 +166,7 @@ class MachineHandle:
                 elif not wanted.running or self._rebooted:
                     self._end(self._kind.shutdown_s)
                 else:
-                    change = {"do": "change", "machine": machine_to_json(wanted), "network": asdict(network)}
-                    self._send(change, (wanted, network))
+                    self._send(Change(wanted, network), (wanted, network))
             except OSError as error:
                 _LOG.exception("machine %s", self._folder.name)
                 with self._changed:
@@ -233,11 +232,11 @@ class MachineHandle:
             self._ended = True
             self._changed.notify_all()
 
-    def _send(self, order: dict[str, Any], told: tuple[MachineSpec, Network] | None) -> None:
+    def _send(self, order: Stop | Change, told: tuple[MachineSpec, Network] | None) -> None:
         assert self._process is not None
         assert self._process.stdin is not None
         try:
-            self._process.stdin.write(json.dumps(order) + "\n")
+            self._process.stdin.write(json.dumps(order.document()) + "\n")
             self._process.stdin.flush()
         except (OSError, ValueError):
             # It is ending: `_listen` will say so.
@@ -255,7 +254,7 @@ class MachineHandle:
             return
         with self._changed:
             self._state = "stopping"
-        self._send({"do": "stop", "grace": grace}, None)
+        self._send(Stop(grace), None)
         with self._changed:
             ended = self._changed.wait_for(lambda: self._ended, timeout=self._kill_after_s)
         if not ended:

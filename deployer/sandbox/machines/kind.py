@@ -27,7 +27,7 @@ class MachineKind:
         name: what `--driver` calls it.
         shutdown_s: seconds that an ordered shutdown may take before the machine is killed.
         command: the supervising process's command, from the path of its `MachineSetup`. That process obeys and reports
-            as `deployer.sandbox.machines.process` describes.
+            as `deployer.sandbox.machines.orders` describes.
         buried: called with the machine's folder after its process has ended, however that came.
         options: told to each machine (`MachineSetup.options`).
         environment: variables of the supervising process, beside those that every machine's has.

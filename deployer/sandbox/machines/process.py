@@ -1,9 +1,8 @@
 """One machine: `python -m deployer.sandbox.machines.process SETUP.json`.
 
 The process *is* the machine: it boots from user-data, serves SSH, stands before its ports, is its way out to the
-network, and is the ancestor of everything that runs on it. When it ends, all of that ends. It obeys JSON lines on its
-standard input and tells its state in JSON lines on its standard output; when its standard input ends, whoever started
-it is gone, and it ends too.
+network, and is the ancestor of everything that runs on it. When it ends, all of that ends. It obeys and reports as
+`deployer.sandbox.machines.orders` describes; when its standard input ends, whoever started it is gone, and it ends too.
 """
 
 from __future__ import annotations
@@ -17,20 +16,18 @@ import resource
 import signal
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from deployer.sandbox.machines import disk, landlock, tree
 from deployer.sandbox.machines.boot import BootPlan, plan_boot
 from deployer.sandbox.machines.egress import Egress
 from deployer.sandbox.machines.front import Front
 from deployer.sandbox.machines.kind import SWITCHED_OFF
+from deployer.sandbox.machines.orders import Reports, Stop, read
 from deployer.sandbox.machines.session import Commands, proxy_environment
-from deployer.sandbox.machines.setup import SHUTDOWN_S, MachineSetup, Network, volume_folder
+from deployer.sandbox.machines.setup import SHUTDOWN_S, MachineSetup, volume_folder
 from deployer.sandbox.machines.ssh import MachineSsh, new_host_key, write_private
 from deployer.sandbox.machines.timer import end_of
-from deployer.sandbox.model import MachineSpec, machine_from_json
 
 _CONTROL_LINE = 4 * 1024 * 1024
 _REAP_S = 0.5
@@ -51,7 +48,7 @@ class MachineProcess:
         self._stop: asyncio.Future[float] | None = None
         self._console = open(Path(setup.folder, "console.log"), "a", buffering=1)  # noqa: SIM115  # for life
         self._booted = time.monotonic()
-        self._told: dict[str, Any] = {}
+        self._reports = Reports()
         self._ssh: MachineSsh | None = None
         self._front: Front
         self._egress: Egress
@@ -153,7 +150,8 @@ class MachineProcess:
         self.log("reached target power off")
 
     async def _obey_timers(self) -> None:
-        while (end := end_of(self._root)) is None or time.time() < end:
+        booted = time.time()
+        while (end := end_of(self._root, booted)) is None or time.time() < end:
             await asyncio.sleep(_TIMERS_S)
         self.log("systemd: a timer's date is reached: power off")
         self.switched_off = True
@@ -186,12 +184,11 @@ class MachineProcess:
         """Makes the network what the spec says, and tells the driver what came of it."""
         spec = self._spec
         self._front.apply(spec.public_ip, spec.ingress, self._network)
-        self._egress.use_source(spec.public_ip)
+        self._egress.use_source(spec.public_ip or spec.egress_ip)
         self._tell()
 
     def _tell(self) -> None:
         state = {
-            "event": "running",
             "pid": os.getpid(),
             "ssh_ports": list(self._ssh_ports),
             "ports": self._front.ports,
@@ -199,37 +196,28 @@ class MachineProcess:
             "host_key": self._ssh.host_key() if self._ssh is not None else None,
             "problems": [*self._ssh_problems, *self._front.problems.values()],
         }
-        if state != self._told:
-            self._told = state
-            try:
-                sys.stdout.write(json.dumps(state) + "\n")
-                sys.stdout.flush()
-            except OSError:
-                self.stop(0.0)
+        try:
+            self._reports.tell(state)
+        except OSError:
+            self.stop(0.0)
 
     async def _obey(self) -> None:
         reader = asyncio.StreamReader(limit=_CONTROL_LINE)
         await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
         while line := await reader.readline():
             try:
-                self._order(json.loads(line))
-            except (ValueError, KeyError, TypeError) as error:
+                order = read(line, self._spec)
+            except ValueError as error:
                 self.log(f"control: not understood: {error}")
+                continue
+            if isinstance(order, Stop):
+                self.stop(order.grace)
+            else:
+                self._spec, self._network = order.machine, order.network
+                self._mount()
+                self._apply()
         self.log("whoever started this machine is gone")
         self.stop(0.0)
-
-    def _order(self, order: dict[str, Any]) -> None:
-        if order["do"] == "stop":
-            self.stop(float(order["grace"]))
-        elif order["do"] == "change":
-            changed: MachineSpec = machine_from_json(order["machine"])
-            # What a running machine can't change stays as it booted.
-            self._spec = replace(changed, user_data=self._spec.user_data, login_keys=self._spec.login_keys)
-            self._network = Network(**order["network"])
-            self._mount()
-            self._apply()
-        else:
-            raise ValueError(f"unknown order {order['do']!r}")
 
     def _child_ended(self) -> None:
         # Orphans of this machine are adopted by this process, which has to reap them. Its own commands are reaped by

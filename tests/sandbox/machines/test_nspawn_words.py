@@ -50,9 +50,10 @@ def test_each_rule_lets_in_its_source_to_its_ports_and_a_rule_without_a_source_n
     assert rules.open_ports(given) == [22, 8002, 8003]
 
 
-def test_a_machine_without_a_public_address_is_reached_by_nobody_and_reaches_nobody() -> None:
+def test_a_machine_without_a_public_address_is_reached_from_its_own_network_only() -> None:
     text = rules.ruleset(Edge("10.0.0.4", None, None, "198.18.0.0/23", (Rule(22, 22, "tcp", "0.0.0.0/0"),)))
-    assert "dport 22" not in text
+    assert 'iifname "priv0" ip daddr 10.0.0.4 ip saddr 0.0.0.0/0 tcp dport 22-22 accept' in text
+    assert "net0" not in text
     assert "198.18.0.0/23" not in text
     assert "policy drop" in text
 

@@ -8,10 +8,12 @@ every hierarchy that systemd uses to keep track of processes.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import time
 from pathlib import Path
 
+_LOG = logging.getLogger(__name__)
 _ROOT = Path("/sys/fs/cgroup")
 PREFIX = "fedspan-"
 _GONE_S = 5.0
@@ -30,21 +32,38 @@ def hierarchies() -> list[Path]:
 
 
 def enter(name: str) -> None:
-    """Moves this process into the group of that name. Raises OSError."""
+    """Moves this process into the group of that name, made if it is not there.
+
+    Raises:
+        OSError: the kernel takes no group there, or no process in it.
+    """
     for hierarchy in hierarchies():
         group = hierarchy / name
         group.mkdir(exist_ok=True)
         (group / "cgroup.procs").write_text(str(os.getpid()))
 
 
-def remove(prefix: str) -> None:
-    """Removes all groups whose name starts with `prefix`, once their processes have gone."""
+def remove(name: str) -> None:
+    """Removes the group of that name with all groups in it, once their processes have gone."""
+    for hierarchy in hierarchies():
+        _remove(hierarchy / name)
+
+
+def sweep(prefix: str) -> None:
+    """Removes all groups whose name starts with `prefix`, likewise."""
     for hierarchy in hierarchies():
         for group in hierarchy.glob(f"{prefix}*"):
-            deadline = time.monotonic() + _GONE_S
-            while group.exists() and time.monotonic() < deadline:
-                for folder, _, _ in os.walk(group, topdown=False):
-                    with contextlib.suppress(OSError):
-                        os.rmdir(folder)
-                if group.exists():
-                    time.sleep(0.05)
+            _remove(group)
+
+
+def _remove(group: Path) -> None:
+    deadline = time.monotonic() + _GONE_S
+    while group.exists():
+        for folder, _, _ in os.walk(group, topdown=False):
+            with contextlib.suppress(OSError):  # a process is still in it
+                os.rmdir(folder)
+        if group.exists():
+            if time.monotonic() > deadline:
+                _LOG.warning("control group %s: not removed: processes are still in it", group)
+                return
+            time.sleep(0.05)

@@ -1,23 +1,20 @@
 """One machine: `python -m deployer.sandbox.machines.nspawn.machine SETUP.json`, in namespaces of its own.
 
 The supervisor of a system booted by systemd-nspawn. It makes disk and edge, keeps both what the cloud says, attaches
-volumes, and ends when told or when whoever started it is gone. It obeys and reports in JSON lines like
-`deployer.sandbox.machines.process`. It is the first process of a PID namespace: when it is killed, the kernel
+volumes, and ends when told or when whoever started it is gone. It obeys and reports as
+`deployer.sandbox.machines.orders` describes. It is the first process of a PID namespace: when it is killed, the kernel
 kills the whole machine.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import select
 import signal
 import sys
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 from deployer.sandbox.machines.kind import SWITCHED_OFF
 from deployer.sandbox.machines.nspawn import cgroup, edge, firmware, tools
@@ -26,8 +23,8 @@ from deployer.sandbox.machines.nspawn.metadata import MetadataService, tree
 from deployer.sandbox.machines.nspawn.rules import Edge, Link, open_ports
 from deployer.sandbox.machines.nspawn.system import System
 from deployer.sandbox.machines.nspawn.volumes import Attached
-from deployer.sandbox.machines.setup import MachineSetup, Network
-from deployer.sandbox.model import MachineSpec, machine_from_json
+from deployer.sandbox.machines.orders import Reports, Stop, read
+from deployer.sandbox.machines.setup import MachineSetup
 
 _LOOK_S = 0.25
 """How often the machine is looked at: whether it lives, rebooted itself, has its host key."""
@@ -43,11 +40,12 @@ class NspawnMachine:
     def __init__(self, setup: MachineSetup) -> None:
         self._setup = setup
         self._spec, self._network = setup.machine, setup.network
+        # None: nothing was made yet, or a change failed halfway
         self._edge: Edge | None = None
-        self._link: Link | None = Link()  # None: a change failed halfway
+        self._link: Link | None = Link()
         self._volumes = Attached(setup.volumes)
         self._system = System(setup)
-        self._told: dict[str, Any] = {}
+        self._reports = Reports()
         self._stop: float | None = None
         self._problems: dict[str, str] = {}
 
@@ -64,7 +62,7 @@ class NspawnMachine:
         if not cgroup.has_systemd():
             cgroup.enter(f"{self._setup.options['group']}{Path(self._setup.folder).name}")
         self._system.prepare()
-        edge.build(self._setup.options["core"], self._spec.id, self._private)
+        edge.build(self._setup.options["core"], self._spec.id, self._private, self._spec.network)
         self._apply()
         if self._spec.cloud == "aws":
             hardware = edge.mac(self._spec.id)
@@ -92,24 +90,15 @@ class NspawnMachine:
 
     def _obey(self, line: str) -> None:
         try:
-            order = json.loads(line)
-            if order["do"] == "stop":
-                self._end(float(order["grace"]))
-            elif order["do"] == "change":
-                changed: MachineSpec = machine_from_json(order["machine"])
-                # What a running machine can't change stays as it booted.
-                self._spec = replace(
-                    changed,
-                    user_data=self._spec.user_data,
-                    login_keys=self._spec.login_keys,
-                    private_ip=self._spec.private_ip,
-                )
-                self._network = Network(**order["network"])
-                self._apply()
-            else:
-                raise ValueError(f"unknown order {order['do']!r}")
-        except (ValueError, KeyError, TypeError) as error:
+            order = read(line, self._spec)
+        except ValueError as error:
             self._system.log(f"control: not understood: {error}")
+            return
+        if isinstance(order, Stop):
+            self._end(order.grace)
+        else:
+            self._spec, self._network = order.machine, order.network
+            self._apply()
 
     def _apply(self) -> None:
         """Makes edge, link and volumes what spec and network say; what fails is shown as a problem."""
@@ -118,22 +107,21 @@ class NspawnMachine:
         wanted = Edge(
             private=self._private,
             public=public,
-            egress=network.seen_as(public) if public else None,
+            egress=network.seen_as(public) if public else spec.egress_ip,
             block=network.public,
             ingress=spec.ingress,
         )
-        if self._try("network", wanted != self._edge, lambda: edge.apply(self._edge, wanted)):
-            self._edge = wanted
+        if wanted != self._edge:
+            self._edge = wanted if self._done("network", lambda: edge.apply(wanted)) else None
         link = Link(**network.links.get(spec.participant or "", {}))
         if link != self._link:
-            self._link = link if self._try("link", True, lambda: edge.shape(link)) else None
-        self._try("volume", True, lambda: self._volumes.attach(spec.volumes))
+            self._link = link if self._done("link", lambda: edge.shape(link)) else None
+        self._done("volume", lambda: self._volumes.attach(spec.volumes))
 
-    def _try(self, what: str, needed: bool, do: Any) -> bool:
-        if not needed:
-            return False
+    def _done(self, what: str, change: Callable[[], None]) -> bool:
+        """Makes a change; whether that worked. If not, it is a problem for all to see until it works."""
         try:
-            do()
+            change()
         except OSError as error:
             self._problems[what] = f"{what}: {error}"
             self._system.log(self._problems[what])
@@ -153,7 +141,6 @@ class NspawnMachine:
         if leader is None:
             return
         state = {
-            "event": "running",
             "pid": leader,
             "ssh_ports": [] if self._setup.never_ssh else list(firmware.ssh_ports(self._spec)),
             "ports": open_ports(self._spec.ingress) if self._spec.public_ip else [],
@@ -161,13 +148,10 @@ class NspawnMachine:
             "host_key": self._system.host_key(),
             "problems": list(self._problems.values()),
         }
-        if state != self._told:
-            self._told = state
-            try:
-                sys.stdout.write(json.dumps(state) + "\n")
-                sys.stdout.flush()
-            except OSError:
-                self._end(0.0)
+        try:
+            self._reports.tell(state)
+        except OSError:
+            self._end(0.0)
 
 
 def _lines(descriptor: int) -> Iterator[str | None]:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from deployer.sandbox.model import Rule
 
 METADATA = "169.254.169.254"
-UP, DOWN = "net0", "vm0"
-"""The edge's interfaces: to the network, and to the machine."""
+UP, DOWN, SIDE = "net0", "vm0", "priv0"
+"""The edge's interfaces: to the world, to the machine, and to the other machines of its private network."""
 
 _PROTOCOLS = {"tcp": "tcp", "6": "tcp", "udp": "udp", "17": "udp", "icmp": "icmp", "1": "icmp"}
 
@@ -23,8 +23,8 @@ class Edge:
     """What the filter is made from."""
 
     private: str
-    public: str | None  # None: no way in and none out
-    egress: str | None  # the address that others see; the public one unless the machine stands behind a hospital's NAT
+    public: str | None  # None: no way in from the world
+    egress: str | None  # the address that others see: the public one, or that of a NAT before it; None: no way out
     block: str  # the sandbox's public addresses: the only ones that the machine reaches
     ingress: tuple[Rule, ...] = ()
 
@@ -45,15 +45,17 @@ def ruleset(edge: Edge) -> str:
         "  }",
         "  chain postrouting {",
         "    type nat hook postrouting priority srcnat;",
-        *([f'    oifname "{UP}" ip saddr {edge.private} snat to {edge.egress or edge.public}'] if edge.public else []),
+        *([f'    oifname "{UP}" ip saddr {edge.private} snat to {edge.egress}'] if edge.egress else []),
         "  }",
         "  chain forward {",
         "    type filter hook forward priority filter; policy drop;",
         "    ct state established,related accept",
         "    ct state invalid drop",
     ]
-    if edge.public:
-        lines += [f"    {permission}" for permission in permissions(edge.ingress, edge.private)]
+    for device in (UP, SIDE) if edge.public else (SIDE,):
+        lines += [f"    {permission}" for permission in permissions(edge.ingress, edge.private, device)]
+    lines.append(f'    iifname "{DOWN}" oifname "{SIDE}" ip saddr {edge.private} accept')
+    if edge.egress:
         lines.append(f'    iifname "{DOWN}" oifname "{UP}" ip saddr {edge.private} ip daddr {edge.block} accept')
     lines += [
         f'    iifname "{DOWN}" reject with icmp type net-unreachable',
@@ -69,14 +71,14 @@ def ruleset(edge: Edge) -> str:
     return "\n".join(lines) + "\n"
 
 
-def permissions(rules: Iterable[Rule], private: str) -> list[str]:
-    """The lines that let somebody in, one for each rule; a rule without a valid source lets nobody in."""
+def permissions(rules: Iterable[Rule], private: str, device: str = UP) -> list[str]:
+    """The lines that let somebody in by an interface, one for each rule; one without a valid source lets nobody in."""
     found = []
     for rule in rules:
         source = rule.source
         if source is None:
             continue
-        head = f'iifname "{UP}" ip daddr {private} ip saddr {source}'
+        head = f'iifname "{device}" ip daddr {private} ip saddr {source}'
         protocol = _PROTOCOLS.get(rule.protocol.lower())
         first, last = rule.span
         if protocol in ("tcp", "udp"):
@@ -95,7 +97,7 @@ def open_ports(rules: Iterable[Rule]) -> list[int]:
     ports: set[int] = set()
     for rule in rules:
         first, last = rule.span
-        if rule.allows_tcp and rule.source is not None and last - first < 64:
+        if rule.allows_tcp and rule.source is not None and not rule.is_wide:
             ports |= set(range(first, last + 1))
     return sorted(ports)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable
+from io import FileIO
 from pathlib import Path
 
 from deployer.sandbox.machines.nspawn import tools
@@ -36,31 +37,42 @@ def link_of(device: str) -> str:
     return device.removeprefix("/dev/").replace("sd", "xvd", 1)
 
 
+def _hold(path: Path) -> FileIO:
+    """A loop device on a file, open: it stays until that is closed. Raises OSError, and then leaves none."""
+    loop = tools.call(["losetup", "--find", "--show", str(path)]).strip()
+    try:
+        device = FileIO(loop, "r+")
+    except OSError:
+        tools.call(["losetup", "--detach", loop], check=False)
+        raise
+    try:
+        # While it is open this only marks it: the kernel detaches it with the last user.
+        tools.call(["losetup", "--detach", loop])
+    except OSError:
+        device.close()
+        raise
+    return device
+
+
 class Attached:
     """The volumes of one running machine."""
 
     def __init__(self, volumes: str) -> None:
         self._volumes = volumes
-        self._held: dict[str, tuple[str, int, str]] = {}  # volume id -> (device, descriptor that keeps it, link)
+        self._held: dict[str, tuple[FileIO, str]] = {}  # volume id -> (loop device, the machine's link to it)
 
     def attach(self, wanted: Iterable[tuple[str, str]]) -> None:
         """From now on exactly these (id, device) are attached to this computer. Raises OSError."""
         devices = dict(wanted)
         for volume in set(self._held) - set(devices):
-            _, descriptor, _ = self._held.pop(volume)
-            os.close(descriptor)
+            self._held.pop(volume)[0].close()
         for volume, device in devices.items():
             if volume not in self._held:
-                path = image(self._volumes, volume)
-                loop = tools.call(["losetup", "--find", "--show", str(path)]).strip()
-                descriptor = os.open(loop, os.O_RDWR | os.O_CLOEXEC)
-                # While it is open this only marks it: the kernel detaches it with the last user.
-                tools.call(["losetup", "--detach", loop])
-                self._held[volume] = (loop, descriptor, link_of(device))
+                self._held[volume] = (_hold(image(self._volumes, volume)), link_of(device))
 
     def show(self, dev: Path) -> None:
         """Makes the nodes and links in a machine's /dev, and takes those away that are no longer attached."""
-        wanted = {link: loop for loop, _, link in self._held.values()}
+        wanted = {link: str(device.name) for device, link in self._held.values()}
         for entry in [*dev.glob("xvd?"), *dev.glob("disk/azure/scsi1/lun*")]:
             if entry.relative_to(dev).as_posix() not in wanted and entry.is_symlink():
                 node = dev / Path(os.readlink(entry)).name
