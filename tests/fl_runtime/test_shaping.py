@@ -166,6 +166,29 @@ def test_noise_is_drawn_once_for_what_leaves(fresh: Federation) -> None:
         assert rows(fresh, "server", "SELECT result FROM tasks WHERE site = 'site-2'") == before
 
 
+@pytest.mark.slow
+def test_a_killed_server_takes_differences_to_what_it_had_sent_before(fresh: Federation) -> None:
+    """It had noised and encoded the model; the sites answer, while it is down, with differences to just those bits."""
+    filters = {"server": {"tasks": [{"type": "gaussian_noise", "sigma": 1.0}]}}
+    slow = ADD.replace("import numpy as np", "import time").replace("flare.send(", "time.sleep(1)\n    flare.send(")
+    with fresh.session() as session:
+        codecs = ["delta", "quantize8"]
+        job = session.submit(fresh.job("noised", slow, codecs=codecs, filters=filters, **workflow(2)))
+        for site in fresh.sites:
+            until(lambda site=site: rows(fresh, site, "SELECT id FROM tasks WHERE state = 'ready'"), 30)
+        fresh.server.kill()
+    for site in fresh.sites:
+        until(lambda site=site: rows(fresh, site, "SELECT task FROM shaped WHERE step = 'encoded'"), 30)
+    fresh.server.start()
+    with fresh.session() as session:
+        got = result(fresh, session, job)
+        assert abs(got.mean() - 2 * 14 / 6) < 0.1
+        assert got.std() == pytest.approx(2**0.5, rel=0.1)  # noise was drawn once in each round
+        history = session.show(job)["history"]
+        assert not any("missing" in entry for entry in history)
+        assert len(history) == 2
+
+
 def children(process: psutil.Process) -> list[psutil.Process]:
     found = []
     for child in process.children():
