@@ -275,7 +275,8 @@ class Agent:
             return
         run = self.run_of(task.job)
         if cancel.unless_begun and (task.state == DONE or (run is not None and run.begun(task.id))):
-            return  # a late result is of use
+            self.shaping.late(task)  # a late result is of use
+            return
         if run is not None:
             run.cancel(task.id)
         self.journal.close_task(task)

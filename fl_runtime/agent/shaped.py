@@ -16,8 +16,8 @@ CREATE TABLE shaped (
 );
 CREATE INDEX shaped_job ON shaped (job, step);
 """
-# Steps: how the payload arrived, the filtered result, the encoded result.
-ARRIVED, FILTERED, ENCODED = "arrived", "filtered", "encoded"
+# Steps: how the payload arrived, the filtered result, the encoded result; and that the server had closed the call.
+ARRIVED, FILTERED, ENCODED, LATE = "arrived", "filtered", "encoded", "late"
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from fl_runtime.agent.journal import DONE, Journal, TaskRow
-from fl_runtime.agent.shaped import ARRIVED, ENCODED, FILTERED, Shaped, Step
+from fl_runtime.agent.shaped import ARRIVED, ENCODED, FILTERED, LATE, Shaped, Step
 from fl_runtime.blobs import Staged
 from fl_runtime.codecs.spec import chosen
 from fl_runtime.errors import FlError, JobSpecError, KitError
@@ -80,6 +80,8 @@ class Shaping:
         if encoded is None or encoded.blob is None or not self._codecs(task, filtered):
             return Outgoing(blob, answer, task.error)
         document = encoded.document
+        if document["base"] and self._is_late(task):
+            return Outgoing(blob, answer)
         return Outgoing(
             encoded.blob,
             answer,
@@ -87,6 +89,13 @@ class Shaping:
             plain=bytes.fromhex(document["plain"]),
             base=bytes.fromhex(document["base"]),
         )
+
+    def late(self, task: TaskRow) -> None:
+        """The result is late: the server keeps what it could be a difference to for a round only, so it is none."""
+        self._shaped.put(task.job, task.id, LATE, None, {})
+
+    def _is_late(self, task: TaskRow) -> bool:
+        return self._shaped.get(task.id, LATE) is not None
 
     def holds(self, job: str) -> bytes:
         """The plain model that is kept here as a base for the next task."""
@@ -290,7 +299,8 @@ class Shaping:
         spec = self._spec(task.job)
         if spec is None or (task.result if filtered is None else filtered.blob) is None:
             return []
-        return chosen(spec.codecs, "results", self._features())
+        codecs = chosen(spec.codecs, "results", self._features())
+        return [entry for entry in codecs if entry["type"] != "delta"] if self._is_late(task) else codecs
 
     def _spec(self, job: str) -> JobSpec | None:
         row = self._journal.job(job)

@@ -608,3 +608,21 @@ def test_what_a_full_disk_did_not_take_is_made_again_and_nothing_is_left(
         assert blob is not None
         assert made.journal.blobs.path(blob).exists()
         assert made.left_over() == []
+
+
+def test_a_result_that_a_site_knows_to_be_late_is_no_difference(tmp_path: Path) -> None:
+    """Before it was encoded, and when it has been: the server may have forgotten what it would refer to."""
+    for when in ("before", "after"):
+        (tmp_path / when).mkdir()
+        with site(tmp_path / when, codecs=["delta", "cast"]) as made:
+            task = made.task(DONE, np.linspace(0, 1, SIZE))
+            if when == "before":
+                made.shaping.late(task)
+            made.shaping.shape(task)
+            if when == "after":
+                assert made.shaping.outgoing(task).base == task.payload
+                made.shaping.late(task)
+            assert made.shaping.ready(task)
+            out = made.shaping.outgoing(task)
+            assert (out.form, out.base) == ("cast" if when == "before" else "", b"")
+            assert out.blob is not None
