@@ -13,7 +13,7 @@ import pytest
 import yaml
 from federation import Federation, until
 from safetensors.numpy import load_file
-from scripts import ADD
+from scripts import ADD, SLOW
 
 from fl_runtime.admin import Session
 
@@ -187,6 +187,27 @@ def test_a_killed_server_takes_differences_to_what_it_had_sent_before(fresh: Fed
         history = session.show(job)["history"]
         assert not any("missing" in entry for entry in history)
         assert len(history) == 2
+
+
+@pytest.mark.slow
+def test_an_encoded_result_that_comes_rounds_late_counts(running: Federation) -> None:
+    """Two rounds have closed without site-3; what it then sends is no difference to a model that is long gone."""
+    marks = running.root / "marks" / "late-encoded"
+    marks.mkdir(parents=True)
+    marks.chmod(0o777)
+    config = {"marks": str(marks), "seconds": 5.0, "slow": ["site-3"]}
+    settings = workflow(4, deadline=2, late="use")
+    settings["workflow"]["min_sites"] = 2  # type: ignore[index]
+    folder = running.job("late-encoded", SLOW, config=config, codecs=["delta", "quantize8"], **settings)
+    with running.session() as session:
+        job = session.submit(folder)
+        events: list[dict[str, object]] = []
+        view = session.monitor(job, lambda event: events.append(event) and None)
+        assert view["state"] == "FINISHED"
+        used = [event for event in events if event.get("event") == "late-used"]
+        assert ("site-3", 0) in [(event["site"], event["from_round"]) for event in used]
+        assert any("site-3" in entry["sites"] for entry in view["history"])
+        assert not any(event.get("event") == "refused" for event in events)
 
 
 def children(process: psutil.Process) -> list[psutil.Process]:
