@@ -37,7 +37,7 @@ def submit(fed: Federation, session: Session, **config: object) -> tuple[str, Pa
     folder = fed.job(
         "slow",
         SLOW,
-        config={"marks": str(marks), "seconds": 0.15, **config},
+        config={"marks": str(marks), "seconds": 0.3, **config},
         workflow={"type": "fedavg", "rounds": ROUNDS, "model": {"tensors": {"w": [4]}}, "min_sites": 3},
     )
     return session.submit(folder), marks
