@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
 
+from deployer.sandbox.azure import arm_server
+from deployer.sandbox.azure.schedules import Clock
 from deployer.sandbox.model import MachineSpec, machine_from_json, machine_to_json
 
 from .arm_kit import PUBLIC_KEY, REGION, RULE, USER_DATA, Azure
@@ -134,6 +137,33 @@ def test_stopped_and_deallocated_machines_do_not_run_and_keep_their_disks(azure:
     azure.compute.virtual_machines.begin_deallocate("rg", "vm").result()
     assert spec(azure).running is False
     assert azure.kinds()["disks"] == 1
+
+
+def test_a_machine_that_powers_itself_off_is_stopped_but_not_the_one_in_its_place(azure: Azure) -> None:
+    nic = azure.network_for_vm()
+    vm = azure.vm(nic)
+    azure.server.powered_off(vm.id, "of-the-machine-before")
+    assert spec(azure).running
+    azure.server.powered_off(vm.id, vm.vm_id)
+    assert not spec(azure).running
+    view = azure.compute.virtual_machines.instance_view("rg", "vm")
+    assert "PowerState/stopped" in [status.code for status in view.statuses], "billed on"
+
+
+def test_one_failure_is_not_the_end_of_the_daily_shutdowns(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[int] = []
+    again = threading.Event()
+
+    def tick(clock: Clock, cloud: Any) -> None:
+        looks.append(1)
+        if len(looks) == 1:
+            raise KeyError("targetResourceId")
+        again.set()
+
+    monkeypatch.setattr(Clock, "tick", tick)
+    monkeypatch.setattr(arm_server, "_SCHEDULES_S", 0.01)
+    with arm_server.ArmServer():
+        assert again.wait(30)
 
 
 def test_changes_are_announced_after_they_can_be_seen(azure: Azure) -> None:

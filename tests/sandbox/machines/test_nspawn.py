@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 from machine_lab import HOST_PUBLIC, LOGIN_PUBLIC
-from nspawn_lab import LISTEN, PROBE, SSH_RULE, Guest, NspawnLab, answers, stack_user_data, until
+from nspawn_lab import LISTEN, PROBE, SSH, SSH_RULE, Guest, NspawnLab, answers, stack_user_data, until
 
 from deployer.sandbox.faults import Faults
-from deployer.sandbox.machines.nspawn import cgroup, core
+from deployer.sandbox.machines.nspawn import cgroup, core, volumes
 from deployer.sandbox.machines.nspawn.kind import group_prefix
 from deployer.sandbox.model import Rule
 
@@ -230,6 +230,44 @@ def test_a_replaced_machine_has_the_address_and_the_volume_of_the_one_before(sys
     assert new.address == address
     assert new.sh("cat /var/lib/fedspan/kept") == "kept"
     assert new.sh("sudo cat /root/note 2>&1", check=False).endswith("No such file or directory")
+
+
+def test_a_running_machine_gets_another_public_address(systems: NspawnLab) -> None:
+    guest = systems.guest()
+    new = systems.machines.address()
+    systems.machines.change(guest.machine["id"], public_ip=new)
+    until("the new address", lambda: answers(new, 22) == "open")
+    assert answers(guest.address, 22) == "nothing"
+    systems.machines.change(guest.machine["id"], public_ip=None)
+    until("no address", lambda: answers(new, 22) == "nothing")
+    assert systems.seen(guest.machine["id"])["problems"] == []
+    systems.machines.remove(guest.machine["id"])
+
+
+def test_machines_of_one_network_reach_one_another_as_the_rules_allow(systems: NspawnLab) -> None:
+    inner = Rule(SSH, SSH, "tcp", "10.99.1.0/24")
+    one = systems.guest(network="vpc-1", private_ip="10.99.1.4")
+    behind = {"network": "vpc-1", "public_ip": None, "ingress": (inner,)}
+    hidden = systems.boot(stack_user_data(), private_ip="10.99.2.4", **behind)
+    other = systems.boot(stack_user_data(), private_ip="10.99.3.4", **{**behind, "network": "vpc-2"})
+    ask = PROBE.format(targets=[("10.99.2.4", SSH), ("10.99.2.4", 8002), ("10.99.3.4", SSH)])
+    until("SSH inside", lambda: one.python(ask).split() == ["open", "nothing", "nothing"])
+    systems.machines.change(hidden["id"], ingress=())
+    until("no SSH inside", lambda: one.python(ask).split()[0] == "nothing")
+    systems.machines.remove(one.machine["id"], hidden["id"], other["id"])
+
+
+def test_a_volume_that_can_not_be_attached_leaves_no_device(
+    systems: NspawnLab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise OSError("no device")
+
+    monkeypatch.setattr(volumes, "FileIO", refused)
+    with pytest.raises(OSError, match="no device"):
+        volumes.Attached(str(tmp_path)).attach([VOLUME])
+    said = subprocess.run(["losetup", "--list"], capture_output=True, text=True, check=True).stdout
+    assert str(tmp_path) not in said
 
 
 def test_faults_of_ssh_are_seen(systems: NspawnLab) -> None:
