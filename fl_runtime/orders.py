@@ -8,7 +8,6 @@ says at most once.
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import threading
 import time
@@ -18,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from fl_runtime import signed
-from fl_runtime.errors import RefusedError
+from fl_runtime.durable import write_whole
+from fl_runtime.errors import NONSENSE, RefusedError
 from fl_runtime.kit import Kit
 from fl_runtime.names import is_participant_name
 from fl_runtime.wire.identity import Identity
@@ -96,28 +96,40 @@ def check_operator(kit: Kit, order: SignedOrder, revoked: bool) -> None:
 
 
 class UsedOrders:
-    """Ids of orders that were carried out, on disk: none is carried out twice."""
+    """Ids of orders that were carried out, on disk: none is carried out twice, nor any that can't be looked up."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = threading.Lock()
 
     def use(self, order: SignedOrder) -> bool:
-        """Note it, durably; False when it was used before."""
+        """Note it, durably; False when it was used before.
+
+        Raises:
+            RefusedError: what was used before can't be read, or this one not be noted.
+        """
+
+        def refuse(why: str) -> RefusedError:
+            return RefusedError(
+                "The order is refused",
+                why=f"{self._path}, where orders are noted, {why}",
+                next_step=f"wait {VALID_S / 60:.0f} minutes, when all that it knew are too old: rm {self._path}",
+            )
+
         with self._lock:
             try:
-                known = {str(key): float(value) for key, value in json.loads(self._path.read_text()).items()}
-            except (OSError, ValueError, AttributeError, TypeError):
+                known = {str(key): float(value) for key, value in json.loads(self._path.read_bytes()).items()}
+            except FileNotFoundError:
                 known = {}
+            except (OSError, *NONSENSE) as error:
+                raise refuse(f"can't be read: {error}") from None
             if order.id in known:
                 return False
             now = time.time()
             known = {key: until for key, until in known.items() if until > now}
             known[order.id] = order.not_after
-            fresh = self._path.with_suffix(".new")
-            with open(fresh, "w") as file:
-                file.write(json.dumps(known))
-                file.flush()
-                os.fsync(file.fileno())
-            fresh.rename(self._path)
+            try:
+                write_whole(self._path, json.dumps(known).encode())
+            except OSError as error:
+                raise refuse(f"can't be written: {error}") from None
             return True

@@ -102,6 +102,13 @@ class Postgres(Database):
             raise self._storage_error(error) from None
         self._connection = connection
 
+    def _reconnect(self) -> None:
+        """Connect again; while another server has taken the lock meanwhile, nothing can be stored."""
+        try:
+            self._connect()
+        except BusyError as error:
+            raise StorageError(error.what, why=error.why, next_step=error.next_step) from None
+
     def _storage_error(self, error: Exception) -> StorageError:
         why = " ".join(str(error).split()).replace(self._url, self.name)
         return StorageError(
@@ -137,12 +144,12 @@ class Postgres(Database):
 
     def _begin(self) -> None:
         if self._connection.broken or self._connection.closed:
-            self._connect()
+            self._reconnect()
         try:
             self._connection.execute("BEGIN")
         except self._psycopg.OperationalError:  # it broke while nobody looked
             self._connection.close()
-            self._connect()
+            self._reconnect()
             self._guarded(lambda: self._connection.execute("BEGIN"))
 
     def _commit(self) -> None:
@@ -171,14 +178,14 @@ class Postgres(Database):
 
     def _read(self, sql: str, args: Sequence[Any]) -> list[Row]:
         if self._depth == 0 and (self._connection.broken or self._connection.closed):
-            self._connect()
+            self._reconnect()
         try:
             rows: list[Row] = self._connection.execute(_marks(sql), clean(args)).fetchall()
         except self._psycopg.OperationalError as error:
             if self._depth:
                 raise self._storage_error(error) from None
             self._connection.close()
-            self._connect()
+            self._reconnect()
             return self._guarded(lambda: self._connection.execute(_marks(sql), clean(args)).fetchall())
         return rows
 

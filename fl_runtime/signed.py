@@ -33,7 +33,7 @@ def sign(kit: Kit, body: Mapping[str, Any], valid_s: float) -> tuple[bytes, byte
     """
     certificate = x509.load_pem_x509_certificate(kit.certificate)
     signer, now = read_identity(certificate), time.time()
-    document = _canonical(
+    document = canonical(
         {
             "version": 1,
             "federation": kit.federation,
@@ -92,7 +92,7 @@ def check(
         raise refuse("its signature does not fit its content: it was changed on the way") from None
     try:
         body = json.loads(document)
-        if body["version"] != 1 or _canonical(body) != document:
+        if body["version"] != 1 or canonical(body) != document:
             raise ValueError("another version or form")
         found = read(body, signer)
         federation, serial, issued = str(body["federation"]), str(body["signer"]["serial"]), float(body["issued"])
@@ -105,5 +105,10 @@ def check(
     return found, issued
 
 
-def _canonical(document: Mapping[str, Any]) -> bytes:
+def canonical(document: Mapping[str, Any]) -> bytes:
+    """The bytes that are signed.
+
+    Raises:
+        ValueError: it holds NaN or infinity.
+    """
     return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode()

@@ -12,10 +12,11 @@ import fcntl
 import hashlib
 import hmac
 import os
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from fl_runtime.durable import write_whole
 
 
 def host_label(address: str, port: int) -> str:
@@ -126,20 +127,6 @@ def _edited(path: Path) -> Iterator[list[str]]:
         fcntl.flock(folder, fcntl.LOCK_EX)
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         yield lines
-        _write_whole(path, "".join(line + "\n" for line in lines), 0o600)
+        write_whole(path, "".join(line + "\n" for line in lines).encode())
     finally:
         os.close(folder)
-
-
-def _write_whole(path: Path, text: str, mode: int) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            os.fchmod(file.fileno(), mode)
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import threading
 from dataclasses import asdict
 from pathlib import Path
@@ -17,12 +16,13 @@ from fl_runtime.agent.clients import serve_clients
 from fl_runtime.agent.interpreter import Interpreter, job_interpreter
 from fl_runtime.agent.place import Place
 from fl_runtime.agent.run import Run
+from fl_runtime.durable import write_whole
 from fl_runtime.errors import FlError, ProtocolError, RefusedError
 from fl_runtime.job.bundle import unpack
 from fl_runtime.job.resources import parse_need
 from fl_runtime.job.spec import JobSpec, parse_spec, read_spec
 from fl_runtime.names import STOP_S
-from fl_runtime.patience import patiently
+from fl_runtime.patience import is_full, patiently
 from fl_runtime.proto import fedspan_pb2 as pb
 
 if TYPE_CHECKING:
@@ -139,30 +139,33 @@ class SiteJobs:
     def _hold(self, run: Run) -> None:
         held = self.capacity.hold(run.job, run.spec.need)
         run.gpus, run.memory = held.gpus, held.memory
-        path = run.place.folder / "held.json"
-        fresh = path.with_suffix(".new")
-        fresh.write_text(json.dumps({**asdict(held), "until": None}))
-        os.replace(fresh, path)
+        write_whole(run.place.folder / "held.json", json.dumps({**asdict(held), "until": None}).encode())
 
     # --- start
 
     def start(self, start: pb.JobStart) -> None:
         """The server asks this site to take part."""
         answer = pb.JobAnswer(job=start.job, accepted=True)
-        known = self._journal.job(start.job)
+        known, present = self._journal.job(start.job), self.run_of(start.job)
         try:
             run = self._admit(start)
             if known is None or known.state not in ("left", "failed"):
                 self._hold(run)
-        except RefusedError as error:
-            answer.accepted, answer.why = False, policy.reason(error)
-            log.warning("%s: refused: %s", start.job, answer.why)
-            if known is None:
-                document, bundle = start.envelope.document, start.bundle.blob
-                self._journal.add_job(start.job, document, bundle, {}, "refused", answer.why)
-            self.capacity.release(start.job, only_lease=True)
         except FullError as error:  # its lease is over, and others came
             answer.accepted, answer.why, answer.busy = False, str(error), not error.never
+        except (FlError, OSError) as error:
+            runs = present is not None and present.process is not None
+            if not isinstance(error, RefusedError) and (runs or is_full(error) or not self._agent.link.connected):
+                raise  # the job goes on here, or it passes, or the server asks again
+            answer.accepted, answer.why = False, _refusal(error)
+            log.warning("%s: refused: %s", start.job, error)
+            noted = self._journal.job(start.job)
+            if noted is None:
+                document, bundle = start.envelope.document, start.bundle.blob
+                self._journal.add_job(start.job, document, bundle, {}, "refused", answer.why)
+            elif noted.state == "accepted" and self.run_of(start.job) is None:
+                self._journal.set_job(start.job, "refused", answer.why)
+            self.capacity.release(start.job, only_lease=True)
         self._agent.link.send(job_answer=answer)
         if not answer.accepted:
             return
@@ -252,3 +255,10 @@ class SiteJobs:
         if run is not None and run.memory:
             cgroups.remove(self._state, stop.job)
         place.clear(self._state / "jobs" / stop.job)
+
+
+def _refusal(error: FlError | OSError) -> str:
+    """In one line, for others: what is wrong in a file of this machine's owner stays in its own log."""
+    if isinstance(error, RefusedError):
+        return policy.reason(error)
+    return error.what if isinstance(error, FlError) else str(error)

@@ -22,7 +22,6 @@ class Current:
     """Rank 0 answers it; the others have it as long as they have not asked for the next one."""
 
     task: TaskRow
-    epoch: int
     done_at: float | None = None
     through: set[int] = field(default_factory=set)  # ranks beside 0
     afterwards: list[Callable[[], None]] = field(default_factory=list)  # when all are through
@@ -172,7 +171,7 @@ class Turns:
         if self._ready and (current is None or current.is_over(self.world, self._others)):
             if current is not None and len(current.through) < self.world - 1:
                 log.warning("%s: only rank 0 of %d uses the Client API", self.job, self.world)
-            current = Current(self._ready.popleft(), self.epoch)
+            current = Current(self._ready.popleft())
             self._replace(current)
             self._condition.notify_all()
         return current.task if current is not None and not current.done else None
@@ -183,7 +182,7 @@ class Turns:
         if current is None:
             return None
         if current.task.id != after:
-            return current.task if not current.done or current.epoch == self.epoch else None
+            return current.task
         if rank not in current.through:
             current.through.add(rank)
             if current.is_over(self.world, self._others):

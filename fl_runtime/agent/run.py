@@ -50,8 +50,6 @@ class Run(Turns):
         self.log_path = place.log
         self.gpus: tuple[str, ...] = ()  # what CUDA_VISIBLE_DEVICES names
         self.memory = 0  # bytes it may use; 0 = as many as there are
-        self.log_lock = threading.Lock()
-        self.log_offset: int | None = None  # what the server has; None until it said so
         self._journal = journal
         self._on_end = on_end
         self._interpreter = interpreter

@@ -26,6 +26,7 @@ from fl_runtime.blobs.pool import Pool
 from fl_runtime.blobs.refs import References
 from fl_runtime.blobs.space import Space
 from fl_runtime.db import Database
+from fl_runtime.durable import sync_folder
 from fl_runtime.errors import StorageError
 from fl_runtime.flush import Syncing
 from fl_runtime.names import INLINE_LIMIT
@@ -299,11 +300,3 @@ class Shelf(References):
             for path in folder.iterdir():
                 if path.name not in keep:
                     self._pool.give(path)
-
-
-def sync_folder(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

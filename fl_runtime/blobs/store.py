@@ -12,8 +12,9 @@ from blake3 import blake3
 
 from fl_runtime.blobs.incoming import Incoming
 from fl_runtime.blobs.manifest import Manifest
-from fl_runtime.blobs.shelf import Shelf, sync_folder
+from fl_runtime.blobs.shelf import Shelf
 from fl_runtime.db import Database
+from fl_runtime.durable import sync_folder
 from fl_runtime.errors import StorageError
 from fl_runtime.names import INLINE_LIMIT
 from fl_runtime.processes import boot_id

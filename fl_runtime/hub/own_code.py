@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 
 def place_of(hub: Hub, job: Job, folder: Path) -> Place | None:
-    """Where the job's process on the server runs; None for what runs none of the job's code, and in a simulation.
+    """Where the job's process on the server runs; None for what runs none of the job's code.
 
     Raises:
         RefusedError: the server's policy wants more isolation than its machine has, or does not name that code.
     """
     path = job.spec["workflow"].get("path")
-    if not path or hub.kit is None:
+    if not path:
         return None
     scripts = hub.kit.policy().scripts
     if "any" not in scripts and path not in scripts:

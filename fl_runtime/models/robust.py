@@ -14,16 +14,20 @@ import numpy as np
 from fl_runtime.models.blocks import BLOCK, FLOATS, BlockWriter, Share, in_order, model_entries
 from fl_runtime.models.tensors import Array, Tensor
 
-_STACKED = 4 * BLOCK  # elements of all sites together: 16 MiB of float64, however many sites there are
+_STACKED = 4 * BLOCK  # elements of all sites together in each thread: 16 MiB of float64
+_LEAST = 1024  # elements of each site: above 2048 sites memory grows with their number, by 8 KiB each
 
 
 def _size(shares: Sequence[Share]) -> int:
     """Elements of a block of one site."""
-    return max(1024, min(BLOCK, _STACKED // len(shares)))
+    return max(_LEAST, min(BLOCK, _STACKED // len(shares)))
 
 
 def _stack(shares: Sequence[Share], name: str, first: int, count: int) -> Array:
-    return np.stack([share.block(name, first, count) for share in shares])
+    stack = np.empty((len(shares), count))
+    for row, share in zip(stack, shares, strict=True):
+        row[:] = share.block(name, first, count)
+    return stack
 
 
 def median(shares: Sequence[Share], target: Path) -> None:

@@ -105,8 +105,6 @@ class SimJobs(JobViews):
 class SimHub(Changes):
     """What `Hub` is to its parts, in a folder that goes with the simulation."""
 
-    kit = None
-
     def __init__(self, folder: Path, sites: list[str], deliver: Callable[[str, dict[str, Any]], None]) -> None:
         super().__init__()
         folder.mkdir(parents=True, exist_ok=True)

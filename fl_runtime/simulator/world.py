@@ -89,7 +89,7 @@ class Switch:
 
     def __init__(self, output: Output) -> None:
         self._output = output
-        self._argv, self._path, self._cwd = list(sys.argv), list(sys.path), os.getcwd()
+        self._path, self._cwd = list(sys.path), os.getcwd()
         self._environ = dict(os.environ)
         self._main = sys.modules.get("__main__")
         self._handlers, self._level = list(logging.root.handlers), logging.root.level

@@ -11,7 +11,6 @@ import base64
 import contextlib
 import json
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -24,7 +23,9 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from fl_runtime.durable import write_whole
 from fl_runtime.errors import FlError, RefusedError
+from fl_runtime.signed import canonical
 
 log = logging.getLogger("fedspan")
 
@@ -107,11 +108,6 @@ def _is_serial(text: str) -> bool:
     return 0 < len(text) <= 40 and all(char in "0123456789abcdef" for char in text)
 
 
-def canonical(body: dict[str, Any]) -> bytes:
-    """The bytes that are signed."""
-    return json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode()
-
-
 def read_file(path: Path) -> tuple[bytes, bytes] | None:
     """(document, signature) of a list's file, not checked yet; None where there is none, or none that can be read."""
     try:
@@ -129,18 +125,7 @@ def read_file(path: Path) -> tuple[bytes, bytes] | None:
 def write_file(path: Path, document: bytes, signature: bytes) -> None:
     """Write a list's file: whole and on disk, or not at all."""
     outer = {"document": document.decode(), "signature": base64.b64encode(signature).decode()}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with open(temporary, "w", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-        json.dump(outer, file, indent=1)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    write_whole(path, (json.dumps(outer, indent=1) + "\n").encode())
 
 
 class RevocationBook:

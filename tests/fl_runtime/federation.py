@@ -23,8 +23,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from fl_runtime.admin import Session
+from fl_runtime.signed import canonical
 from fl_runtime.status import read_status
-from fl_runtime.wire.revocations import canonical
 
 PATIENCE_S = 60.0  # for what comes in moments on an idle machine
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import threading
 import time
 from pathlib import Path
@@ -261,6 +263,42 @@ def test_an_order_is_carried_out_once(site: SimpleNamespace) -> None:
     again = Orders(site.desk._kit, site.root, answer, site.codes.append, lambda serial: False)
     again.take(order)  # also not by the next process
     assert not site.answers[-1].accepted
+
+
+@pytest.mark.parametrize("noted", [b"", b"{", b"[1]", b'{"a": "soon"}', b"\xff", b"[" * 100_000, None])
+def test_an_order_is_refused_where_it_can_not_be_told_whether_it_was_carried_out(
+    site: SimpleNamespace, noted: bytes | None
+) -> None:
+    file = site.root / "orders.json"
+    if noted is None:
+        file.mkdir()
+    else:
+        file.write_bytes(noted)
+    site.desk.take(signed(site.lead))
+    [answer] = site.answers
+    assert not answer.accepted
+    assert f"{file}, where orders are noted, can't be read" in answer.why
+    assert site.codes == []
+    file.rmdir() if noted is None else file.unlink()
+    site.desk.take(signed(site.lead))
+    assert site.answers[-1].accepted
+    until(lambda: site.codes == [0], 5)
+
+
+def test_an_order_that_can_not_be_noted_is_refused(site: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    order = signed(site.lead)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full_disk)
+        site.desk.take(order)
+    assert not site.answers[-1].accepted
+    assert "can't be written: [Errno 28]" in site.answers[-1].why
+    assert [path.name for path in site.root.iterdir() if "orders" in path.name] == []
+    site.desk.take(order)
+    assert site.answers[-1].accepted
+
+
+def full_disk(fd: int) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def test_orders_that_no_lead_of_this_federation_signed_are_refused(

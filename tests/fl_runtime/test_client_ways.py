@@ -283,7 +283,7 @@ def test_torchrun_gives_every_rank_every_task_and_takes_rank_0s_answer(running: 
 def test_a_rank_0_that_uses_the_client_api_alone_is_not_left_waiting() -> None:
     def current(answered: float | None, *through: int) -> Current:
         done_at = None if answered is None else time.monotonic() - answered
-        return Current(TaskRow("t", "j", 1, "train", {}, None, 0, "ready"), 1, done_at, set(through))
+        return Current(TaskRow("t", "j", 1, "train", {}, None, 0, "ready"), done_at, set(through))
 
     assert current(0.0).is_over(world=1, others=False)
     assert not current(None, 1, 2).is_over(world=3, others=True)  # not answered

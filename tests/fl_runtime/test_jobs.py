@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -149,6 +151,43 @@ def test_a_job_that_asks_for_data_a_site_has_not_is_refused_with_the_reason(runn
     assert "asks for the data 'x-rays', which this site does not declare" in str(caught.value)
     assert {entry["state"] for entry in view["sites"].values()} == {"refused"}
     assert view["state"] == "FAILED"
+
+
+def broken_policy(kit: Path, state: Path) -> None:
+    (kit / "local/policy.yml").write_text("submitters: [lead]\nisolation: [\n")
+
+
+def no_folder_for_jobs(kit: Path, state: Path) -> None:
+    shutil.rmtree(state / "jobs", ignore_errors=True)
+    (state / "jobs").touch()
+
+
+@pytest.mark.parametrize(("spoil", "why"), [(broken_policy, "policy.yml"), (no_folder_for_jobs, "Not a directory")])
+def test_a_site_that_can_not_begin_says_so_and_the_job_does_not_wait_for_it(
+    running: Federation, spoil: Callable[[Path, Path], None], why: str
+) -> None:
+    site = running.sites["site-2"]
+    policy = (site.kit / "local/policy.yml").read_text() if (site.kit / "local/policy.yml").exists() else None
+    workflow = {"type": "fedavg", "rounds": 1, "model": W, "min_sites": 3}
+    folder = running.job("spoilt", ADD, workflow=workflow)
+    spoil(site.kit, site.state)
+    try:
+        with running.session() as session:
+            job = session.submit(folder)
+            with pytest.raises(JobError) as caught:
+                session.wait(job, 30)
+            assert session.show(job)["sites"]["site-2"]["state"] == "refused"
+    finally:
+        if policy is None:
+            (site.kit / "local/policy.yml").unlink(missing_ok=True)
+        else:
+            (site.kit / "local/policy.yml").write_text(policy)
+        if not (site.state / "jobs").is_dir():
+            (site.state / "jobs").unlink(missing_ok=True)
+    assert "2 of 3 needed sites take part. site-2: " in str(caught.value)
+    assert why in str(caught.value)
+    with running.session() as session:
+        session.wait(session.submit(folder), 30)  # it is mended, and takes part again
 
 
 @pytest.mark.parametrize(

@@ -394,6 +394,27 @@ def test_a_database_server_that_restarts_costs_the_transaction_it_cut_off(
     store.close()
 
 
+def test_a_database_that_another_server_took_meanwhile_is_waited_for(
+    postgres_server: Server, postgres_url: str, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setattr("fl_runtime.postgres._LOCK_WAIT_S", 0.2)
+    for folder in ("one", "other"):
+        (tmp_path / folder).mkdir()
+    store = open_store(tmp_path / "one", postgres_url)
+    store.add_job(job())
+    postgres_server.stop("immediate")
+    postgres_server.start()
+    other = Postgres(postgres_url, MIGRATIONS)
+    for _ in range(2):
+        with pytest.raises(StorageError, match="Another server works with this database"):
+            store.set_job("job-1", "RUNNING")
+        with pytest.raises(StorageError, match="Another server works with this database"):
+            store.job("job-1")
+    other.close()
+    assert store.set_job("job-1", "RUNNING")
+    store.close()
+
+
 def test_a_store_that_is_none_is_told_and_passwords_are_not(tmp_path: Path) -> None:
     pytest.importorskip("psycopg")
     with pytest.raises(FlError, match="'mysql' is no kind of store"):

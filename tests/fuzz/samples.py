@@ -19,7 +19,7 @@ from fl_runtime.codecs.container import About
 from fl_runtime.errors import FlError
 from fl_runtime.models.tensors import dump, encode
 from fl_runtime.proto import fedspan_pb2 as pb
-from fl_runtime.wire.revocations import canonical
+from fl_runtime.signed import canonical
 
 # The place of the method that takes them, among those of `calls`.
 METHODS = {

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from samples import KIT, PARTICIPANT, SPEC, envelope, order, revocation, samples
 from targets import NEVER_TAKEN, TARGETS, no_thread_dies
 
-from fl_runtime.wire.revocations import canonical
+from fl_runtime.signed import canonical
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "60"))
 lean = settings(
