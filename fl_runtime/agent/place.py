@@ -30,10 +30,11 @@ from fl_runtime.agent.interpreter import imports
 from fl_runtime.agent.isolation import Isolation
 from fl_runtime.blobs import BlobStore
 from fl_runtime.client.wire import SOCKET
-from fl_runtime.errors import FlError
+from fl_runtime.errors import FlError, RefusedError
 from fl_runtime.kit import Kit
 from fl_runtime.names import STOP_S
 
+MAX_FILES = 64  # that a program may have in hand; each stays until it is given back, or the program ends
 SWEEP_S = 12.0  # a keeper needs so long at most after its STOP_S
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY
 _DEEPEST = 100  # levels of folders that are given: each takes two descriptors while below it
@@ -86,7 +87,23 @@ class Place:
     # --- files that change hands
 
     def new_file(self, size: int) -> Path:
-        """A file for a result: the program writes over it and cuts it to its length."""
+        """A file for a result: the program writes over it and cuts it to its length.
+
+        Raises:
+            RefusedError: it has as many as it may.
+            QuotaError, DiskFullError: there is no room for it, beside those that it has.
+        """
+        held = []
+        for path in self._spool.iterdir():
+            with contextlib.suppress(FileNotFoundError):  # a program of our own user may remove it
+                held.append(path.stat().st_size)
+        if len(held) >= MAX_FILES:
+            raise RefusedError(
+                "The job's program holds too many files",
+                why=f"it has asked for {len(held)} files for models and results, and given none of them back",
+                next_step="in its code: send or keep each model before the next one is made",
+            )
+        self._blobs.space.check_quota(sum(held) + size)
         fresh = self._blobs.new_spool_file(size)
         fresh.chmod(0o600)
         if self.isolation.user:

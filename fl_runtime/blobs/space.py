@@ -76,6 +76,18 @@ class Space:
             QuotaError: not within the quota.
             DiskFullError: not on the disk, even without the pool.
         """
+        self.check_quota(size)
+        found = os.statvfs(self._folders[0])
+        have = found.f_bavail * found.f_frsize
+        if have + self._pool.size() < size + RESERVE:
+            raise self._full(size)
+
+    def check_quota(self, size: int) -> None:
+        """Does the owner allow so many bytes more, whatever the disk has?
+
+        Raises:
+            QuotaError: no.
+        """
         quota = self._quota()
         if quota is not None:
             used = self.used()
@@ -86,10 +98,6 @@ class Space:
                     f" allowed under {self._folders[0].parent}",
                     next_step=f"raise disk_quota in the kit's local/resources.yml (or {QUOTA}), or delete old jobs",
                 )
-        found = os.statvfs(self._folders[0])
-        have = found.f_bavail * found.f_frsize
-        if have + self._pool.size() < size + RESERVE:
-            raise self._full(size)
 
     def allocate(self, fd: int, size: int) -> None:
         """Give a file its blocks now, so that writing it can't run out of them. The pool gives way.

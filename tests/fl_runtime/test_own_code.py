@@ -109,6 +109,39 @@ def test_naming_another_jobs_model_grants_nothing(running: Federation) -> None:
             session.wait(session.submit(job(running, "thief", THIEF, config={"blob": done["model"]["blob"]})), 120)
 
 
+HOARDER = """
+from fl_runtime.workflow.fedavg import FedAvg
+class Spy(FedAvg):
+    def run(self):
+        for _ in range(self.spec["config"]["files"]):
+            self.new_file(self.spec["config"]["size"])
+"""
+
+
+@pytest.mark.parametrize(
+    ("files", "size", "quota", "why"),
+    [
+        (100, 1000, None, "holds too many files: it has asked for 64 files"),
+        (10, 20_000_000, "100MB", "The disk quota is exceeded"),
+    ],
+)
+def test_what_it_asks_for_and_does_not_give_back_has_an_end(
+    running: Federation, files: int, size: int, quota: str | None, why: str
+) -> None:
+    resources = running.server.kit / "local/resources.yml"
+    former = resources.read_text()
+    resources.write_text(yaml.safe_dump({**yaml.safe_load(former), **({"disk_quota": quota} if quota else {})}))
+    try:
+        with running.session() as session:
+            made = session.submit(job(running, "hoarder", HOARDER, config={"files": files, "size": size}))
+            with pytest.raises(JobError, match=why):
+                session.wait(made, 60)
+        place = running.server.state / "jobs" / made
+        until(lambda: not any((place / "spool").iterdir()), 10, "nothing of it is left")
+    finally:
+        resources.write_text(former)
+
+
 def test_the_servers_list_of_code_holds_for_controllers_too(running: Federation) -> None:
     policy = running.server.kit / "local/policy.yml"
     policy.write_text(yaml.safe_dump({"scripts": ["known.Controller"]}))
