@@ -7,21 +7,19 @@ A task: decoded, then the job's filters, then the site's. If a filter fails, the
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fl_runtime.agent.chains import Chains
 from fl_runtime.agent.journal import DONE, Journal, TaskRow
 from fl_runtime.agent.shaped import ARRIVED, ENCODED, FILTERED, LATE, Shaped, Step
 from fl_runtime.blobs import Staged
 from fl_runtime.codecs.spec import chosen
-from fl_runtime.errors import FlError, JobSpecError, KitError
-from fl_runtime.filters.workshop import Workshop, describe
-from fl_runtime.job.spec import JobSpec, parse_spec
+from fl_runtime.errors import FlError
+from fl_runtime.filters.workshop import describe
 from fl_runtime.kit import Kit
 from fl_runtime.patience import is_full
 from fl_runtime.proto import fedspan_pb2 as pb
@@ -49,11 +47,9 @@ class Shaping:
         self._journal = journal
         self._blobs = journal.blobs
         self._kit = kit
-        self._state = state
         self._features = features  # of the server, as its last Welcome told; empty before
         self._shaped = Shaped(journal)
-        self._shops: dict[tuple[str, str], Workshop] = {}
-        self._lock = threading.Lock()
+        self._chains = Chains(journal, kit, state)
 
     # --- results
 
@@ -62,7 +58,7 @@ class Shaping:
         if task.error or task.name.startswith(OWN):
             return True
         filtered = self._shaped.get(task.id, FILTERED)
-        if filtered is None and self._filters(task.job, "results"):
+        if filtered is None and self._chains.of(task.job, "results"):
             return False
         if filtered is not None and (filtered.document.get("error") or filtered.blob is None):
             return True
@@ -104,7 +100,7 @@ class Shaping:
 
     def shape(self, task: TaskRow) -> None:
         """Filter and encode a result that the job's process has left."""
-        if self._shaped.get(task.id, FILTERED) is None and self._filters(task.job, "results"):
+        if self._shaped.get(task.id, FILTERED) is None and self._chains.of(task.job, "results"):
             self._filter_result(task)
         filtered = self._shaped.get(task.id, FILTERED)
         if filtered is not None and (filtered.document.get("error") or filtered.blob is None):
@@ -123,7 +119,7 @@ class Shaping:
         staged: list[Staged] = []
         try:
             with self._blobs.spooled(0) as target:
-                reply = self._shop(task.job, "site").ask(
+                reply = self._chains.shop(task.job, "site").ask(
                     {
                         "op": "encode",
                         "input": describe(self._blobs, blob),
@@ -153,11 +149,11 @@ class Shaping:
         """The payload has to be decoded or filtered before the script gets it."""
         if task.name.startswith(OWN) or not task.payload.blob:
             return False
-        return bool(task.payload.form) or bool(self._filters(task.job, "tasks")) or self._keeps(task.job)
+        return bool(task.payload.form) or bool(self._chains.of(task.job, "tasks")) or self._keeps(task.job)
 
     def _keeps(self, job: str) -> bool:
         """Models are kept as bases for the next task."""
-        spec = self._spec(job)
+        spec = self._chains.spec(job)
         codecs = spec.codecs if spec is not None else []
         return any(entry["type"] == "delta" and entry["on"] != "results" for entry in codecs)
 
@@ -190,8 +186,8 @@ class Shaping:
                 blobs.add_ref(blob, f"job:{task.job}:base")
         meta, final = task.meta, blob
         made: list[Staged] = []
-        if self._filters(task.job, "tasks"):
-            made, left, meta = self._run_chains(task, "tasks", describe(blobs, blob), dict(task.meta), None)
+        if self._chains.of(task.job, "tasks"):
+            made, left, meta = self._chains.run(task, "tasks", describe(blobs, blob), dict(task.meta), None)
             if not left:
                 raise FlError("The filters left no model", participant=self._kit.name)
         with blobs.registering(*made) as register:
@@ -204,7 +200,7 @@ class Shaping:
     def _decode(self, task: TaskRow, payload: pb.Payload) -> Staged:
         blobs = self._blobs
         with blobs.spooled(payload.length) as target:
-            self._shop(task.job, "site").ask(
+            self._chains.shop(task.job, "site").ask(
                 {
                     "op": "decode",
                     "input": describe(blobs, payload.blob),
@@ -223,7 +219,7 @@ class Shaping:
         try:
             content, meta = describe(self._blobs, task.result), dict(task.answer)
             releases = self._shaped.count(task.job, FILTERED) + 1
-            staged, left, meta = self._run_chains(task, "results", content, meta, task.payload, releases)
+            staged, left, meta = self._chains.run(task, "results", content, meta, task.payload, releases)
             document["meta"] = meta
         except (FlError, OSError) as error:
             if is_full(error):
@@ -239,87 +235,17 @@ class Shaping:
                 blob = register(filtered, f"job:{task.job}:task:{task.id}:filtered")
             self._shaped.put(task.job, task.id, FILTERED, blob, document)
 
-    # --- chains
-
-    def _filters(self, job: str, way: str) -> list[tuple[list[dict[str, Any]], Path]]:
-        """The job's filters, then the site's, each with the folder of their own code.
-
-        A policy that can't be read counts as one that must be applied.
-        """
-        spec = self._spec(job)
-        mine = spec.filters.get(way, []) if spec is not None else []
-        try:
-            last = self._kit.policy().filters.get(way, [])
-        except (KitError, JobSpecError):
-            last = [{"type": "?"}]
-        chains = [(mine, self._state / "jobs" / job / "bundle"), (last, self._kit.path / "local")]
-        return [(chain, folder) for chain, folder in chains if chain]
-
-    def _run_chains(
-        self,
-        task: TaskRow,
-        way: str,
-        content: dict[str, Any] | None,
-        meta: dict[str, Any],
-        base: bytes | None,
-        releases: int = 1,
-    ) -> tuple[list[Staged], bool, dict[str, Any]]:
-        """All filters: what they have made, if it is something else than before; whether anything is left; and meta.
-
-        Raises:
-            FlError: one failed, or the policy can't be read.
-        """
-        self._kit.policy()
-        output: Path | None = None
-        with contextlib.ExitStack() as files:
-            for filters, folder in self._filters(task.job, way):
-                own = any("path" in entry for entry in filters) and folder.name == "bundle"
-                target = files.enter_context(self._blobs.spooled(task.length))
-                reply = self._shop(task.job, "job" if own else "site").ask(
-                    {
-                        "op": "filter",
-                        "input": content,
-                        "base": describe(self._blobs, base),
-                        "meta": meta,
-                        "filters": filters,
-                        "code": str(folder) if any("path" in entry for entry in filters) else None,
-                        "output": str(target),
-                        "releases": releases,
-                        "task": task.name,
-                        "site": self._kit.name,
-                    }
-                )
-                meta = reply["meta"]
-                if reply["tensors"] != "same":
-                    output = target if reply["tensors"] == "written" else None
-                    content = {"file": str(target)} if output else None
-            return [self._blobs.stage_file(output)] if output else [], content is not None, meta
-
     def _codecs(self, task: TaskRow, filtered: Any) -> list[dict[str, Any]]:
-        spec = self._spec(task.job)
+        spec = self._chains.spec(task.job)
         if spec is None or (task.result if filtered is None else filtered.blob) is None:
             return []
         codecs = chosen(spec.codecs, "results", self._features())
         return [entry for entry in codecs if entry["type"] != "delta"] if self._is_late(task) else codecs
 
-    def _spec(self, job: str) -> JobSpec | None:
-        row = self._journal.job(job)
-        return parse_spec(row.spec) if row is not None and row.spec else None
-
-    def _shop(self, job: str, kind: str) -> Workshop:
-        with self._lock:
-            return self._shops.setdefault((job, kind), Workshop(f"{job}/{kind}"))
-
     def end(self, job: str) -> None:
         """The job is over: whatever runs for it ends."""
-        with self._lock:
-            shops = [self._shops.pop(key) for key in list(self._shops) if key[0] == job]
-        for shop in shops:
-            shop.close()
+        self._chains.end(job)
         self._shaped.forget(job)
 
     def close(self) -> None:
-        with self._lock:
-            shops, self._shops = list(self._shops.values()), {}
-        for shop in shops:
-            shop.close()
+        self._chains.close()
