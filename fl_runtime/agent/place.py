@@ -20,12 +20,13 @@ import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import fl_runtime
 from fl_runtime.agent import cgroups, keeper, view
+from fl_runtime.agent.giving import give
 from fl_runtime.agent.interpreter import imports
 from fl_runtime.agent.isolation import Isolation
 from fl_runtime.blobs import BlobStore
@@ -36,8 +37,6 @@ from fl_runtime.names import STOP_S
 
 MAX_FILES = 64  # that a program may have in hand; each stays until it is given back, or the program ends
 SWEEP_S = 12.0  # a keeper needs so long at most after its STOP_S
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY
-_DEEPEST = 100  # levels of folders that are given: each takes two descriptors while below it
 
 
 class Place:
@@ -81,8 +80,7 @@ class Place:
         if self.isolation.user:
             for top in (self.bundle, self.folder / "home", self.folder / "tmp", self.packages):
                 if top.exists() and not top.is_symlink():  # a temporary folder elsewhere was its user's from the start
-                    with _opened(top, _FOLDER) as folder:
-                        _give(folder, *self.isolation.user)
+                    give(top, *self.isolation.user)
 
     # --- files that change hands
 
@@ -284,33 +282,6 @@ def _start_keeper(order: Mapping[str, Any], log: Path, note: Callable[[int], Non
         child.wait()  # without an order it has ended
         raise
     return child
-
-
-@contextlib.contextmanager
-def _opened(name: str | Path, flags: int, at: int | None = None) -> Iterator[int]:
-    fd = os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=at)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
-
-
-def _give(at: int, uid: int, gid: int, levels: int = _DEEPEST) -> None:
-    """Make the tree under an open folder somebody's: links themselves and not what they point to, and no file that has
-    another name elsewhere, for an earlier launch may have made them.
-
-    Something of it may still live and swap names meanwhile: what is opened is what is looked at and given.
-    """
-    os.fchown(at, uid, gid)
-    for name in os.listdir(at):
-        with contextlib.suppress(FileNotFoundError), _opened(name, os.O_PATH, at) as entry:
-            status = os.fstat(entry)
-            if not stat.S_ISDIR(status.st_mode):
-                if status.st_nlink == 1:
-                    os.chown(f"/proc/self/fd/{entry}", uid, gid)
-            elif levels:
-                with _opened(".", _FOLDER, entry) as folder:
-                    _give(folder, uid, gid, levels - 1)
 
 
 def _open_elsewhere(fd: int) -> bool:

@@ -1,4 +1,4 @@
-"""The hub's local socket: job processes attach to it, and `status` asks through it."""
+"""The talk with one job process on the server: what it asks for, and what it is told."""
 
 from __future__ import annotations
 
@@ -24,36 +24,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("fedspan.hub")
 Message = Mapping[str, Any]
 _T = TypeVar("_T")
-
-
-def serve_local(hub: Hub, path: Path) -> localsock.Server:
-    """Listens on the hub's local socket; job processes attach, `status` asks."""
-
-    def attach(connection: localsock.Connection, hello: Mapping[str, Any]) -> None:
-        running = hub.jobs.running(str(hello.get("job")))
-        if running is None or running.place is not None:
-            connection.send({"error": "no such job is served here"})
-            return
-        _attach(hub, running, connection, hello)
-
-    return localsock.Server(path, hub.status, attach, log)
-
-
-def serve_own_code(hub: Hub, running: Running) -> localsock.Server:
-    """The socket of one job that runs code of its own on the server: whoever attaches is that job."""
-    assert running.place is not None
-
-    def attach(connection: localsock.Connection, hello: Mapping[str, Any]) -> None:
-        _attach(hub, running, connection, hello)
-
-    return localsock.Server(running.place.socket, dict, attach, log, running.place.uid)
-
-
-def _attach(hub: Hub, running: Running, connection: localsock.Connection, hello: Mapping[str, Any]) -> None:
-    if running.epoch != hello.get("epoch") or not running.owns(connection.peer_pid):
-        connection.send({"error": "this launch of the job is over"})
-        return
-    JobLink(hub, running, connection).serve()
 
 
 class JobLink:

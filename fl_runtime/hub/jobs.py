@@ -12,10 +12,10 @@ from fl_runtime import processes
 from fl_runtime.agent.place import SWEEP_S, clear
 from fl_runtime.errors import FlError, StorageError
 from fl_runtime.hub import disk
+from fl_runtime.hub.attaching import serve_own_code
 from fl_runtime.hub.board import payload
 from fl_runtime.hub.job_process import JobProcesses, Running
 from fl_runtime.hub.job_views import IN, JobViews
-from fl_runtime.hub.joblink import serve_own_code
 from fl_runtime.hub.own_code import place_of
 from fl_runtime.hub.starter import Starter
 from fl_runtime.hub.state import FAILED, FINAL, RECEIVING, RUNNING, Job

@@ -15,11 +15,11 @@ from fl_runtime import localsock, version
 from fl_runtime.blobs import BlobStore
 from fl_runtime.blobs.space import disk_quota
 from fl_runtime.errors import NONSENSE, FlError, KitError, ProtocolError, StorageError
+from fl_runtime.hub.attaching import serve_local
 from fl_runtime.hub.board import Board
 from fl_runtime.hub.bulk import BulkService
 from fl_runtime.hub.changes import Changes
 from fl_runtime.hub.desk import Desk
-from fl_runtime.hub.joblink import serve_local
 from fl_runtime.hub.jobs import Jobs
 from fl_runtime.hub.logs import LogBook, ServerLogs
 from fl_runtime.hub.orders import HubOrders

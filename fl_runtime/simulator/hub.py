@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from fl_runtime.blobs import BlobStore
+from fl_runtime.hub.attaching import serve_local
 from fl_runtime.hub.board import Board
 from fl_runtime.hub.changes import Changes
 from fl_runtime.hub.desk import Desk
 from fl_runtime.hub.job_process import JobProcesses, Running
 from fl_runtime.hub.job_views import JobViews
-from fl_runtime.hub.joblink import serve_local
 from fl_runtime.hub.logs import LogBook, ServerLogs
 from fl_runtime.hub.state import FINAL, RUNNING, Job
 from fl_runtime.hub.store import open_store
