@@ -140,11 +140,11 @@ def world_address(text: str) -> str:
 
 
 def host_user_data(user: str, public_key: str, ssh_port: int) -> str:
-    """Cloud-config of a machine that somebody set up by hand: an account, its key, sshd's port."""
+    """Cloud-config of a machine that somebody set up by hand: an account that may become root, its key, sshd's port."""
     import yaml
 
     config: Mapping[str, object] = {
-        "users": [{"name": user, "ssh_authorized_keys": [public_key.strip()]}],
+        "users": [{"name": user, "sudo": "ALL=(ALL) NOPASSWD:ALL", "ssh_authorized_keys": [public_key.strip()]}],
         "write_files": [{"path": "/etc/ssh/sshd_config.d/10-port.conf", "content": f"Port {ssh_port}\n"}],
     }
     return "#cloud-config\n" + str(yaml.safe_dump(config))

@@ -52,6 +52,16 @@ def nspawn(cache: Path) -> Iterator[World]:
 
 
 @pytest.fixture
+def fresh_nspawn(cache: Path) -> Iterator[World]:
+    """As `fresh`, likewise."""
+    made = make_nspawn_world(cache)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture
 def fresh(cache: Path) -> Iterator[World]:
     """A world for one test."""
     made = make_world(cache)

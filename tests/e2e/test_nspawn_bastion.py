@@ -1,4 +1,4 @@
-"""A site with a private address only, behind a hospital's bastion (a real sshd) and its NAT gateway."""
+"""Sites behind a real sshd: in a cloud with a private address only and a NAT gateway, and on premises."""
 
 from __future__ import annotations
 
@@ -24,6 +24,14 @@ class Hospital:
     bastion: str
     inside: str
     nat: str
+
+
+def operators_key(world: World) -> str:
+    """Makes the operator's own SSH key; its public half."""
+    path = world.folder / "home" / ".ssh" / "id_ed25519"
+    path.parent.mkdir(mode=0o700)
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)], check=True)
+    return path.with_suffix(".pub").read_text()
 
 
 def routed(cloud: Any, vpc: str, cidr: str, **way: str) -> str:
@@ -52,10 +60,7 @@ def hospital(world: World) -> Hospital:
     address = cloud.allocate_address(Domain="vpc")
     nat = cloud.create_nat_gateway(SubnetId=public, AllocationId=address["AllocationId"])["NatGateway"]["NatGatewayId"]
     private = routed(cloud, vpc, "10.99.2.0/24", NatGatewayId=nat)
-    keys = world.folder / "home" / ".ssh"
-    keys.mkdir(mode=0o700)
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(keys / "id_ed25519")], check=True)
-    cloud.import_key_pair(KeyName="ana", PublicKeyMaterial=(keys / "id_ed25519.pub").read_bytes())
+    cloud.import_key_pair(KeyName="ana", PublicKeyMaterial=operators_key(world).encode())
     image = cloud.describe_images(Filters=[{"Name": "name", "Values": ["ubuntu/images/*24.04-amd64*"]}])["Images"][0]
     interface = {
         "DeviceIndex": 0,
@@ -72,7 +77,7 @@ def hospital(world: World) -> Hospital:
         NetworkInterfaces=[interface],
     )["Instances"][0]["InstanceId"]
     seen = until("the bastion", lambda: bastion(world, made))
-    (keys / "known_hosts").write_text(f"{seen['public_ip']} {seen['host_key']}\n")
+    (world.folder / "home" / ".ssh" / "known_hosts").write_text(f"{seen['public_ip']} {seen['host_key']}\n")
     group = lets_in(cloud, vpc, "machines", "10.99.1.0/24")
     return Hospital(
         {"vpc": vpc, "subnet": private, "security_group": group, "private": True},
@@ -96,8 +101,8 @@ def answers(address: str) -> bool:
     return True
 
 
-def test_it_is_deployed_works_and_is_taken_down_by_way_of_the_bastion(nspawn: World, tmp_path: Path) -> None:
-    world = nspawn
+def test_it_is_deployed_works_and_is_taken_down_by_way_of_the_bastion(fresh_nspawn: World, tmp_path: Path) -> None:
+    world = fresh_nspawn
     theirs = hospital(world)
     there = world.inventory()
     place = {"target": "aws", "region": "eu-central-1", "size": "m7i.large"}
@@ -120,3 +125,36 @@ def test_it_is_deployed_works_and_is_taken_down_by_way_of_the_bastion(nspawn: Wo
     assert "0 left" in world.run("down", "--yes").ok().out
     assert world.inventory() == there
     assert answers(theirs.bastion)
+
+
+def test_a_machine_on_premises_is_reached_by_way_of_a_jump_host(fresh_nspawn: World, tmp_path: Path) -> None:
+    world = fresh_nspawn
+    public = operators_key(world)
+    doors = {name: world.sandbox.host(name, "ana", public, 22) for name in ("gate", "ward")}
+    keys = {name: until(f"sshd of {name}", lambda name=name: shown_key(world, name)) for name in doors}
+    known = "".join(f"{doors[name]} {keys[name]}\n" for name in doors)
+    (world.folder / "home" / ".ssh" / "known_hosts").write_text(known)
+    place = {"target": "aws", "region": "eu-central-1", "size": "m7i.large"}
+    site = {"target": "host", "host": doors["ward"], "user": "ana", "jump": f"ana@{doors['gate']}"}
+    world.write(copy_of(SPEC, server=place, sites={"site-1": site}))
+    assert world.json("up", "--yes").ok().last["registered"] == ["site-1"]
+    assert on(world, "site-1", "sh", "-c", "echo $SSH_CONNECTION").split()[0] == doors["gate"]
+    run_job(world, tmp_path)
+    assert states(world) == [("quick", "FINISHED")]
+    assert "0 left" in world.run("down", "--yes").ok().out
+    assert on_host(world, doors["ward"], "ls /opt/fedspan 2>/dev/null | wc -l") == "0"
+
+
+def shown_key(world: World, name: str) -> str:
+    found = next((one for one in world.sandbox.machines() if one["name"] == name), None)
+    return str(found["host_key"]) if found and found.get("host_key") and answers(found["public_ip"]) else ""
+
+
+def on_host(world: World, address: str, command: str) -> str:
+    """What a command says on a machine that fedspan has left."""
+    folder = world.folder / "home" / ".ssh"
+    options = [f"UserKnownHostsFile={folder / 'known_hosts'}", "BatchMode=yes", f"IdentityFile={folder / 'id_ed25519'}"]
+    words = [word for option in options for word in ("-o", option)]
+    done = subprocess.run(["ssh", *words, f"ana@{address}", command], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
