@@ -73,7 +73,7 @@ class AwsPower:
         state, spot = self._look(vm_id)
         if state == "stopped":
             return
-        _there(state, self._participant)
+        there(state, self._participant)
         if spot:
             raise RefusedError(
                 "a spot machine can't be stopped",
@@ -85,7 +85,7 @@ class AwsPower:
 
     def start(self, vm_id: str) -> None:
         """See `Power.start`."""
-        if _there(self.look(vm_id), self._participant) != RUNNING:
+        if there(self.look(vm_id), self._participant) != RUNNING:
             self._act(vm_id, self._ec2.start_instances, lambda state: state == RUNNING)
 
     def _act(self, vm_id: str, call: Callable[..., Any], reached: Callable[[str], bool]) -> None:
@@ -135,7 +135,7 @@ class AzurePower:
     def _act(self, vm_id: str, begin: Callable[..., Any], reached: Callable[[str], bool]) -> None:
         from azure.core.exceptions import AzureError
 
-        if reached(_there(self.look(vm_id), self._participant)):
+        if reached(there(self.look(vm_id), self._participant)):
             return
         try:
             begin(*_group_and_name(vm_id)).wait(setting("POWER_DEADLINE"))
@@ -159,7 +159,7 @@ def _group_and_name(resource_id: str) -> tuple[str, str]:
     return parts[3], parts[-1]
 
 
-def _there(state: str, participant: str) -> str:
+def there(state: str, participant: str) -> str:
     """The same state. Raises CloudError: there is no such machine any more."""
     if state == GONE:
         step = f"fedspan up {participant} --refresh"
@@ -169,7 +169,7 @@ def _there(state: str, participant: str) -> str:
 
 def _until(look: Callable[[], str], reached: Callable[[str], bool], participant: str) -> None:
     deadline = time.monotonic() + setting("POWER_DEADLINE")
-    while not reached(state := _there(look(), participant)):
+    while not reached(state := there(look(), participant)):
         if time.monotonic() > deadline:
             raise CloudError(
                 f"the machine is still {state}", participant=participant, next_step="fedspan status --refresh"

@@ -18,7 +18,7 @@ from deployer.machine_run import Start, install_and_start, labels, reach_host
 from deployer.member import Member
 from deployer.plan import ParticipantPlan, Plan
 from deployer.plan_make import Part, Planner
-from deployer.power import OFF
+from deployer.power import OFF, there
 from deployer.prepare import complete, load_programs, prepare
 from deployer.reach import Reach, reach_of
 from deployer.register import Awaited, registered, wait_for
@@ -164,7 +164,11 @@ class Up:
         self.crew.screen.phase(member.name, "started")
 
     def _turn_on(self, member: Member) -> None:
-        """A machine that is off runs again, whoever turned it off: its cloud knows, a phase is soon another one."""
+        """A machine that is off runs again, whoever turned it off: its cloud knows, a phase is soon another one.
+
+        Raises:
+            CloudError: it is gone, behind the engine's back.
+        """
         if member.cloud is None:
             return
         row = self.deployment.ledger.participant(member.name)
@@ -172,7 +176,10 @@ class Up:
         from deployer.session_power import switch
 
         power, vm_id = switch(self.crew, member, row)
-        if power.look(vm_id) in OFF:
+        state = power.look(vm_id)
+        if not self.outcome.changed.get(member.name):  # of what was made a moment ago EC2 may know nothing yet
+            there(state, member.name)
+        if state in OFF:
             self.crew.screen.phase(member.name, "booting", "it was off")
             power.start(vm_id)
 

@@ -230,3 +230,7 @@ def test_up_turns_on_a_machine_that_somebody_else_turned_off(up: World) -> None:
         InstanceIds=[machine["InstanceId"]], WaiterConfig={"Delay": 1, "MaxAttempts": 60}
     )
     assert up.json("up", "--yes").ok().last["registered"] == ["site-1"]
+    ec2(up).terminate_instances(InstanceIds=[machine["InstanceId"]])
+    gone = up.run("up", "--yes")  # told at once, not after a wait for its SSH
+    assert gone.code == 7
+    assert "site-1: the machine is gone\n  next: fedspan up site-1 --refresh" in gone.err
