@@ -16,6 +16,7 @@ from deployer.deployment import Deployment
 from deployer.drain import jobs_on, server_says
 from deployer.engine import cloud_resources
 from deployer.errors import CloudError, UsageError
+from deployer.expiry import set_expiry
 from deployer.ledger import NOTHING_THERE, Ledger, Row
 from deployer.machine_run import log_in
 from deployer.member import Member
@@ -167,6 +168,7 @@ class Down:
         if row is not None and row.address:
             self.deployment.keys.unpin(row.address, row.ssh_port or 22)
         self.deployment.keys.forget_host(member.name)
+        set_expiry(self.deployment.ledger, member.name, None)
         self.deployment.ledger.record(member.name, "down", outputs={}, address=None)
         self.crew.screen.phase(member.name, "down")
 

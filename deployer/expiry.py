@@ -26,7 +26,13 @@ def expiry_of(ledger: Ledger, name: str) -> float | None:
 
 
 def set_expiry(ledger: Ledger, name: str, at: float | None) -> None:
-    """Note when it ends; None: never."""
+    """Note when it ends; None: never. An end that is over becomes an event: the machine's bill ended there."""
+    from deployer.spent import billed_until
+
+    row, known = ledger.participant(name), expiry_of(ledger, name)
+    over = billed_until(ledger.events(name), name, row.target, known) if row is not None else None
+    if over is not None and over <= time.time():
+        ledger.event(name, "stopped", detail="it ended itself", at=over)
     ledger.set_meta(f"expires:{name}", "" if at is None else str(int(at)))
 
 

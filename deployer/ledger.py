@@ -161,10 +161,12 @@ class Ledger:
                 connection.execute(f"update participant set {sets} where name = ?", (*row.values(), name))  # noqa: S608 (as above)
             self._note(connection, now, name, phase, resource, detail)
 
-    def event(self, participant: str, phase: str, resource: str = "", detail: str = "") -> None:
-        """Something happened that changes no phase: a resource was made, updated, deleted."""
+    def event(
+        self, participant: str, phase: str, resource: str = "", detail: str = "", at: float | None = None
+    ) -> None:
+        """Something happened (`at` a time before now) that changes no phase: a resource was made, updated, deleted."""
         with self._write() as connection:
-            self._note(connection, time.time(), participant, phase, resource, detail)
+            self._note(connection, time.time() if at is None else at, participant, phase, resource, detail)
 
     def _note(self, connection: sqlite3.Connection, *what: Any) -> None:
         columns = "at, participant, phase, resource, detail, who, verb"
@@ -185,7 +187,7 @@ class Ledger:
         names = [row.name for row in self.participants()]
         with self._write() as connection:
             connection.execute("delete from participant")
-            connection.execute("delete from meta where key like 'operation:%'")
+            connection.execute("delete from meta where key like 'operation:%' or key like 'expires:%'")
         return names
 
     def set_notes(self, name: str, notes: list[str]) -> None:

@@ -6,17 +6,18 @@ import time
 
 from deployer import realm as realms
 from deployer.cli import context
-from deployer.deployment import lead
+from deployer.deployment import Deployment, lead
 from deployer.engine_events import Step
 from deployer.errors import RefusedError, UsageError
 from deployer.expiry import apply_expiry, expiry_of, set_expiry
-from deployer.expiry_units import parse_ttl
+from deployer.expiry_units import parse_ttl, stamp
 from deployer.ledger import NOTHING_THERE
 from deployer.live import screen
 from deployer.machine_run import log_in
+from deployer.member import Member
 from deployer.plan import VM_TYPES
 from deployer.reach import reach_of
-from deployer.session import opened
+from deployer.session import opened, tell
 from deployer.settings import setting
 from startup_kits.spec import load_spec
 
@@ -61,8 +62,13 @@ def extend(name: str, by: str) -> float | None:
         raise UsageError("only sites in a cloud have an end", participant=name, next_step="fedspan extend SITE 4h")
     row = deployment.ledger.participant(name)
     if row is None or row.phase in NOTHING_THERE:
-        raise RefusedError("not deployed", participant=name, next_step=f"fedspan up {name} --ttl {by}")
-    end = new_end(time.time(), expiry_of(deployment.ledger, name), by)
+        ttl = "" if by == NEVER else f" --ttl {by}"
+        raise RefusedError("not deployed", participant=name, next_step=f"fedspan up {name}{ttl}")
+    known = expiry_of(deployment.ledger, name)
+    end = new_end(time.time(), known, by)
+    if known is not None and known <= time.time():
+        _after_the_end(deployment, member, known, by)
+        return None
     with opened(deployment, [member], "extend") as session:
         up = session.up
         up.planner.ends = {name: end}
@@ -78,3 +84,22 @@ def extend(name: str, by: str) -> float | None:
             deployment.ledger.event(name, "expiry", detail=f"ends {'never' if end is None else by + ' later'}")
             up.rules_only(plan)
     return end
+
+
+def _after_the_end(deployment: Deployment, member: Member, known: float, by: str) -> None:
+    """The machine is off or gone, so nobody can log in to it: the ledger forgets its end, and `up` brings it back.
+
+    Raises:
+        RefusedError: another end is wanted, which a machine has to be there for.
+    """
+    if by != NEVER:
+        raise RefusedError(
+            "its machine has ended",
+            participant=member.name,
+            why=f"at {stamp(known)}",
+            next_step=f"fedspan up {member.name} --ttl {by} brings it back",
+        )
+    with opened(deployment, [member], "extend"):
+        set_expiry(deployment.ledger, member.name, None)
+        deployment.ledger.event(member.name, "expiry", detail="ends never")
+    tell(f"{member.name}: its machine ended at {stamp(known)}\n  next: fedspan up {member.name} brings it back")

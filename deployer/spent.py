@@ -18,7 +18,8 @@ def seconds_on(events: Iterable[Event], name: str, since: float, now: float, end
     """
     changes = [(event.at, event.phase) for event in events if event.participant == name and event.at >= since]
     if end is not None and since <= end < now:
-        changes = sorted([*changes, (end, "stopped")])
+        changes.append((end, "stopped"))
+    changes.sort(key=lambda change: change[0])  # an end is noted when it is known, which is later
     total, began = 0.0, since
     on = True
     for at, phase in changes:

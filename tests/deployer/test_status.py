@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from deployer import status
 from deployer.drain import idle_seconds
+from deployer.expiry import expiry_of, set_expiry
 from deployer.ledger import Event, Ledger, Row
 from deployer.spent import billed_until, seconds_on
 
@@ -73,6 +75,20 @@ def test_a_machine_that_ended_itself_costs_nothing_any_more() -> None:
     assert seconds_on(events[:1], "site-1", since=0, now=3000, end=4000) == 3000
     assert seconds_on(events, "site-1", since=0, now=10_000, end=4000) == 4000 + 1000
     assert seconds_on(events, "site-1", since=8000, now=10_000, end=4000) == 2000
+
+
+def test_an_end_that_is_over_is_remembered_when_another_one_or_none_takes_its_place(ledger: Ledger) -> None:
+    ledger.record("site-1", "started", role="site", target="aws")
+    over, ahead = int(time.time()) - 60, int(time.time()) + 3600
+    set_expiry(ledger, "site-1", over)
+    set_expiry(ledger, "site-1", ahead)
+    set_expiry(ledger, "site-1", None)
+    set_expiry(ledger, "site-1", None)
+    found = [event for event in ledger.events("site-1") if event.phase == "stopped"]
+    assert [(event.at, event.detail) for event in found] == [(over, "it ended itself")]
+    assert expiry_of(ledger, "site-1") is None
+    later = [Event(9000, "site-1", "down", "", ""), Event(4000, "site-1", "stopped", "", "")]
+    assert seconds_on(later, "site-1", since=0, now=10_000) == 4000
 
 
 def test_azures_bill_ends_with_the_machine_only_where_its_own_shutdown_was_armed() -> None:

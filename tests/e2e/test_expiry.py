@@ -110,4 +110,24 @@ def test_a_site_that_ended_comes_back_with_its_address_and_its_volume(up: World)
     assert done["registered"] == ["site-1"]
     back = site(up, "--refresh")
     assert (back["address"], back["machine"], back["drift"]) == (address, "running", [])
+
+
+def test_a_site_that_ended_comes_back_without_an_end(up: World) -> None:
+    refused = up.run("extend", "site-2", "8h")
+    assert refused.code == 13
+    assert "site-2: its machine has ended" in refused.err
+    assert "next: fedspan up site-2 --ttl 8h" in refused.err
+    told = up.run("extend", "site-2", "never").ok().out
+    assert "next: fedspan up site-2" in told
+    assert "site-2" in up.json("up", "site-2", "--yes").ok().last["registered"]
+    back = site(up, "--refresh", name="site-2")
+    assert (back["machine"], back["expires"], back["drift"]) == ("running", None, [])
+
+
+def test_an_end_is_forgotten_with_what_was_taken_down(up: World) -> None:
+    assert site(up)["expires"] is not None
     assert "0 left" in up.run("down", "--yes").ok().out
+    refused = up.run("extend", "site-1", "never")
+    assert refused.code == 13
+    assert refused.err.rstrip().endswith("next: fedspan up site-1")
+    assert site(up)["expires"] is None
