@@ -15,7 +15,6 @@ from deployer import engine as engines
 from deployer.checkpoint import address_in, place_of, stack_outputs
 from deployer.deployment import Deployment
 from deployer.engine import Preview, Program, StackEngine
-from deployer.engine_events import Step, urn_name
 from deployer.errors import SpecError
 from deployer.expiry import azure_schedule, expiry_of
 from deployer.expiry_units import stamp
@@ -31,6 +30,7 @@ from deployer.ingress import (
 )
 from deployer.member import Member, uses_in_words
 from deployer.plan import ParticipantPlan, Plan, now
+from deployer.plan_steps import steps_of
 from deployer.server_address import server_endpoint
 from deployer.torch_words import torch_in_words
 from stacks.args import MAX_RULES, HostKey, ParticipantArgs, door_rules
@@ -39,7 +39,6 @@ from stacks.extras import extras_usd_hour
 from stacks.images import image_for, os_disk_gib
 from stacks.names import Stage
 from stacks.program import participant_program
-from stacks.resources import describe
 
 
 @dataclass
@@ -263,7 +262,7 @@ class Planner:
             as_of=offer.as_of,
             price_region=offer.price_region,
             price_source=offer.source,
-            steps=steps_of(part),
+            steps=steps_of(part.preview, part.state, member.cloud, part.args),
             openings=part.openings,
             note=f"moves from {part.moved_from}: everything there is deleted, the runtime's state too"
             if part.moved_from
@@ -293,20 +292,3 @@ class Planner:
             participants=tuple(self.participant_plan(part) for part in parts.values()),
             notes=tuple(notes),
         )
-
-
-def steps_of(part: Part) -> tuple[Step, ...]:
-    """What happens to a participant's resources."""
-    if part.preview is not None:
-        return part.preview.steps
-    leaving = [entry for entry in engines.cloud_resources(part.state) if not entry.get("external")]
-    gone = [Step(entry["urn"], entry["type"], urn_name(entry["urn"]), "delete") for entry in leaving]
-    return (*gone, *all_created(part))
-
-
-def all_created(part: Part) -> tuple[Step, ...]:
-    """The steps of a stack that holds nothing yet: everything is created."""
-    assert part.member.cloud is not None, "only a participant in a cloud has resources"
-    assert part.args is not None, "args are made first"
-    resources = describe(part.member.cloud, part.args, "full")
-    return tuple(Step(f"new::{entry.type}::{entry.name}", entry.type, entry.name, "create") for entry in resources)
