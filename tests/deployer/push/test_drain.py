@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import pytest
 
+from deployer import down
 from deployer.crew import Crew
 from deployer.drain import settle_jobs
 from deployer.errors import RefusedError
@@ -74,3 +75,14 @@ def test_where_the_server_is_silent_a_site_is_asked_itself(crew: Crew, make_mach
         settle(crew, "refuse", "site-1")
     deployed(crew, "site-1", idle)
     settle(crew, "refuse", "site-1")
+
+
+def test_down_asks_a_silent_server_again_before_its_jobs_are_lost(
+    crew: Crew, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deployed(crew, "server", None)
+    answers = iter([None, {"jobs": [{"id": "digits-1", "state": "RUNNING"}]}])
+    monkeypatch.setattr(down, "server_says", lambda _: next(answers))
+    work = down.Down(crew, crew.deployment.ledger.participants(), tmp_path / "kits", tmp_path / "results")
+    with pytest.raises(RefusedError, match="a job is running: digits-1"):
+        work.jobs(abort=False, discard=False, told=print)
