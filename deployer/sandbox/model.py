@@ -89,13 +89,13 @@ class MachineSpec:
     login_keys: tuple[tuple[str, str], ...] = ()  # (user, OpenSSH public key): Azure's osProfile, AWS's key pair
     public_ip: str | None = None  # from the sandbox's address pool; None: reachable by nobody
     private_ip: str = ""  # as the cloud shows it; traffic goes to a loopback address of the driver's own
-    network: str = ""  # ID of the private network that it is in (VPC, virtual network)
-    egress_ip: str | None = None  # without a public address: the one by which its network lets it out (a NAT gateway's)
     ingress: tuple[Rule, ...] = ()
     volumes: tuple[tuple[str, str], ...] = ()  # (volume id, device); their contents outlive the machine
     tags: Mapping[str, str] = field(default_factory=dict)
     metadata_hops: int = 1  # EC2: how many hops the metadata service's token may travel
     boots: int = 0  # the cloud counts starts and reboots here: another number than last time means "boot it"
+    network: str = ""  # ID of the private network that it is in (VPC, virtual network)
+    egress_ip: str | None = None  # without a public address: the one by which its network lets it out (a NAT gateway's)
 
     @property
     def participant(self) -> str | None:
