@@ -25,9 +25,9 @@ FIXED = (
 
 
 def security(args: ParticipantArgs, image: Image) -> compute.SecurityProfileArgs | None:
-    """Trusted launch where the image knows it; None where there is nothing to say."""
+    """Trusted launch where the image knows it, which a managed image never does; None where there is nothing to say."""
     at_host = True if args.encryption_at_host else None
-    if not image.trusted_launch:
+    if not image.trusted_launch or args.existing.image_is_managed:
         return compute.SecurityProfileArgs(encryption_at_host=at_host) if at_host else None
     return compute.SecurityProfileArgs(
         encryption_at_host=at_host,

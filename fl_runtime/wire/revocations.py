@@ -11,6 +11,7 @@ import base64
 import contextlib
 import json
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -136,6 +137,9 @@ class RevocationBook:
         kit: the kit's folder; `local/revoked.json` is read whenever it has changed.
         ca: the CA's certificate, PEM.
         changed: called with each list that is newly in force, on the thread that brought it, without a lock held.
+
+    Raises:
+        FlError: the list in the state folder can't be read, and the kit has none: who was revoked is not known.
     """
 
     def __init__(
@@ -159,6 +163,12 @@ class RevocationBook:
             with contextlib.suppress(FlError):  # of a CA that is no more: as good as none
                 self.current = self._checked(*kept)
         self.look(quiet=True)
+        if kept is None and self.current is None and os.path.lexists(self._path):
+            raise FlError(
+                "The list of revoked certificates can't be read",
+                why=f"{self._path} is damaged, and nobody is let in while it is not known who was revoked",
+                next_step=f"put the newest list (fedspan revoke --renew) into {self._kit_path}, then start again",
+            )
 
     def is_revoked(self, serial: str) -> bool:
         current = self.current

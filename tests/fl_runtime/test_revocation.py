@@ -13,7 +13,7 @@ import yaml
 from federation import PATIENCE_S, Federation, Process, TestCA, free_port, serial, signed, until
 
 from fl_runtime.admin import Session
-from fl_runtime.errors import RefusedError
+from fl_runtime.errors import FlError, RefusedError
 from fl_runtime.kit import read_kit
 from fl_runtime.proto import fedspan_pb2 as pb
 from fl_runtime.wire import rpc, tls
@@ -75,6 +75,19 @@ def test_only_a_higher_number_replaces_a_list_also_after_a_restart(ca: TestCA, t
     assert (again.current.number, again.is_revoked("abc"), seen) == (5, True, [5])
     with pytest.raises(RefusedError, match="of the federation other"):
         again.offer(*signed(ca, 9, federation="other"))
+
+
+def test_a_damaged_list_lets_nobody_in_until_the_kit_has_one(ca: TestCA, tmp_path: Path) -> None:
+    kit = ca.kit(tmp_path / "kit", "site-1", "site", port=1)
+    RevocationBook(tmp_path, kit, pem(ca), "digits").offer(*signed(ca, 5, "abc"))
+    kept = tmp_path / "revoked.json"
+    kept.write_bytes(kept.read_bytes()[:20])
+    with pytest.raises(FlError, match=r"(?s)can't be read.*revoke --renew") as told:
+        RevocationBook(tmp_path, kit, pem(ca), "digits")
+    assert str(kit / "local/revoked.json") in str(told.value)
+    write_file(kit / "local/revoked.json", *signed(ca, 6, "abc"))
+    assert RevocationBook(tmp_path, kit, pem(ca), "digits").is_revoked("abc")
+    assert RevocationBook(tmp_path, tmp_path, pem(ca), "digits").is_revoked("abc")  # and it is kept anew
 
 
 def test_a_list_in_the_kit_is_seen_when_it_changes_and_nonsense_there_does_no_harm(ca: TestCA, tmp_path: Path) -> None:

@@ -80,6 +80,15 @@ def test_own_image_and_key_are_taken() -> None:
     assert graph["site-1-state"].inputs["encryption"]["diskEncryptionSetId"] == keys
 
 
+@pytest.mark.parametrize(
+    ("image", "trusted"),
+    [("galleries/g/images/ubuntu/versions/1.0.0", True), ("images/ubuntu", False), ("IMAGES/ubuntu", False)],
+)
+def test_trusted_launch_is_not_asked_for_where_a_managed_image_is_booted(image: str, trusted: bool) -> None:
+    machine = made("azure", Existing(image=f"{PLACE}/Microsoft.Compute/{image}"))["site-1-vm"].inputs
+    assert (machine.get("securityProfile", {}).get("securityType") == "TrustedLaunch") is trusted
+
+
 def test_encryption_at_host_is_said_and_a_machine_that_gets_it_is_replaced() -> None:
     plain, encrypted = (made("azure", Existing(), encryption_at_host=wanted) for wanted in (False, True))
     assert "encryptionAtHost" not in plain["site-1-vm"].inputs["securityProfile"]
