@@ -63,13 +63,15 @@ class SiteJobs:
             spec = parse_spec(row.spec)
             try:
                 chosen = isolation.choose(self._kit, self._state, row.id, spec)
-            except FlError as error:
+                run = self._new_run(row.id, spec, folder, policy.data_paths(self._kit), chosen)
+            except (FlError, OSError) as error:
+                if is_full(error):
+                    raise  # whoever starts the agent again does so until there is room: the job can go on then
                 log.error("%s: it can't go on here: %s", row.id, error)
                 if row.process is not None and row.process.alive():
                     processes.end_group(row.process.pid, grace=STOP_S + place.SWEEP_S)
-                self._journal.set_job(row.id, "failed", policy.reason(error))
+                self._journal.set_job(row.id, "failed", _refusal(error))
                 continue
-            run = self._new_run(row.id, spec, folder, policy.data_paths(self._kit), chosen)
             self._restore(run)
             run.epoch = row.epoch
             run.requeue()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import time
@@ -228,6 +229,25 @@ def test_an_agent_that_may_not_go_on_with_a_job_ends_what_is_left_of_it(fresh: F
         psutil.wait_procs([script], 15)
         assert not script.is_running()
         assert "it can't go on here" in fresh.sites["site-2"].text()
+        session.abort(job)
+
+
+def test_a_job_whose_folder_can_not_be_used_any_more_does_not_keep_its_agent_down(fresh: Federation) -> None:
+    with fresh.session() as session:
+        job, _ = submit(fresh, session, seconds=1.0)
+        at_round(session, job, 1)
+        script = job_processes(job)["site-2"]
+        fresh.sites["site-2"].kill()
+        home = fresh.sites["site-2"].state / "jobs" / job / "home"
+        shutil.rmtree(home)
+        home.touch()
+        fresh.sites["site-2"].start()
+        psutil.wait_procs([script], 15)
+        assert not script.is_running()
+        assert "it can't go on here" in fresh.sites["site-2"].text()
+        until(lambda: session.show(job)["sites"]["site-2"]["state"] == "refused")
+        assert "File exists" in session.show(job)["sites"]["site-2"]["why"]
+        assert session.show(job)["detail"].startswith("waiting for site-2")
         session.abort(job)
 
 
