@@ -28,10 +28,22 @@ def stack_outputs(state: Mapping[str, Any] | None) -> list[dict[str, Any]]:
     return [entry.get("outputs") or {} for entry in found if entry["type"] == "pulumi:pulumi:Stack"]
 
 
+def _machine_in(state: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    return next((entry for entry in cloud_resources(state) if entry["type"] in VM_TYPES), {})
+
+
+def tells_its_machine(state: Mapping[str, Any] | None) -> bool:
+    """Whether the stack's outputs are of the machine that it holds.
+
+    An `up` that was cut off right after the machine was made or replaced has kept it, and the outputs from before.
+    """
+    machine = _machine_in(state).get("id")
+    return any(outputs.get("vm_id") == machine for outputs in stack_outputs(state))
+
+
 def end_in(state: Mapping[str, Any] | None) -> float | None:
     """When the machine in a checkpoint ends itself, by the tag that it was last given; None: never, or no machine."""
-    machines = [entry for entry in cloud_resources(state) if entry["type"] in VM_TYPES]
-    tags = (machines[0].get("inputs") or {}).get("tags") or {} if machines else {}
+    tags = (_machine_in(state).get("inputs") or {}).get("tags") or {}
     stamped = (tags.get(tag_key(cloud, "expires-at")) for cloud in ("aws", "azure"))
     return next((moment(text) for text in stamped if isinstance(text, str)), None)
 

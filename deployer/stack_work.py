@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from deployer.attempts import Attempts
+from deployer.checkpoint import tells_its_machine
 from deployer.crew import Crew
 from deployer.engine import check_agreed, has_machine, only_rules
 from deployer.errors import CapacityError, Interrupted
@@ -220,7 +221,8 @@ class StackWork:
                 part.preview = engine.preview(part.program(), "agreed.plan", part.refresh)
         if part.preview is not None:
             check_agreed(name, part.preview.steps, shown.steps if shown else ())
-        if part.preview is not None and not part.preview.steps and not part.refresh:
+        unchanged = part.preview is not None and not part.preview.steps and not part.refresh
+        if unchanged and tells_its_machine(part.state):
             outputs = self._known_outputs(part)
         else:
             outputs = self._engine_up(part, "full")
