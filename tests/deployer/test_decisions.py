@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from deployer.checkpoint import tells_its_machine
 from deployer.cli import context
 from deployer.cli.arguments import GlobalOptions
 from deployer.cost import Cap
@@ -46,6 +47,15 @@ URN = "urn:pulumi:site-1::fedspan-digits::fedspan:aws:Participant$aws:ec2/instan
 
 def step(action: str, name: str = "site-1-vm", type_: str = VM, *reasons: str) -> Step:
     return Step(f"urn::{name}", type_, name, action, reasons)  # type: ignore[arg-type]  # tests name actions as text
+
+
+def test_outputs_are_of_the_machine_that_the_stack_holds_or_made_again() -> None:
+    stack = {"type": "pulumi:pulumi:Stack", "outputs": {"public_ip": "192.0.2.7", "vm_id": "i-1"}}
+    machine = {"type": VM, "custom": True, "id": "i-1"}
+    before = {**stack, "outputs": {"public_ip": "192.0.2.7"}}
+    assert tells_its_machine({"resources": [stack, machine]})
+    assert not tells_its_machine({"resources": [before, machine]})  # made, and cut off then
+    assert not tells_its_machine({"resources": [stack, {**machine, "id": "i-2"}]})  # replaced, and cut off then
 
 
 # -- steps ------------------------------------------------------------------------------------------------------
