@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
 
 import fl_runtime.wire  # noqa: F401 - before anything imports gRPC, for the tests that serve in this process
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    # a suite in a shell's background has inherited that Ctrl-C is ignored, and the commands that it runs would too
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

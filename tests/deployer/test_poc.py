@@ -7,7 +7,6 @@ import os
 import pty
 import re
 import select
-import signal
 import subprocess
 import sys
 import time
@@ -139,7 +138,6 @@ class Terminal:
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
             os.chdir(poc.folder)
-            signal.signal(signal.SIGINT, signal.SIG_DFL)  # a suite in the background has inherited that it is ignored
             os.execve(sys.executable, [*COMMAND, "-f", "poc", "admin"], {**poc.env, "TERM": "xterm"})
         self.seen = ""
 
