@@ -92,9 +92,6 @@ def check_recovers(world: World) -> None:
 CASES = [
     pytest.param("aws", "ec2:instance", "both", id="aws machine, both killed"),
     pytest.param("aws", "ec2:elastic-ip", "engine", id="aws address, engine killed"),
-    pytest.param("aws", "ec2:instance", "fedspan", id="aws machine, fedspan killed"),
-    pytest.param("aws", "ec2:vpc", "both", id="aws network, both killed"),
-    pytest.param("aws", "ec2:network-interface", "fedspan", id="aws interface, fedspan killed"),
     pytest.param("azure", "microsoft.compute/virtualmachines", "both", id="azure machine"),
     pytest.param("azure", "microsoft.network/publicipaddresses", "fedspan", id="azure address"),
 ]
