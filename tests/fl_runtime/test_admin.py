@@ -282,7 +282,7 @@ def test_an_order_is_refused_where_it_can_not_be_told_whether_it_was_carried_out
     file.rmdir() if noted is None else file.unlink()
     site.desk.take(signed(site.lead))
     assert site.answers[-1].accepted
-    until(lambda: site.codes == [0], 5)
+    until(lambda: site.codes == [0])
 
 
 def test_an_order_that_can_not_be_noted_is_refused(site: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -142,7 +142,7 @@ def test_a_queued_job_that_is_aborted_just_before_its_start_stays_so(server: Ser
 
 def test_a_process_that_can_not_be_started_again_ends_its_job_with_the_cause(server: Server) -> None:
     server.running()
-    process = until(server.process, 10)
+    process = until(server.process)
     shutil.rmtree(server.hub.state / "jobs/job-1")  # where it would run
     process.kill()
     until(lambda: server.state == FAILED, 10, "the job is given up")
@@ -157,7 +157,7 @@ def test_a_process_that_ends_while_nothing_can_be_noted_is_started_again_later(
 ) -> None:
     monkeypatch.setattr("fl_runtime.patience.AGAIN_S", 0.05)
     server.running()
-    first = until(server.process, 10)
+    first = until(server.process)
     add_event, refused = server.hub.store.add_event, []
 
     def full_disk(job: str, event: Any) -> None:

@@ -394,7 +394,7 @@ def test_a_difference_that_comes_a_round_late_stands_in_decoded(tmp_path: Path) 
         made.answer(task.task, wire, form=form, base=task.payload.plain)
         made.commit(1)
         made.open(made.call(np.ones(SIZE), round_=2, min=1, deadline=0))
-        (late,) = until(lambda: made.heard.results, 5)
+        (late,) = until(lambda: made.heard.results)
         blob, _ = made.hub.wires.plain(made.job, late)
         assert np.allclose(made.values(blob), np.linspace(-0.5, 1.5, SIZE), atol=0.02)
         made.hub.board.judge(late.id, True, "")
@@ -428,7 +428,7 @@ def test_an_answer_that_makes_no_sense_is_refused_and_the_job_does_not_wait_for_
         made.hub.store.answer(name, {"wire": {"plain": "00"}}, blob)
         link = made.link()
         link.result(made.hub.store.task(name))
-        until(lambda: made.hub.store.task(name).state == REFUSED, 10)
+        until(lambda: made.hub.store.task(name).state == REFUSED)
 
 
 # --- the process of filters and codecs
@@ -467,7 +467,7 @@ def test_what_is_not_what_its_sender_named_is_not_kept(tmp_path: Path) -> None:
         made.answer(f"{JOB}/0.0/site-1", wire, form=form, plain=b"\1" * 32)
         link = made.link()
         link.result(made.heard.results[0])
-        until(lambda: made.hub.store.task(f"{JOB}/0.0/site-1").state == REFUSED, 10)
+        until(lambda: made.hub.store.task(f"{JOB}/0.0/site-1").state == REFUSED)
         assert made.left_over() == []
 
 
