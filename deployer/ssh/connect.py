@@ -171,6 +171,8 @@ def _attempt(
         try:
             _log_in(transport, user, keys)
         except paramiko.AuthenticationException as error:
+            if _unanswered(error):
+                raise _NotYet("the login was not answered") from error
             if transport.is_active():
                 raise _Refused(f"{user}'s key is refused") from error
             raise _NotYet("the connection was closed during the login") from error
@@ -189,10 +191,15 @@ def _log_in(transport: paramiko.Transport, user: str, keys: Sequence[paramiko.PK
         try:
             transport.auth_publickey(user, key)
             return
-        except paramiko.AuthenticationException:
-            if not transport.is_active():  # sshd allows so many tries
+        except paramiko.AuthenticationException as error:
+            if _unanswered(error) or not transport.is_active():  # sshd allows so many tries
                 raise
     transport.auth_publickey(user, keys[-1])
+
+
+def _unanswered(error: paramiko.AuthenticationException) -> bool:
+    """Nobody has refused the key: its time was over. paramiko tells the two apart by this text alone."""
+    return str(error) == "Authentication timeout."
 
 
 def _dial(

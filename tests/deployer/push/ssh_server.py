@@ -17,7 +17,8 @@ import asyncssh
 
 
 class Server(asyncssh.SSHServer):
-    """Lets the deployment's key in once `booted_after` connections have come and gone."""
+    """Lets the deployment's key in after `auth_fails` connections, and does not answer the login of the first
+    `auth_silent`."""
 
     connections = 0
 
@@ -36,7 +37,9 @@ class Server(asyncssh.SSHServer):
     def connection_requested(self, dest_host: str, dest_port: int, orig_host: str, orig_port: int) -> bool:
         return bool(self.spec.get("forward"))
 
-    def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
+    async def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
+        if Server.connections <= self.spec.get("auth_silent", 0):
+            await asyncio.Event().wait()
         if Server.connections <= self.spec.get("auth_fails", 0):
             return False
         wanted = asyncssh.import_public_key(self.spec["public_key"])

@@ -30,7 +30,7 @@ class Site:
     def again(self) -> Machine:
         keys = self.keys
         return connect(
-            self.address, SSH_PORT, "fedspan", keys.login_path, keys.known_hosts, 10, name="site-1", auth_grace_s=0
+            self.address, SSH_PORT, "fedspan", keys.login_path, keys.known_hosts, 60, name="site-1", auth_grace_s=0
         )
 
     def rotate(self) -> bool:

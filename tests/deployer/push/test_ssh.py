@@ -6,6 +6,7 @@ import base64
 import hashlib
 import hmac
 import socket
+import sys
 import threading
 import time
 from pathlib import Path
@@ -174,6 +175,14 @@ def test_a_login_that_is_refused_while_booting_is_retried(make_machine: MakeMach
     waits: list[str] = []
     box.connect(on_wait=lambda reason, waited: waits.append(reason)).close()
     assert len(waits) == 2
+
+
+def test_a_login_that_nobody_answers_is_no_refusal_and_is_tried_again(
+    make_machine: MakeMachine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules["deployer.ssh.connect"], "DIAL_TIMEOUT_S", 2.0)
+    with make_machine(auth_silent=1).connect(auth_grace_s=0) as machine:
+        assert machine.run(["echo", "in"]).stdout == "in\n"
 
 
 def test_a_login_that_stays_refused_is_told_long_before_the_deadline(make_machine: MakeMachine) -> None:
