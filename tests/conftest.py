@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import signal
+import sys
 from pathlib import Path
 
 import pytest
 
 import fl_runtime.wire  # noqa: F401 - before anything imports gRPC, for the tests that serve in this process
+
+sys.path.insert(0, str(Path(__file__).parent))  # `waiting` is for all of them
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     # a suite in a shell's background has inherited that Ctrl-C is ignored, and the commands that it runs would too

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -34,41 +35,29 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def world(cache: Path) -> Iterator[World]:
     """A world that the tests of one module share, in their order."""
-    made = make_world(cache)
-    try:
+    with closing(make_world(cache)) as made:
         yield made
-    finally:
-        made.close()
 
 
 @pytest.fixture(scope="module")
 def nspawn(cache: Path) -> Iterator[World]:
     """As `world`, with machines that are systems of their own."""
-    made = make_nspawn_world(cache)
-    try:
+    with closing(make_nspawn_world(cache)) as made:
         yield made
-    finally:
-        made.close()
 
 
 @pytest.fixture
 def fresh_nspawn(cache: Path) -> Iterator[World]:
     """As `fresh`, likewise."""
-    made = make_nspawn_world(cache)
-    try:
+    with closing(make_nspawn_world(cache)) as made:
         yield made
-    finally:
-        made.close()
 
 
 @pytest.fixture
 def fresh(cache: Path) -> Iterator[World]:
     """A world for one test."""
-    made = make_world(cache)
-    try:
+    with closing(make_world(cache)) as made:
         yield made
-    finally:
-        made.close()
 
 
 @pytest.fixture(scope="module")

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from e2e_world import World, make_world
+from waiting import until
 
 from deployer.sandbox.machines.nspawn import image, tools
 
@@ -41,16 +39,6 @@ def make_nspawn_world(cache: Path) -> World:
     return world
 
 
-def until(what: str, question: Callable[[], Any], seconds: float = PATIENCE_S) -> Any:
-    """The question's first true answer."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if answer := question():
-            return answer
-        time.sleep(0.5)
-    raise AssertionError(f"{what}: not within {seconds:.0f} s")
-
-
 def on(world: World, name: str, *words: str) -> str:
     """What a command says on a participant's machine."""
     return world.run("ssh", name, "--", *words).ok().out.strip()
@@ -65,7 +53,7 @@ def reboot(world: World, name: str) -> None:
         told = world.run("ssh", name, "--", "cat", "/proc/sys/kernel/random/boot_id")
         return told.code == 0 and told.out.strip() not in ("", boot)
 
-    until("the reboot", rebooted)
+    until(rebooted, PATIENCE_S, "the reboot")
 
 
 def run_job(world: World, folder: Path) -> None:

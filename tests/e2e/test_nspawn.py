@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 from e2e_world import SPEC, World, copy_of
-from nspawn_world import on, reboot, run_job, states, until
+from nspawn_world import PATIENCE_S, on, reboot, run_job, states
+from waiting import until
 
 from deployer.sandbox.machines.nspawn import tools
 
@@ -139,8 +140,8 @@ def test_a_killed_runtime_comes_back(up: World) -> None:
         state = on(up, "server", "systemctl", "show", UNIT, "-p", "MainPID,ActiveState")
         return "ActiveState=active" in state and f"MainPID={before}\n" not in f"{state}\n"
 
-    until("the restart", again)
-    until("the registration", lambda: registered(up))
+    until(again, PATIENCE_S, "the restart")
+    until(lambda: registered(up), PATIENCE_S, "the registration")
 
 
 def test_the_gpus_nodes_are_there_before_the_runtime_after_a_reboot(up: World) -> None:
@@ -153,7 +154,7 @@ def test_the_gpus_nodes_are_there_before_the_runtime_after_a_reboot(up: World) -
     on(up, "site-1", "sudo", "-n", "python3", "-c", put, fake)
     on(up, "site-1", "sudo", "-n", "chmod", "755", "/usr/bin/nvidia-smi", "/usr/bin/nvidia-modprobe")
     reboot(up, "site-1")
-    until("the registration", lambda: registered(up))
+    until(lambda: registered(up), PATIENCE_S, "the registration")
     calls = on(up, "site-1", "sudo", "-n", "cat", "/var/log/gpu-calls").splitlines()
     assert calls[:2] == ["nvidia-smi 0 0", "nvidia-modprobe 0 0"]  # as root, before there is a main process
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 from e2e_world import SPEC, World, copy_of, ec2
-from nspawn_world import on, run_job, states, until
+from nspawn_world import PATIENCE_S, on, run_job, states
+from waiting import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 ANYWHERE = "0.0.0.0/0"
@@ -76,7 +77,7 @@ def hospital(world: World) -> Hospital:
         MaxCount=1,
         NetworkInterfaces=[interface],
     )["Instances"][0]["InstanceId"]
-    seen = until("the bastion", lambda: bastion(world, made))
+    seen = until(lambda: bastion(world, made), PATIENCE_S, "the bastion")
     (world.folder / "home" / ".ssh" / "known_hosts").write_text(f"{seen['public_ip']} {seen['host_key']}\n")
     group = lets_in(cloud, vpc, "machines", "10.99.1.0/24")
     return Hospital(
@@ -131,7 +132,7 @@ def test_a_machine_on_premises_is_reached_by_way_of_a_jump_host(fresh_nspawn: Wo
     world = fresh_nspawn
     public = operators_key(world)
     doors = {name: world.sandbox.host(name, "ana", public, 22) for name in ("gate", "ward")}
-    keys = {name: until(f"sshd of {name}", lambda name=name: shown_key(world, name)) for name in doors}
+    keys = {name: until(lambda name=name: shown_key(world, name), PATIENCE_S, f"sshd of {name}") for name in doors}
     known = "".join(f"{doors[name]} {keys[name]}\n" for name in doors)
     (world.folder / "home" / ".ssh" / "known_hosts").write_text(known)
     place = {"target": "aws", "region": "eu-central-1", "size": "m7i.large"}

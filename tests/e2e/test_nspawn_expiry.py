@@ -12,7 +12,8 @@ import pytest
 from azure.mgmt.compute import ComputeManagementClient
 from azure.mgmt.resource.resources import ResourceManagementClient
 from e2e_world import SPEC, World, arm, copy_of
-from nspawn_world import PATIENCE_S, make_nspawn_world, on, reboot, until
+from nspawn_world import PATIENCE_S, make_nspawn_world, on, reboot
+from waiting import until
 
 from deployer.expiry_units import TIMER, calendar
 
@@ -86,12 +87,12 @@ def test_the_date_is_kept_over_a_reboot_and_aws_terminates_the_machine_then(up: 
     reboot(up, "site-1")
     assert date_of(up) == before
     assert time.time() < end, "too slow to have seen it before its end"
-    until("the end of the machine", lambda: machine(up, "site-1") == "", end - time.time() + PATIENCE_S)
+    until(lambda: machine(up, "site-1") == "", end - time.time() + PATIENCE_S, "the end of the machine")
     assert time.time() >= end
     assert line(up, "site-1", "--refresh")["machine"] == "gone"
     # the server has no end; whoever powers it off from inside finds it stopped, with all that was on it
     up.run("ssh", "server", "--", "sudo", "-n", "systemctl", "poweroff")
-    until("the server's end", lambda: machine(up, "server") == "stopped")
+    until(lambda: machine(up, "server") == "stopped", PATIENCE_S, "the server's end")
     assert line(up, "server", "--refresh")["machine"] == "stopped"
     assert up.json("start", "server", "--yes").ok()
     assert line(up, "server", "--refresh")["machine"] == "running"
@@ -104,7 +105,7 @@ def test_a_machine_in_azure_is_off_then_and_bills_on_and_turned_on_it_would_end_
     ResourceManagementClient(**arm(up)).resources.begin_delete_by_id(
         azure_id(up, "schedules"), api_version="2018-09-15"
     ).wait()
-    until("the end of the machine", lambda: power(up) == "VM stopped", end - time.time() + PATIENCE_S)
+    until(lambda: power(up) == "VM stopped", end - time.time() + PATIENCE_S, "the end of the machine")
     assert time.time() >= end
     assert line(up, "site-1", "--refresh")["machine"] == "stopped"
     told = up.run("status", "--refresh").ok().out
@@ -118,7 +119,7 @@ def test_a_machine_in_azure_is_off_then_and_bills_on_and_turned_on_it_would_end_
     assert "fedspan up site-1 --ttl 8h" in refused.err
     # somebody turns it on all the same
     vms(up).begin_start(*group_and_name(azure_id(up, "/virtualMachines/"))).wait()
-    until("SSH", lambda: up.run("ssh", "site-1", "--", "true").code == 0)
+    until(lambda: up.run("ssh", "site-1", "--", "true").code == 0, PATIENCE_S, "SSH")
     assert date_of(up) == ""
     assert on(up, "site-1", "systemctl", "show", TIMER, "-p", "NextElapseUSecMonotonic", "--value") != "infinity"
     assert up.json("up", "site-1", "--ttl", "8h", "--yes").ok().last["registered"] == ["site-1"]

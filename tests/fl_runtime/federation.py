@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,13 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # also for the benchmarks and fuzzers, which have no conftest
+
+from waiting import PATIENCE_S, until
+
 from fl_runtime.admin import Session
 from fl_runtime.signed import canonical
 from fl_runtime.status import read_status
-
-PATIENCE_S = 60.0  # for what comes in moments on an idle machine
 
 
 def free_port(host: str = "127.0.0.1") -> int:
@@ -167,17 +169,6 @@ class Process:
 
     def text(self) -> str:
         return self.log.read_text() if self.log.exists() else ""
-
-
-def until(condition: Callable[[], Any], timeout: float = PATIENCE_S, what: str = "") -> Any:
-    """Wait for a condition to be truthy; its value. The limit is for what never comes: no claim about time."""
-    end = time.monotonic() + timeout
-    while time.monotonic() < end:
-        value = condition()
-        if value:
-            return value
-        time.sleep(0.03)
-    raise AssertionError(f"not within {timeout} s: {what or condition}")
 
 
 class Federation:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import socket
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import paramiko
 from machine_lab import HOST_PRIVATE, HOST_PUBLIC, LOGIN_PUBLIC, Lab, run
+from waiting import until
 
 from deployer.sandbox.model import Rule
 from stacks.args import HostKey, ParticipantArgs
 from stacks.cloud_init import user_data
 
-PATIENCE_S = 60.0
 SSH = 22
 WORKSTATION = "198.51.100.10/32"
 SSH_RULE = Rule(SSH, SSH, "tcp", WORKSTATION)
@@ -38,16 +36,6 @@ def stack_user_data(cloud: str = "aws", participant: str = "site-1") -> str:
             host_key=HostKey(private=HOST_PRIVATE, public=HOST_PUBLIC),
         )
     )
-
-
-def until(what: str, question: Callable[[], Any], seconds: float = PATIENCE_S) -> Any:
-    """The question's first true answer."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if answer := question():
-            return answer
-        time.sleep(0.2)
-    raise AssertionError(f"{what}: not within {seconds:.0f} s")
 
 
 @dataclass
@@ -83,7 +71,7 @@ class NspawnLab(Lab):
 
     def login(self, machine: dict[str, Any], user: str = "fedspan") -> Guest:
         """Logs in as soon as the machine lets."""
-        connection = until(f"SSH at {machine['public_ip']}", lambda: self._try(machine, user))
+        connection = until(lambda: self._try(machine, user), what=f"SSH at {machine['public_ip']}")
         return Guest(self, machine, connection)
 
     def _try(self, machine: dict[str, Any], user: str) -> paramiko.SSHClient | None:

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 from machine_lab import HOST_PUBLIC, LOGIN_PUBLIC
-from nspawn_lab import LISTEN, PROBE, SSH, SSH_RULE, Guest, NspawnLab, answers, stack_user_data, until
+from nspawn_lab import LISTEN, PROBE, SSH, SSH_RULE, Guest, NspawnLab, answers, stack_user_data
+from waiting import until
 
 from deployer.sandbox.faults import Faults
 from deployer.sandbox.machines.nspawn import cgroup, core, volumes
@@ -126,7 +127,9 @@ def test_open_is_what_the_rules_say_and_nothing_else(systems: NspawnLab, aws: Gu
         words = {"+": "open", "-": "nothing"}
         systems.machines.change(aws.machine["id"], ingress=rules)
         wanted = [words[sign] for sign in here], [words[sign] for sign in there]
-        until(what, lambda: ([answers(aws.address, port) for port in ports], azure.python(probe).split()) == wanted)
+        until(
+            lambda: ([answers(aws.address, port) for port in ports], azure.python(probe).split()) == wanted, what=what
+        )
 
     two = Rule(8002, 8003, "tcp", f"{azure.address}/32")
     see("two ports for one machine", "+---", "-++-", SSH_RULE, two, Rule(9000, 9000, "udp", "0.0.0.0/0"))
@@ -143,14 +146,14 @@ def test_the_machine_knows_its_private_address_and_sees_public_ones(aws: Guest) 
 
 
 def test_the_state_volume_is_formatted_once_and_mounted(aws: Guest) -> None:
-    until("the volume", lambda: aws.sh("systemctl is-active fedspan-state", check=False) == "active")
+    until(lambda: aws.sh("systemctl is-active fedspan-state", check=False) == "active", what="the volume")
     assert aws.sh("findmnt -no FSTYPE /var/lib/fedspan") == "ext4"
     assert aws.sh("sudo -n e2label /dev/xvdf") == "fedspan-state"
     assert "noatime" in aws.sh("findmnt -no OPTIONS /var/lib/fedspan")
 
 
 def test_a_machine_that_reboots_itself_comes_back_with_its_disk_and_volume(systems: NspawnLab, aws: Guest) -> None:
-    until("the volume", lambda: aws.sh("systemctl is-active fedspan-state", check=False) == "active")
+    until(lambda: aws.sh("systemctl is-active fedspan-state", check=False) == "active", what="the volume")
     before = aws.sh("cat /proc/sys/kernel/random/boot_id; echo on disk | sudo tee /root/note >/dev/null")
     aws.sh("echo on volume | sudo tee /var/lib/fedspan/note >/dev/null; sync")
     aws.sh("sudo -n systemctl reboot", check=False)
@@ -169,8 +172,8 @@ def _after_reboot(systems: NspawnLab, guest: Guest, boot_id: str) -> Guest:
             return None
         return new
 
-    again: Guest = until("the reboot", rebooted)
-    until("the volume", lambda: again.sh("systemctl is-active fedspan-state", check=False) == "active")
+    again: Guest = until(rebooted, what="the reboot")
+    until(lambda: again.sh("systemctl is-active fedspan-state", check=False) == "active", what="the volume")
     return again
 
 
@@ -194,24 +197,24 @@ def test_the_rate_of_a_link_is_held(systems: NspawnLab, aws: Guest) -> None:
     systems.machines.faults.write(Faults(links={"site-1": {"rate_mbit": 2.0}}))
     systems.machines.change(aws.machine["id"])
     try:
-        until("the slow link", lambda: seconds() > 3.5)
+        until(lambda: seconds() > 3.5, what="the slow link")
     finally:
         systems.machines.faults.write(Faults())
         systems.machines.change(aws.machine["id"])
-    until("the fast link", lambda: seconds() < 3.0)
+    until(lambda: seconds() < 3.0, what="the fast link")
 
 
 def test_delay_and_loss_are_made_or_said_to_be_impossible(systems: NspawnLab, aws: Guest) -> None:
     systems.machines.faults.write(Faults(links={"site-1": {"delay_ms": 200.0}}))
     machine = systems.machines.change(aws.machine["id"])
     try:
-        problems = until("the link", lambda: systems.seen(machine["id"])["problems"] or _slow(aws.address))
+        problems = until(lambda: systems.seen(machine["id"])["problems"] or _slow(aws.address), what="the link")
         if problems is not True:  # a kernel without netem
             assert problems[0].startswith("link: tc qdisc add")
     finally:
         systems.machines.faults.write(Faults())
         systems.machines.change(aws.machine["id"])
-    until("no problem", lambda: systems.seen(machine["id"])["problems"] == [])
+    until(lambda: systems.seen(machine["id"])["problems"] == [], what="no problem")
 
 
 def _slow(address: str) -> bool:
@@ -221,12 +224,12 @@ def _slow(address: str) -> bool:
 
 
 def test_a_replaced_machine_has_the_address_and_the_volume_of_the_one_before(systems: NspawnLab, aws: Guest) -> None:
-    until("the volume", lambda: aws.sh("systemctl is-active fedspan-state", check=False) == "active")
+    until(lambda: aws.sh("systemctl is-active fedspan-state", check=False) == "active", what="the volume")
     aws.sh("echo kept | sudo tee /var/lib/fedspan/kept >/dev/null; sync")
     address = aws.address
     systems.machines.remove(aws.machine["id"])
     new = systems.guest(id="i-new", public_ip=address, volumes=(VOLUME,))
-    until("the volume", lambda: new.sh("systemctl is-active fedspan-state", check=False) == "active")
+    until(lambda: new.sh("systemctl is-active fedspan-state", check=False) == "active", what="the volume")
     assert new.address == address
     assert new.sh("cat /var/lib/fedspan/kept") == "kept"
     assert new.sh("sudo cat /root/note 2>&1", check=False).endswith("No such file or directory")
@@ -236,10 +239,10 @@ def test_a_running_machine_gets_another_public_address(systems: NspawnLab) -> No
     guest = systems.guest()
     new = systems.machines.address()
     systems.machines.change(guest.machine["id"], public_ip=new)
-    until("the new address", lambda: answers(new, 22) == "open")
+    until(lambda: answers(new, 22) == "open", what="the new address")
     assert answers(guest.address, 22) == "nothing"
     systems.machines.change(guest.machine["id"], public_ip=None)
-    until("no address", lambda: answers(new, 22) == "nothing")
+    until(lambda: answers(new, 22) == "nothing", what="no address")
     assert systems.seen(guest.machine["id"])["problems"] == []
     systems.machines.remove(guest.machine["id"])
 
@@ -251,9 +254,9 @@ def test_machines_of_one_network_reach_one_another_as_the_rules_allow(systems: N
     hidden = systems.boot(stack_user_data(), private_ip="10.99.2.4", **behind)
     other = systems.boot(stack_user_data(), private_ip="10.99.3.4", **{**behind, "network": "vpc-2"})
     ask = PROBE.format(targets=[("10.99.2.4", SSH), ("10.99.2.4", 8002), ("10.99.3.4", SSH)])
-    until("SSH inside", lambda: one.python(ask).split() == ["open", "nothing", "nothing"])
+    until(lambda: one.python(ask).split() == ["open", "nothing", "nothing"], what="SSH inside")
     systems.machines.change(hidden["id"], ingress=())
-    until("no SSH inside", lambda: one.python(ask).split()[0] == "nothing")
+    until(lambda: one.python(ask).split()[0] == "nothing", what="no SSH inside")
     systems.machines.remove(one.machine["id"], hidden["id"], other["id"])
 
 
@@ -278,7 +281,7 @@ def test_faults_of_ssh_are_seen(systems: NspawnLab) -> None:
         guest = systems.login(other)
         key = guest.client.get_transport().get_remote_server_key()  # type: ignore[union-attr]
         assert key.get_base64() != HOST_PUBLIC.split()[1]
-        assert "cloud-init" in until("its console", lambda: _console(mute, "cloud-init"))
+        assert "cloud-init" in until(lambda: _console(mute, "cloud-init"), what="its console")
         assert answers(mute["public_ip"], 22) == "refused"
     finally:
         systems.machines.faults.write(Faults())
@@ -296,7 +299,7 @@ def test_a_killed_supervisor_takes_its_machine_along_and_leaves_nothing(systems:
     # The driver's own child is `unshare`; what it started is the machine's supervisor.
     supervisor = int(Path(f"/proc/{machine['pid']}/task/{machine['pid']}/children").read_text().split()[0])
     subprocess.run(["kill", "-KILL", str(supervisor)], check=True)
-    until("the crash", lambda: systems.seen(guest.machine["id"])["state"] == "crashed")
+    until(lambda: systems.seen(guest.machine["id"])["state"] == "crashed", what="the crash")
     assert answers(guest.address, 22) == "nothing"
     groups = [group for tree in cgroup.hierarchies() for group in tree.glob(f"*{name}")]
     assert groups == []
