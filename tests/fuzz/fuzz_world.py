@@ -10,7 +10,7 @@ import logging
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,15 +33,25 @@ class Unexpected(logging.Handler):
             raise record.exc_info[1]
 
 
+@contextlib.contextmanager
+def nothing_unexpected() -> Iterator[None]:
+    """While it lasts, what is logged with a traceback is raised where it was logged."""
+    logger, handler = logging.getLogger("fedspan"), Unexpected()
+    logger.addHandler(handler)
+    logger.propagate = False
+    try:
+        yield
+    finally:  # other tests of this process log tracebacks on purpose
+        logger.propagate = True
+        logger.removeHandler(handler)
+
+
 class World:
     """Kits of a small CA, a folder, and (made when first asked for) a hub and an agent that nobody is connected to."""
 
     def __init__(self) -> None:
         self.root = Path(tempfile.mkdtemp(prefix="fedspan-fuzz-"))
         atexit.register(shutil.rmtree, self.root, True)
-        logger = logging.getLogger("fedspan")
-        logger.addHandler(Unexpected())
-        logger.propagate = False
         self.ca = TestCA()
         self.site: Kit = read_kit(self._small(self.ca.kit(self.root / "site", "site-1", "site", port=1)))
         self.server: Kit = read_kit(self._small(self.ca.kit(self.root / "server", "server", "server", port=1)))

@@ -16,12 +16,13 @@ sys.path.insert(0, str(Path(__file__).parent))
 with atheris.instrument_imports(include=["fl_runtime", "zipfile", "json"]):
     from targets import TARGETS
 
+from fuzz_world import nothing_unexpected
 from samples import samples
 
 
 def main() -> None:
     name, seconds, *options = sys.argv[1:]
-    with tempfile.TemporaryDirectory(prefix="fedspan-corpus-") as folder:
+    with nothing_unexpected(), tempfile.TemporaryDirectory(prefix="fedspan-corpus-") as folder:
         for number, sample in enumerate(samples()[name]):
             (Path(folder) / f"sample-{number}").write_bytes(sample)
         limits = [f"-max_total_time={seconds}", "-timeout=60", "-rss_limit_mb=1500", "-max_len=4096", "-verbosity=0"]
