@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import sys
 from collections.abc import Iterator
@@ -58,23 +59,18 @@ def stopped(tmp_path: Path) -> Iterator[Federation]:
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
     """A site without a server."""
-    made = Site(tmp_path)
-    try:
+    with contextlib.closing(Site(tmp_path)) as made:
         yield made
-    finally:
-        made.close()
 
 
 @pytest.fixture
 def door(tmp_path: Path) -> Iterator[Door]:
-    made = Door(tmp_path)
-    yield made
-    made.close()
+    with contextlib.closing(Door(tmp_path)) as made:
+        yield made
 
 
 @pytest.fixture
 def hasty(tmp_path: Path) -> Iterator[Door]:
     """A door that gives a handshake only a second."""
-    made = Door(tmp_path, HANDSHAKE_S)
-    yield made
-    made.close()
+    with contextlib.closing(Door(tmp_path, HANDSHAKE_S)) as made:
+        yield made

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from federation import TestCA
+from federation import PATIENCE_S, TestCA
 
+from fl_runtime.agent import cgroups
 from fl_runtime.agent.isolation import Isolation, choose
 from fl_runtime.agent.journal import Journal
 from fl_runtime.agent.place import Place, clear
@@ -31,10 +32,12 @@ class Site:
         self.state = root / "state"
         self.state.mkdir(mode=0o700)
         self.journal = Journal(self.state)
+        self._jobs: set[str] = set()
         (self.state / "jobs").mkdir()
         (self.state / "jobs/job-2").mkdir(mode=0o750)  # another job, which none of them may see
 
     def place(self, script: str, how: Isolation, job: str = "job-1") -> Place:
+        self._jobs.add(job)
         folder = self.state / "jobs" / job
         (folder / "bundle").mkdir(parents=True)
         (folder / "bundle/train.py").write_text(script)
@@ -46,7 +49,7 @@ class Site:
         """Run to the end; what it printed."""
         place = self.place(script, how)
         child = start(place, *args, memory=memory, data=data)
-        child.wait(60)
+        child.wait(PATIENCE_S)
         text = place.log.read_text()
         clear(place.folder)
         return text
@@ -57,6 +60,8 @@ class Site:
             if any(Path(word).is_relative_to(self.root) for word in process.info["cmdline"] or []):
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.kill()
+        for job in self._jobs:
+            cgroups.remove(self.state, job)
         self.journal.close()
 
 

@@ -8,13 +8,14 @@ import shutil
 import signal
 import sqlite3
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
 import yaml
-from federation import Federation, job_processes, until
+from federation import Federation, Process, job_processes, until
 from postgres_server import Server
 from safetensors.numpy import load_file
 from scripts import SLOW
@@ -140,7 +141,7 @@ def test_an_agent_that_was_away_at_the_jobs_end_ends_its_script_when_it_returns(
         session.abort(job)
         assert "site-3" in job_processes(job)
         fresh.sites["site-3"].start()
-        until(lambda: not job_processes(job), what="the script is gone")
+        until(lambda: not job_processes(job), ADOPT_S / 2, "the script is gone, before it gave its agent up by itself")
         fresh.registered("site-3")
 
 
@@ -216,35 +217,39 @@ def test_what_an_older_launch_says_is_refused_on_both_sides(fresh: Federation) -
         assert refusal in told
 
 
+def without_its_agent(fed: Federation, session: Session, change: Callable[[Process, str], None]) -> str:
+    """A job whose site-2 was changed while its agent was dead; the agent, back again, has ended the script."""
+    job, _ = submit(fed, session, seconds=1.0)
+    at_round(session, job, 1)
+    script, agent = job_processes(job)["site-2"], fed.sites["site-2"]
+    agent.kill()
+    change(agent, job)
+    agent.start()
+    psutil.wait_procs([script], ADOPT_S - 15)  # before it gives its agent up by itself
+    assert not script.is_running()
+    assert "it can't go on here" in agent.text()
+    return job
+
+
 def test_an_agent_that_may_not_go_on_with_a_job_ends_what_is_left_of_it(fresh: Federation) -> None:
     """Its site's policy has changed while it was dead: the script of its earlier life must not go on alone."""
-    with fresh.session() as session:
-        job, _ = submit(fresh, session, seconds=1.0)
-        at_round(session, job, 1)
-        script = job_processes(job)["site-2"]
-        fresh.sites["site-2"].kill()
-        resources = fresh.sites["site-2"].kit / "local/resources.yml"
+
+    def another_user(agent: Process, job: str) -> None:
+        resources = agent.kit / "local/resources.yml"
         resources.write_text(yaml.safe_dump({**yaml.safe_load(resources.read_text()), "user": "nobody-of-that-name"}))
-        fresh.sites["site-2"].start()
-        psutil.wait_procs([script], 15)
-        assert not script.is_running()
-        assert "it can't go on here" in fresh.sites["site-2"].text()
-        session.abort(job)
+
+    with fresh.session() as session:
+        session.abort(without_its_agent(fresh, session, another_user))
 
 
 def test_a_job_whose_folder_can_not_be_used_any_more_does_not_keep_its_agent_down(fresh: Federation) -> None:
-    with fresh.session() as session:
-        job, _ = submit(fresh, session, seconds=1.0)
-        at_round(session, job, 1)
-        script = job_processes(job)["site-2"]
-        fresh.sites["site-2"].kill()
-        home = fresh.sites["site-2"].state / "jobs" / job / "home"
+    def no_home(agent: Process, job: str) -> None:
+        home = agent.state / "jobs" / job / "home"
         shutil.rmtree(home)
         home.touch()
-        fresh.sites["site-2"].start()
-        psutil.wait_procs([script], 15)
-        assert not script.is_running()
-        assert "it can't go on here" in fresh.sites["site-2"].text()
+
+    with fresh.session() as session:
+        job = without_its_agent(fresh, session, no_home)
         until(lambda: session.show(job)["sites"]["site-2"]["state"] == "refused")
         assert "File exists" in session.show(job)["sites"]["site-2"]["why"]
         assert session.show(job)["detail"].startswith("waiting for site-2")

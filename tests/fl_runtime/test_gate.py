@@ -123,7 +123,7 @@ def test_the_gate_is_sized_from_the_federation() -> None:
     assert Gate("digits", sites=[f"site-{n}" for n in range(100)], bulk=8).limit == 2 * 100 + 8 + 32
 
 
-def test_what_is_over_the_limit_is_refused_at_once_and_taken_when_there_is_room_again(door: Door) -> None:
+def test_what_is_over_the_limit_is_refused_without_waiting_and_taken_when_there_is_room_again(door: Door) -> None:
     door.gate._room = 3  # two calls of one site that is new, and three more: five
     with contextlib.ExitStack() as stack:
         stub = stack.enter_context(door.stub("site-1"))

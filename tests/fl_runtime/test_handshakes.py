@@ -38,11 +38,18 @@ def test_a_handshake_that_comes_drop_by_drop_is_closed_after_its_time(hasty: Doo
 
 
 def test_a_certificate_alone_is_not_enough_the_first_frame_must_come_too(hasty: Door) -> None:
-    with contextlib.suppress(OSError), hasty.tls() as mute:
-        until_closed(mute)
+    def said() -> bytes:
+        try:
+            sock = hasty.tls()
+        except (ConnectionError, ssl.SSLError):
+            return b""  # a busy machine may need longer for a handshake: once more
+        with sock:
+            return until_closed(sock)
+
+    until(said)  # HTTP/2 begins once the server has seen the certificate; then it is closed for the silence
 
 
-def test_many_half_open_connections_keep_nobody_out_for_longer_than_a_handshake(tmp_path: Path) -> None:
+def test_many_half_open_connections_are_closed_and_keep_nobody_out_for_good(tmp_path: Path) -> None:
     """As many as the cap allows and more: who comes too late is closed at once, and the rest after its time."""
     with contextlib.closing(Door(tmp_path, 3 * HANDSHAKE_S)) as door, contextlib.ExitStack() as stack:
         opened = [stack.enter_context(door.raw()) for _ in range(CONNECTIONS + 20)]
@@ -63,7 +70,7 @@ def test_half_open_connections_below_the_cap_keep_no_call_waiting(door: Door) ->
 @pytest.mark.parametrize(
     "junk", [b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", bytes(1000), b"SSH-2.0-x\r\n", os.urandom(4096)]
 )
-def test_what_is_no_tls_is_closed_at_once(door: Door, junk: bytes) -> None:
+def test_what_is_no_tls_is_closed_before_a_handshakes_time_is_over(door: Door, junk: bytes) -> None:
     with door.raw() as sock:
         sock.sendall(junk)
         until_closed(sock)

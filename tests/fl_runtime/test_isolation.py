@@ -65,7 +65,7 @@ print(json.dumps({
 @contextlib.contextmanager
 def bystander() -> Iterator[int]:
     """A process of our user, as the agent is one."""
-    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     try:
         yield child.pid
     finally:
@@ -132,7 +132,7 @@ def test_an_agent_that_is_not_root_isolates_too() -> None:
         (root / "job/train.py").write_text(TAMPER)
         for path in (root, *root.rglob("*")):
             os.chown(path, 12345, 12345)
-        agent = subprocess.Popen([python, "-c", "import time; time.sleep(60)"], user=12345, group=12345)
+        agent = subprocess.Popen([python, "-c", "import time; time.sleep(600)"], user=12345, group=12345)
         order = {
             "argv": [python, str(root / "job/train.py"), str(root / "kit"), str(root / "state"), str(agent.pid)],
             "env": {},

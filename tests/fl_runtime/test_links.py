@@ -77,18 +77,17 @@ def test_a_site_that_stands_still_is_lost_and_comes_back_when_it_goes_on(fresh: 
     """No reset, no end, just nothing: its sockets are open, and the kernel still acknowledges."""
     site = fresh.sites["site-1"].process
     assert site is not None
-    before = time.monotonic()
     site.send_signal(signal.SIGSTOP)
     try:
-        until(lambda: not fresh.server.status()["sites"]["site-1"]["registered"], what="the server notices")
-        assert time.monotonic() - before < KEEPALIVE_S  # by the heartbeats, not by gRPC's own pings
+        # by the heartbeats, not by gRPC's own pings
+        until(lambda: not fresh.server.status()["sites"]["site-1"]["registered"], KEEPALIVE_S / 2, "the server notices")
     finally:
         site.send_signal(signal.SIGCONT)
     fresh.registered("site-1")
 
 
 @pytest.mark.slow
-def test_a_server_that_was_away_is_found_again_within_two_seconds(fresh: Federation) -> None:
+def test_a_server_that_was_away_is_found_again_two_seconds_and_a_start_later_at_most(fresh: Federation) -> None:
     fresh.server.kill()
     time.sleep(3)
     fresh.server.start()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import statistics
 import time
 from pathlib import Path
 
@@ -192,7 +191,7 @@ def test_a_script_that_prints_without_end_delays_neither_tasks_nor_heartbeats(ru
         view = session.wait(job, 120)
         flooded = [entry["seconds"] for entry in view["history"]]
         assert len(flooded) == 10
-        assert statistics.median(flooded) < 1.0 + 3 * max(calm), (calm, flooded)  # 0.3 s of it are the script's sleep
+        assert sorted(flooded)[-2] < 1.0 + 3 * max(calm), (calm, flooded)  # 0.3 s of it are the script's sleep
         model = load_file(session.download(job, running.root / "results") / "model.safetensors")
     assert np.array_equal(model["w"], np.full(4, 10.0, np.float32))
     text = (running.root / f"state/server/logs/{job}/site-1.log").read_text()

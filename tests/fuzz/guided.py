@@ -25,7 +25,7 @@ def main() -> None:
     with nothing_unexpected(), tempfile.TemporaryDirectory(prefix="fedspan-corpus-") as folder:
         for number, sample in enumerate(samples()[name]):
             (Path(folder) / f"sample-{number}").write_bytes(sample)
-        limits = [f"-max_total_time={seconds}", "-timeout=60", "-rss_limit_mb=1500", "-max_len=4096", "-verbosity=0"]
+        limits = [f"-max_total_time={seconds}", "-timeout=20", "-rss_limit_mb=1500", "-max_len=4096", "-verbosity=0"]
         atheris.Setup([sys.argv[0], folder, *limits, *options], lambda data: TARGETS[name](data) and None)
         atheris.Fuzz()
 
