@@ -209,10 +209,11 @@ class Wires:
         if task.result is None or not (told or filters):
             return task.result, meta
         call = self._hub.store.call(task.job, task.round, task.index)
-        done = blobs.owned(owner)
-        changed = blobs.owned(owner + "-meta")
-        if done and (changed or not filters):
-            return done[0], json.loads(blobs.read(changed[0])) if changed else meta
+        done = next(iter(blobs.owned(owner)), None)
+        if changed := blobs.owned(owner + "-meta"):  # what was left of the model, if anything, came with it
+            return done, json.loads(blobs.read(changed[0]))
+        if done is not None and not filters:
+            return done, meta
         blob = task.result
         if told:
             blob = self._decode_result(task, call, told, owner if not filters else owner + "-decoded")
@@ -241,7 +242,8 @@ class Wires:
 
     def _filter_result(
         self, task: Task, call: Call | None, blob: bytes, meta: dict[str, Any], owner: str
-    ) -> tuple[bytes, dict[str, Any]]:
+    ) -> tuple[bytes | None, dict[str, Any]]:
+        """What the server's filters leave of a result; None: no model."""
         blobs, filters = self._hub.blobs, self._plan(task.job).results
         base = describe(blobs, call.payload if call is not None else None)
         request = {"op": "filter", "input": describe(blobs, blob), "base": base, "meta": meta, "filters": filters}
@@ -249,13 +251,12 @@ class Wires:
             reply = self._shop(task.job).ask({**request, "output": str(target), "task": "", "site": task.site})
             staged = [blobs.stage_file(target)] if reply["tensors"] == "written" else []
         with blobs.registering(*staged) as register:
-            if staged:
-                blob = register(staged[0], owner)
-            else:
-                blobs.add_ref(blob, owner)
+            left = register(staged[0], owner) if staged else blob if reply["tensors"] == "same" else None
+            if not staged and left is not None:
+                blobs.add_ref(left, owner)
             text = blobs.stage_bytes(json.dumps(reply["meta"]).encode())
             blobs.register(*text, owner + "-meta")
-        return blob, reply["meta"]
+        return left, reply["meta"]
 
     def _decode(self, job: str, wire: bytes, base: bytes, limit: int) -> Staged:
         blobs = self._hub.blobs

@@ -626,3 +626,23 @@ def test_a_result_that_a_site_knows_to_be_late_is_no_difference(tmp_path: Path) 
             out = made.shaping.outgoing(task)
             assert (out.form, out.base) == ("cast" if when == "before" else "", b"")
             assert out.blob is not None
+
+
+# --- what the server's filters leave of a result
+
+
+@pytest.mark.parametrize("codecs", [[], ["quantize8"]])
+@pytest.mark.parametrize("left", ["statistics", {"type": "exclude", "variables": ["*"], "remove": True}])
+def test_a_result_of_which_the_servers_filters_leave_no_model_brings_none(
+    tmp_path: Path, left: Any, codecs: list[str]
+) -> None:
+    with server(tmp_path, filters={"server": {"results": [left]}}, codecs=codecs) as made:
+        made.connect()
+        made.open(made.call(np.ones(SIZE)))
+        values = np.linspace(0, 1, SIZE)
+        wire, form = wire_of(codecs, tmp_path, model(values)) if codecs else (model(values), "")
+        made.answer(f"{JOB}/0.0/site-1", wire, form=form)
+        for _ in range(2):  # the second time it is what was noted the first time
+            blob, meta = made.hub.wires.plain(made.job, made.heard.results[0])
+            assert blob is None
+            assert ("statistics" in meta.get("meta", {})) == (left == "statistics")
