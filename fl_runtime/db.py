@@ -194,11 +194,13 @@ def clean(args: Sequence[Any]) -> list[Any]:
     """Text without what a database can't hold: half a surrogate pair, and NUL.
 
     Raises:
-        TypeError: a value that no column takes, such as a mapping out of somebody's JSON.
+        TypeError: a value that no column takes, such as a mapping or a huge number out of somebody's message.
     """
     for arg in args:
         if not isinstance(arg, _STORED):
             raise TypeError(f"a {type(arg).__name__} is nothing that a database stores")
+        if isinstance(arg, int) and not -(2**63) <= arg < 2**63:
+            raise TypeError("a whole number of more than 64 bits is nothing that a database stores")
     return [
         arg.encode("utf-8", "replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}")
         if isinstance(arg, str) and not (arg.isascii() and "\0" not in arg)

@@ -51,9 +51,9 @@ class Reported:
         if data.next and data.next <= at:
             return
         items: list[dict[str, Any]] = json.loads(data.document)
+        self._hub.store.add_metrics(data.job, site, items, data.next or None)
         if data.next:
             self._metrics_at[data.job, site] = data.next
-        self._hub.store.add_metrics(data.job, site, items, data.next or None)
         self._hub.changed()
 
     def forget(self, job: str) -> None:

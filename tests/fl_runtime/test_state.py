@@ -219,6 +219,22 @@ def test_a_group_is_committed_by_itself_and_within_a_transaction_it_is_part_of_t
     assert [row["document"] for row in rows] == ['{"event":"first"}', '{"event":"second"}', '{"event":"third"}']
 
 
+@pytest.mark.parametrize("huge", [2**63, 2**64 - 1, -(2**63) - 1])
+def test_a_number_that_no_column_takes_is_refused_and_costs_nobody_elses_metrics(opener: Opener, huge: int) -> None:
+    store = opener()
+    store.add_job(job())
+    with store.db._lock:  # all of it waits for the same commit
+        store.add_metrics("job-1", "a", [{"key": "loss", "value": 1.0}], 2**63 - 1)
+        with pytest.raises(TypeError, match="64 bits"):
+            store.add_metrics("job-1", "b", [], huge)
+        store.add_event("job-1", {"event": "round"})
+    assert store.metrics_at("job-1", "a") == 2**63 - 1
+    assert [entry["key"] for entry in store.metrics("job-1")] == ["loss"]
+    assert [entry["event"] for _, entry in store.events("job-1", 0)] == ["round"]
+    with pytest.raises(TypeError, match="64 bits"):
+        store.db.run("UPDATE metrics_at SET at = ?", huge)
+
+
 def test_many_threads_share_a_store(opener: Opener) -> None:
     store = opener()
 
