@@ -156,13 +156,14 @@ class RevocationBook:
         self._federation = federation
         self._changed: Callable[[RevocationList], None] = changed
         self._lock = threading.Lock()
-        self._seen: tuple[int, int, int] | None = None
+        self._seen: tuple[int, int, int] | None = None  # the kit's list that was taken or refused
+        self._waits = False  # there is one that could not be kept yet
         self.current: RevocationList | None = None
         kept = read_file(self._path)
         if kept is not None:
             with contextlib.suppress(FlError):  # of a CA that is no more: as good as none
                 self.current = self._checked(*kept)
-        self.look(quiet=True)
+        self._look(quiet=True)
         if kept is None and self.current is None and os.path.lexists(self._path):
             raise FlError(
                 "The list of revoked certificates can't be read",
@@ -196,8 +197,20 @@ class RevocationBook:
             self._changed(found)
         return True
 
-    def look(self, quiet: bool = False) -> None:
-        """Take the kit's list if it has changed and is newer. Cheap: one stat when nothing has happened."""
+    def look(self) -> None:
+        """Take the kit's list if it has changed and is newer. Cheap: one stat when nothing has happened.
+
+        One that can't be kept now, for want of disk, is tried again with the next look.
+        """
+        try:
+            self._look()
+            self._waits = False
+        except OSError as error:
+            if not self._waits:
+                log.error("%s can't be kept, and is tried again: %s", self._kit_path, error)
+            self._waits = True
+
+    def _look(self, quiet: bool = False) -> None:
         try:
             status = self._kit_path.stat()
         except OSError:
@@ -205,14 +218,13 @@ class RevocationBook:
         mark = (status.st_mtime_ns, status.st_ino, status.st_size)
         if mark == self._seen:
             return
-        self._seen = mark
         found = read_file(self._kit_path)
-        if found is None:
-            return
         try:
-            self.offer(*found, quiet=quiet)
+            if found is not None:
+                self.offer(*found, quiet=quiet)
         except FlError as error:
             log.error("%s: %s", self._kit_path, error)
+        self._seen = mark
 
     def _checked(self, document: bytes, signature: bytes) -> RevocationList:
         found = RevocationList.parse(document, signature, self._ca)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -104,6 +106,28 @@ def test_a_list_in_the_kit_is_seen_when_it_changes_and_nonsense_there_does_no_ha
     write_file(file, *signed(TestCA(), 2))
     book.look()
     assert book.is_revoked("abc")
+
+
+def test_a_list_that_a_full_disk_does_not_take_is_taken_when_there_is_room_and_said_once(
+    ca: TestCA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    kit = ca.kit(tmp_path / "kit", "site-1", "site", port=1)
+    book = RevocationBook(tmp_path, kit, pem(ca), "digits")
+    write_file(kit / "local/revoked.json", *signed(ca, 1, "abc"))
+
+    def full(fd: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as now:
+        now.setattr(os, "fsync", full)
+        for _ in range(3):
+            book.look()
+        assert book.current is None
+    book.look()
+    assert book.is_revoked("abc")
+    said = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert len(said) == 1
+    assert "No space left" in said[0]
 
 
 # --- a federation that its lead provisioned
