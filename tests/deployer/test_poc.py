@@ -12,9 +12,11 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
+from waiting import PATIENCE_S, until
 
 COMMAND = [sys.executable, "-m", "deployer.cli"]
 TRAIN = """
@@ -109,14 +111,12 @@ def test_a_site_that_was_restarted_comes_back_and_one_that_was_shut_down_does_no
     before = json.loads(poc.ok("poc", "status", "--json"))["participants"]["site-1"]["pid"]
     assert "site-1: restarts" in poc.ok("-f", "poc", "site", "restart", "site-1")
     poc.ok("-f", "poc", "site", "shutdown", "site-2", "--yes")
-    end = time.monotonic() + 20
-    while time.monotonic() < end:
-        rows = json.loads(poc.ok("poc", "status", "--json"))["participants"]
-        if rows["site-1"]["registered"] and rows["site-1"]["pid"] != before and not rows["site-2"]["running"]:
-            break
-        time.sleep(0.3)
-    assert rows["site-1"]["pid"] not in (None, before)
-    assert not rows["site-2"]["running"]
+
+    def rows() -> dict[str, Any]:
+        return json.loads(poc.ok("poc", "status", "--json"))["participants"]
+
+    until(lambda: rows()["site-1"]["registered"] and rows()["site-1"]["pid"] not in (None, before), every=0.3)
+    until(lambda: not rows()["site-2"]["running"], every=0.3)
     again = poc.run("-f", "poc", "site", "restart", "site-2")
     assert (again.returncode, "it is not connected" in again.stdout) == (13, True)
     poc.ok("poc", "start", "site-2")
@@ -144,7 +144,7 @@ class Terminal:
     def type(self, keys: str) -> None:
         os.write(self.fd, keys.encode())
 
-    def until(self, pattern: str, timeout: float = 30.0) -> str:
+    def until(self, pattern: str, timeout: float = PATIENCE_S) -> str:
         end = time.monotonic() + timeout
         while not re.search(pattern, self.seen):
             left = end - time.monotonic()

@@ -12,6 +12,7 @@ import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -220,3 +221,35 @@ def arm(world: World) -> dict[str, Any]:
 def copy_of(spec: dict[str, Any], **changes: Any) -> dict[str, Any]:
     """A deep copy of a spec, with top-level parts replaced."""
     return {**json.loads(json.dumps(spec)), **changes}
+
+
+def checks(result: Result, subject: str) -> list[dict[str, Any]]:
+    """What a check of the account has told about a subject."""
+    return [check for check in result.last["checks"] if check["subject"] == subject]
+
+
+def refused(world: World, code: int, *words: str) -> None:
+    """`up` says so with that exit code, and nothing is made."""
+    result = world.run("up", "--yes")
+    assert result.code == code, result.out + result.err
+    for word in words:
+        assert word in result.err, result.err
+    assert "Traceback" not in result.err
+    assert world.inventory() == []
+
+
+def subscription(world: World) -> str:
+    """The one of the sandbox's Azure."""
+    return world.sandbox.azure_environment()["ARM_SUBSCRIPTION_ID"]
+
+
+def ask_arm(world: World, method: str, path: str, body: dict[str, Any] | None = None) -> None:
+    """One call of Azure's Resource Manager, as anybody with the subscription's credentials could make it."""
+    from azure.core.rest import HttpRequest
+
+    from deployer.realm_sandbox import SandboxRealm
+
+    access = SimpleNamespace(subscription_id=subscription(world), location="westeurope")
+    client = SandboxRealm(world.sandbox).clients("azure", None, access).resources
+    url = f"/subscriptions/{subscription(world)}{path}?api-version=2021-04-01"
+    client.send_request(HttpRequest(method, url, json=body)).raise_for_status()

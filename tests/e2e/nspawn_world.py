@@ -31,11 +31,12 @@ def make_nspawn_world(cache: Path) -> World:
     if not shared.exists():
         shared.symlink_to(roots)
     world = make_world(cache)
-    world.fed.mkdir()
-    started = world.run("sandbox", "start", "--driver", "nspawn")
-    if started.code != 0 or "driver nspawn" not in started.out:
+    try:
+        world.fed.mkdir()
+        assert "driver nspawn" in world.run("sandbox", "start", "--driver", "nspawn").ok().out
+    except BaseException:
         world.close()
-    assert "driver nspawn" in started.ok().out
+        raise
     return world
 
 

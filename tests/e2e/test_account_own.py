@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from e2e_world import SPEC, World, copy_of
-from test_preflight import arm, checks, refused, subscription
+from e2e_world import SPEC, World, ask_arm, checks, copy_of, refused, subscription
 
 pytestmark = pytest.mark.slow
 
@@ -43,12 +42,12 @@ def test_encryption_at_host_needs_the_subscriptions_feature_and_is_shown_by_plan
     planned.write(spec)
     try:
         refused(planned, 18, "EncryptionAtHost is not registered", "server asks for encryption_at_host")
-        arm(planned, "POST", f"{feature}/register")
+        ask_arm(planned, "POST", f"{feature}/register")
         shown = planned.run("plan").ok().out
         assert "server uses encryption at host" in shown
         assert "in the way" not in shown
     finally:
-        arm(planned, "POST", f"{feature}/unregister")
+        ask_arm(planned, "POST", f"{feature}/unregister")
         planned.write(SPEC)
 
 
@@ -59,7 +58,7 @@ def test_the_daily_shutdown_of_a_machine_with_an_end_needs_its_own_provider(
     spec = copy_of(SPEC)
     spec["sites"]["site-1"] = {"target": "azure", "region": "westeurope", "size": "Standard_D4s_v5"}
     planned.write(spec)
-    arm(planned, "POST", "/providers/Microsoft.DevTestLab/unregister")
+    ask_arm(planned, "POST", "/providers/Microsoft.DevTestLab/unregister")
     try:
         assert not [one for one in checks(planned.json("plan").ok(), "provider") if "DevTestLab" in one["what"]]
         result = planned.run("up", "--ttl", "8h", "--yes")
@@ -68,5 +67,5 @@ def test_the_daily_shutdown_of_a_machine_with_an_end_needs_its_own_provider(
         assert "az provider register --namespace Microsoft.DevTestLab" in result.err
         assert planned.inventory() == []
     finally:
-        arm(planned, "POST", "/providers/Microsoft.DevTestLab/register")
+        ask_arm(planned, "POST", "/providers/Microsoft.DevTestLab/register")
         planned.write(SPEC)

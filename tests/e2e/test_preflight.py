@@ -2,31 +2,10 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-from typing import Any
-
 import pytest
-from e2e_world import SPEC, Result, World, copy_of
+from e2e_world import SPEC, World, ask_arm, checks, copy_of, refused, subscription
 
 AWS = ("aws", "111111111111", "eu-central-1")
-
-
-def checks(result: Result, subject: str) -> list[dict[str, Any]]:
-    return [check for check in result.last["checks"] if check["subject"] == subject]
-
-
-def refused(world: World, code: int, *words: str) -> None:
-    """`up` says so with that exit code, and nothing is made."""
-    result = world.run("up", "--yes")
-    assert result.code == code, result.out + result.err
-    for word in words:
-        assert word in result.err, result.err
-    assert "Traceback" not in result.err
-    assert world.inventory() == []
-
-
-def subscription(world: World) -> str:
-    return world.sandbox.azure_environment()["ARM_SUBSCRIPTION_ID"]
 
 
 def test_everything_is_checked_and_the_zones_that_offer_each_size_are_shown(planned: World) -> None:
@@ -120,37 +99,25 @@ def test_several_things_in_the_way_are_told_at_once_and_doctor_tells_them_too(pl
         planned.sandbox.set_quota(*AWS, "L-0EA8095F", 60)
 
 
-def arm(world: World, method: str, path: str, body: dict[str, Any] | None = None) -> None:
-    """One call of Azure's Resource Manager, as anybody with the subscription's credentials could make it."""
-    from azure.core.rest import HttpRequest
-
-    from deployer.realm_sandbox import SandboxRealm
-
-    access = SimpleNamespace(subscription_id=subscription(world), location="westeurope")
-    client = SandboxRealm(world.sandbox).clients("azure", None, access).resources
-    url = f"/subscriptions/{subscription(world)}{path}?api-version=2021-04-01"
-    client.send_request(HttpRequest(method, url, json=body)).raise_for_status()
-
-
 @pytest.mark.slow
 def test_an_unregistered_provider_and_a_name_that_is_taken(planned: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", planned.sandbox.azure_environment()["REQUESTS_CA_BUNDLE"])
-    arm(planned, "POST", "/providers/Microsoft.Network/unregister")
+    ask_arm(planned, "POST", "/providers/Microsoft.Network/unregister")
     try:
         refused(
             planned, 18, "Microsoft.Network is not registered", "az provider register --namespace Microsoft.Network"
         )
     finally:
-        arm(planned, "POST", "/providers/Microsoft.Network/register")
+        ask_arm(planned, "POST", "/providers/Microsoft.Network/register")
     group = "/resourcegroups/digits-server-rg"
-    arm(planned, "PUT", group, {"location": "westeurope", "tags": {"team": "somebody-else"}})
+    ask_arm(planned, "PUT", group, {"location": "westeurope", "tags": {"team": "somebody-else"}})
     try:
         result = planned.run("up", "--yes")
         assert result.code == 13, result.out + result.err
         assert "resource group digits-server-rg exists and is not this deployment's" in result.err
         assert len(planned.inventory()) == 1
     finally:
-        arm(planned, "DELETE", group)
+        ask_arm(planned, "DELETE", group)
 
 
 def test_an_address_from_which_nobody_could_log_in_is_told(planned: World) -> None:

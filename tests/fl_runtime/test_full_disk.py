@@ -112,14 +112,14 @@ def test_a_result_that_finds_no_room_in_the_database_is_not_lost(
 
     monkeypatch.setattr(hub.blobs, "register", noted)
     monkeypatch.setattr(hub.store.db, "_commit", full)
-    hub.start()
     try:
+        hub.start()
         stopped.start(*stopped.sites)
         config = {"marks": str(stopped.marks), "seconds": 0.0}
         workflow = {"type": "fedavg", "rounds": 1, "model": {"tensors": {"w": [50_000]}}, "min_sites": 3}
         with stopped.session() as session:
             job = session.submit(stopped.job("noted", SLOW, config=config, workflow=workflow))
-            session.wait(job, 40)
+            session.wait(job, 120)
             model = load_file(session.download(job, stopped.root / "results") / "model.safetensors")["w"]
     finally:
         hub.stop()

@@ -175,7 +175,7 @@ def test_a_site_that_can_not_begin_says_so_and_the_job_does_not_wait_for_it(
         with running.session() as session:
             job = session.submit(folder)
             with pytest.raises(JobError) as caught:
-                session.wait(job, 30)
+                session.wait(job, 120)
             assert session.show(job)["sites"]["site-2"]["state"] == "refused"
     finally:
         if policy is None:
@@ -187,7 +187,7 @@ def test_a_site_that_can_not_begin_says_so_and_the_job_does_not_wait_for_it(
     assert "2 of 3 needed sites take part. site-2: " in str(caught.value)
     assert why in str(caught.value)
     with running.session() as session:
-        session.wait(session.submit(folder), 30)  # it is mended, and takes part again
+        session.wait(session.submit(folder), 120)  # it is mended, and takes part again
 
 
 @pytest.mark.parametrize(

@@ -145,7 +145,7 @@ def test_a_process_that_can_not_be_started_again_ends_its_job_with_the_cause(ser
     process = until(server.process)
     shutil.rmtree(server.hub.state / "jobs/job-1")  # where it would run
     process.kill()
-    until(lambda: server.state == FAILED, 10, "the job is given up")
+    until(lambda: server.state == FAILED, what="the job is given up")
     found = server.hub.store.job("job-1")
     assert found is not None
     assert "can't be started again" in found.cause

@@ -137,7 +137,7 @@ def test_what_it_asks_for_and_does_not_give_back_has_an_end(
             with pytest.raises(JobError, match=why):
                 session.wait(made, 60)
         place = running.server.state / "jobs" / made
-        until(lambda: not any((place / "spool").iterdir()), 10, "nothing of it is left")
+        until(lambda: not any((place / "spool").iterdir()), what="nothing of it is left")
     finally:
         resources.write_text(former)
 

@@ -104,7 +104,7 @@ def test_a_control_flow_without_rounds_is_replayed_while_its_journal_fits(runnin
         def done() -> int:
             return "".join(text for _, text in session.logs(job, "server")).count("task done")
 
-        until(lambda: done() >= 3, 40, "three rounds")
+        until(lambda: done() >= 3, what="three rounds")
         job_processes(job)["server"].kill()
         if journal == "1GB":
             session.wait(job, 120)

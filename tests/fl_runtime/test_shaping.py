@@ -175,10 +175,10 @@ def test_a_killed_server_takes_differences_to_what_it_had_sent_before(fresh: Fed
         codecs = ["delta", "quantize8"]
         job = session.submit(fresh.job("noised", slow, codecs=codecs, filters=filters, **workflow(2)))
         for site in fresh.sites:
-            until(lambda site=site: rows(fresh, site, "SELECT id FROM tasks WHERE state = 'ready'"), 30)
+            until(lambda site=site: rows(fresh, site, "SELECT id FROM tasks WHERE state = 'ready'"))
         fresh.server.kill()
     for site in fresh.sites:
-        until(lambda site=site: rows(fresh, site, "SELECT task FROM shaped WHERE step = 'encoded'"), 30)
+        until(lambda site=site: rows(fresh, site, "SELECT task FROM shaped WHERE step = 'encoded'"))
     fresh.server.start()
     with fresh.session() as session:
         got = result(fresh, session, job)

@@ -68,6 +68,7 @@ class Server:
         workflow = {"type": "fedavg", "rounds": 2, **document.pop("workflow", {})}
         spec = parse_spec({"name": "x", "script": "train.py", "workflow": workflow, **document}).document()
         self.heard = Heard()
+        self._sockets: list[socket.socket] = []
         self._begin()
         bundle = self.hub.blobs.put(b"bundle", f"job:{JOB}:bundle")
         self.hub.store.add_job(Job(JOB, "x", spec, "a@b.c", b"{}", b"", b"", bundle, 6, RUNNING))
@@ -88,6 +89,8 @@ class Server:
         for shop in self.hub.wires._shops.values():
             shop.close()
         self.hub.stop()
+        while self._sockets:
+            self._sockets.pop().close()
 
     def restart(self) -> None:
         self.close()
@@ -117,7 +120,8 @@ class Server:
         return BulkService(self.hub)._may_read(Identity(site, "site", "digits", "1"), query)
 
     def link(self) -> JobLink:
-        ours, self._theirs = socket.socketpair()
+        ours, theirs = socket.socketpair()
+        self._sockets += [ours, theirs]
         return JobLink(self.hub, Running(self.job, self.root, 1), localsock.Connection(ours))
 
     def commit(self, round_: int) -> None:
@@ -127,7 +131,7 @@ class Server:
         recorder.release()
 
     def owners(self) -> set[str]:
-        return {row["owner"] for row in self.hub.store.db.all("SELECT owner FROM blob_refs")}
+        return owners(self.hub.store.db)
 
     def left_over(self) -> list[str]:
         return left_over(self.hub.blobs, self.hub.store.db)
@@ -144,6 +148,16 @@ class Server:
         content = pb.Payload(blob=blob, length=len(wire), **payload)
         text = json.dumps(meta or {"params_type": "FULL"}).encode()
         self.hub.board.answers.take(site, pb.TaskResult(job=JOB, task=task, meta=text, payload=content))
+
+
+def owners(db: Database) -> set[str]:
+    """Who refers to a blob."""
+    return {row["owner"] for row in db.all("SELECT owner FROM blob_refs")}
+
+
+def owned(*names: str) -> set[str]:
+    """Owners, by what they are of the job: who else refers to a blob has left something behind."""
+    return {f"job:{JOB}:{name}" for name in names}
 
 
 def left_over(blobs: BlobStore, db: Database) -> list[str]:
@@ -180,6 +194,11 @@ def sent(session: Session) -> list[pb.ToParticipant]:
 def pushed(session: Session) -> list[pb.Task]:
     """The tasks among that."""
     return [message.task for message in sent(session) if message.WhichOneof("body") == "task"]
+
+
+def acks(session: Session) -> list[pb.ResultAck]:
+    """The answers to its results among that."""
+    return [message.result_ack for message in sent(session) if message.WhichOneof("body") == "result_ack"]
 
 
 def wire_of(kinds: list[Any], tmp: Path, source: bytes, **given: Any) -> tuple[bytes, str]:
@@ -328,7 +347,7 @@ def test_an_outgrown_journal_lets_go_of_what_was_encoded_and_decoded(tmp_path: P
         made.hub.wires.plain(made.job, made.heard.results[0])
         made.hub.board.judge(f"{JOB}/0.0/site-1", True, "")
         Recorder(made.hub, Running(made.job, made.root, 1)).outgrown({"round": 0, "closed": [0]})
-        assert made.owners() == {f"job:{JOB}:bundle"}
+        assert made.owners() == owned("bundle")
 
 
 def test_a_round_that_could_not_be_stored_at_first_still_tells_what_it_weighed(
@@ -366,7 +385,7 @@ def test_an_encoded_result_that_comes_late_stands_in_decoded(tmp_path: Path) -> 
         wire, form = wire_of(codecs, tmp_path, model(values))
         made.answer(f"{JOB}/0.0/site-1", wire, form=form, meta={"params_type": "FULL", "wire": {"plain": "00"}})
         made.open(made.call(np.ones(SIZE), round_=1, min=1, deadline=0))
-        late = until(lambda: [task for task in made.heard.results if task.meta.get("late_round") == 0], 5)[0]
+        late = until(lambda: [task for task in made.heard.results if task.meta.get("late_round") == 0])[0]
         blob, meta = made.hub.wires.plain(made.job, late)
         assert "wire" not in meta
         assert np.allclose(made.values(blob), values, atol=0.01)
@@ -382,15 +401,22 @@ def trained(made: Server, task: pb.Task, tmp: Path) -> tuple[bytes, str]:
     return wire_of(DELTA["codecs"], tmp, model(values), base=tmp / "base", base_id=task.payload.plain.hex())
 
 
-def test_a_difference_that_comes_a_round_late_stands_in_decoded(tmp_path: Path) -> None:
-    """The model that it refers to is kept with it, whatever the rounds after it release."""
-    with server(tmp_path, **DELTA) as made:
+@contextlib.contextmanager
+def round_over(tmp: Path) -> Iterator[tuple[Server, Session, pb.Task, bytes, str]]:
+    """A server whose first round was committed without its site's result, which is a difference: it, and its form."""
+    with server(tmp, **DELTA) as made:
         session = made.connect()
         made.open(made.call(np.linspace(-1, 1, SIZE), min=1))
         (task,) = pushed(session)
-        wire, form = trained(made, task, tmp_path)
+        wire, form = trained(made, task, tmp)
         made.hub.board.cancel((JOB, 0, 0), "enough")
         made.commit(0)
+        yield made, session, task, wire, form
+
+
+def test_a_difference_that_comes_a_round_late_stands_in_decoded(tmp_path: Path) -> None:
+    """The model that it refers to is kept with it, whatever the rounds after it release."""
+    with round_over(tmp_path) as (made, _, task, wire, form):
         made.answer(task.task, wire, form=form, base=task.payload.plain)
         made.commit(1)
         made.open(made.call(np.ones(SIZE), round_=2, min=1, deadline=0))
@@ -400,21 +426,14 @@ def test_a_difference_that_comes_a_round_late_stands_in_decoded(tmp_path: Path) 
         made.hub.board.judge(late.id, True, "")
         made.commit(2)
         made.commit(3)
-        assert made.owners() == {f"job:{JOB}:bundle"}
+        assert made.owners() == owned("bundle")
 
 
 def test_a_late_difference_to_a_model_that_is_gone_is_refused(tmp_path: Path) -> None:
-    with server(tmp_path, **DELTA) as made:
-        session = made.connect()
-        made.open(made.call(np.linspace(-1, 1, SIZE), min=1))
-        (task,) = pushed(session)
-        wire, form = trained(made, task, tmp_path)
-        made.hub.board.cancel((JOB, 0, 0), "enough")
-        made.commit(0)
+    with round_over(tmp_path) as (made, session, task, wire, form):
         made.commit(1)
         made.answer(task.task, wire, form=form, base=task.payload.plain)
-        acks = [message.result_ack for message in sent(session) if message.WhichOneof("body") == "result_ack"]
-        assert [(ack.accepted, ack.why) for ack in acks] == [
+        assert [(ack.accepted, ack.why) for ack in acks(session)] == [
             (False, "The result came late, and the model that it refers to is gone")
         ]
         assert made.hub.store.late(JOB, "site-1") is None
@@ -468,6 +487,9 @@ def test_what_is_not_what_its_sender_named_is_not_kept(tmp_path: Path) -> None:
         link = made.link()
         link.result(made.heard.results[0])
         until(lambda: made.hub.store.task(f"{JOB}/0.0/site-1").state == REFUSED)
+        assert made.owners() == owned(
+            "bundle", "new", "call:0:0", "call:0:0:about::1", "call:0:0:wire::1", f"task:{JOB}/0.0/site-1"
+        )
         assert made.left_over() == []
 
 
@@ -481,6 +503,7 @@ def test_a_failing_filter_leaves_no_file(tmp_path: Path) -> None:
         made.answer(f"{JOB}/0.0/site-1", model(np.ones(SIZE)))
         with pytest.raises(Exception, match="clip_norm failed"):
             made.hub.wires.plain(made.job, made.heard.results[0])
+        assert made.owners() == owned("bundle", "new", "call:0:0", f"task:{JOB}/0.0/site-1")
         assert made.left_over() == []
 
 
@@ -496,7 +519,10 @@ def test_a_refused_inline_answer_leaves_no_file(tmp_path: Path, lie: str) -> Non
         content = pb.Payload(blob=b"\1" * 32 if lie == "content" else blob, length=len(data), inline=data)
         meta = b"[]" if lie == "meta" else b"{}"
         result = pb.TaskResult(job=JOB, task=f"{JOB}/0.0/site-1", meta=meta, payload=content)
+        before = made.owners()
         made.hub.on_message(session, pb.ToHub(task_result=result))
+        assert [ack.accepted for ack in acks(session)] == [False]
+        assert made.owners() == before
         assert made.left_over() == []
 
 
@@ -516,6 +542,7 @@ def test_a_model_that_can_not_be_stored_before_its_job_is_over_leaves_no_file(
             full.setattr(made.hub.blobs, "register", fail)
             with pytest.raises(StorageError):
                 link._do_blob({"file": str(file)}, b"")
+        assert made.owners() == owned("bundle")
         assert made.left_over() == []
 
 
@@ -540,6 +567,9 @@ class Site:
         found = self.journal.task(task.id)
         assert found is not None
         return found
+
+    def owners(self) -> set[str]:
+        return owners(self.journal.db)
 
     def left_over(self) -> list[str]:
         return left_over(self.journal.blobs, self.journal.db)
@@ -566,6 +596,7 @@ def test_a_filter_that_fails_on_a_site_leaves_no_file(tmp_path: Path) -> None:
         assert "clip_norm failed" in made.shaping.outgoing(task).error
         with pytest.raises(Exception, match="clip_norm failed"):
             made.shaping.arrive(task, pb.Payload(blob=task.payload, length=4 * SIZE))
+        assert made.owners() == owned("task:t:payload", "task:t:result")
         assert made.left_over() == []
 
 
@@ -573,6 +604,7 @@ def test_a_task_that_can_not_be_decoded_leaves_no_file(tmp_path: Path) -> None:
     with site(tmp_path, codecs=["quantize8"]) as made:
         task = made.task(ASSIGNED, np.ones(SIZE))
         assert made.shaping.arrive(task, pb.Payload(blob=task.payload, length=4 * SIZE, form="quantize8")) is None
+        assert made.owners() == owned("task:t:payload")
         assert made.left_over() == []
 
 
@@ -586,6 +618,7 @@ def test_a_result_that_nobody_wants_any_more_leaves_no_file(tmp_path: Path, way:
         task = made.task(DONE, np.linspace(0, 1, SIZE))
         made.journal.settle_task(task)
         made.shaping.shape(task)
+        assert made.owners() == owned("task:t:payload", "task:t:result")
         assert made.left_over() == []
 
 
@@ -602,11 +635,13 @@ def test_what_a_full_disk_did_not_take_is_made_again_and_nothing_is_left(
             full.setattr(made.shaping._shaped, "put", fail)
             with pytest.raises(StorageError):
                 made.shaping.shape(task)
+        assert made.owners() == owned("task:t:payload", "task:t:result")
         assert made.left_over() == []
         made.shaping.shape(task)
         blob = made.shaping.outgoing(task).blob
         assert blob is not None
         assert made.journal.blobs.path(blob).exists()
+        assert made.owners() == owned("task:t:payload", "task:t:result", "task:t:filtered")
         assert made.left_over() == []
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from waiting import until
 
 from deployer.bootstrap import (
     check_facts,
@@ -28,7 +29,7 @@ from deployer.launch import Launch
 from deployer.remote import environment
 from deployer.service import KIT, OPT, STATE, Service
 from deployer.ssh import Machine
-from tests.deployer.push.two_machines import World, registered, site, wait_for, world
+from tests.deployer.push.two_machines import World, registered, site, world
 
 __all__ = ["site", "world"]  # fixtures
 
@@ -36,7 +37,7 @@ __all__ = ["site", "world"]  # fixtures
 def test_a_bare_machine_becomes_a_registered_site(world: World) -> None:
     assert world.first["site-1"].changed == ["bundle", "kit", "endpoint", "started"]
     with world.login("server") as server:
-        wait_for(lambda: registered(server, "site-1"))
+        until(lambda: registered(server, "site-1"))
         status = runtime_status(server)
     assert status is not None
     assert status["sites"]["site-1"]["labels"] == {"deployed-by": "lead", "target": "aws"}
@@ -209,11 +210,11 @@ def test_the_log_can_be_cut_dated_and_followed(world: World, site: Machine) -> N
 
         following = threading.Thread(target=follow, daemon=True)
         following.start()
-        wait_for(lambda: len(seen) >= 1)
+        until(lambda: len(seen) >= 1)
         log = Path(site.path(STATE), "runtime.log")
         with log.open("a") as file:
             file.write("a new line\n")
-        wait_for(lambda: "a new line" in seen)
+        until(lambda: "a new line" in seen)
     following.join(60)
 
 

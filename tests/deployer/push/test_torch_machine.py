@@ -8,13 +8,14 @@ import venv
 from pathlib import Path
 
 import pytest
+from waiting import until
 
 from deployer.bootstrap import install_participant
 from deployer.ssh import Machine
 from fl_runtime.admin import Session
 from startup_kits.kit import Kit
 from startup_kits.torch_source import TorchSource
-from tests.deployer.push.two_machines import World, registered, site, wait_for, world
+from tests.deployer.push.two_machines import World, registered, site, world
 
 __all__ = ["site", "world"]  # fixtures
 
@@ -57,7 +58,7 @@ def test_a_job_trains_in_the_torch_of_the_machines_image(world: World, site: Mac
     assert install(TorchSource()) == ["started"]  # with another interpreter for scripts
     assert install(TorchSource()) == []
     with world.login("server") as server:
-        wait_for(lambda: registered(server, "site-1"))
+        until(lambda: registered(server, "site-1"))
     folder = tmp_path / "job"
     folder.mkdir()
     (folder / "job.yml").write_text(JOB)

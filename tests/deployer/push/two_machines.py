@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -94,14 +93,6 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 def site(world: World) -> Iterator[Machine]:
     with world.login("site-1") as machine:
         yield machine
-
-
-def wait_for(condition: object, seconds: float = 60.0) -> None:
-    assert callable(condition)
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.1)
 
 
 def registered(server: Machine, name: str) -> bool:

@@ -6,6 +6,7 @@ import threading
 from typing import Any
 
 import pytest
+from waiting import PATIENCE_S
 
 from deployer.sandbox.azure import arm_server
 from deployer.sandbox.azure.schedules import Clock
@@ -163,7 +164,7 @@ def test_one_failure_is_not_the_end_of_the_daily_shutdowns(monkeypatch: pytest.M
     monkeypatch.setattr(Clock, "tick", tick)
     monkeypatch.setattr(arm_server, "_SCHEDULES_S", 0.01)
     with arm_server.ArmServer():
-        assert again.wait(30)
+        assert again.wait(PATIENCE_S)
 
 
 def test_changes_are_announced_after_they_can_be_seen(azure: Azure) -> None:

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from waiting import until
 
 from deployer.errors import SandboxError
 from deployer.sandbox.client import Sandbox
@@ -53,11 +54,8 @@ def thirds(block: str) -> set[str]:
     return {str(first + n) for n in range(4)}
 
 
-def end_of(pids: list[int], seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while living := [pid for pid in pids if start_time(pid) is not None]:
-        assert time.monotonic() < deadline, f"still there: {living}"
-        time.sleep(0.02)
+def end_of(pids: list[int]) -> None:
+    until(lambda: not any(start_time(pid) is not None for pid in pids), what=f"the end of {pids}")
 
 
 def test_the_second_start_joins_the_first(home: Path) -> None:

@@ -6,12 +6,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from machine_lab import Lab, mounting, run, user_data
+from waiting import until
 
 from deployer.sandbox.machines.tree import marked, start_time
 
@@ -31,11 +31,8 @@ def started(machine: dict[str, Any]) -> list[int]:
     return [pid for pid, zombie in descendants(machine["pid"]).items() if not zombie]
 
 
-def wait_for_end(pids: list[int], seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while living := [pid for pid in pids if start_time(pid) is not None]:
-        assert time.monotonic() < deadline, f"still there: {living}"
-        time.sleep(0.02)
+def wait_for_end(pids: list[int]) -> None:
+    until(lambda: not any(start_time(pid) is not None for pid in pids), what=f"the end of {pids}")
 
 
 def state(lab: Lab, id: str) -> dict[str, Any]:
@@ -126,11 +123,8 @@ def test_a_killed_machine_takes_its_processes_along_and_can_be_rebooted(lab: Lab
     pids = started(machine)
     os.kill(machine["pid"], signal.SIGKILL)
     wait_for_end([machine["pid"], *pids])
-    deadline = time.monotonic() + 60
-    while (crashed := state(lab, machine["id"]))["state"] != "crashed":
-        assert time.monotonic() < deadline, crashed
-        time.sleep(0.02)
-    assert "ended (-9)" in crashed["problems"][0]
+    until(lambda: state(lab, machine["id"])["state"] == "crashed")
+    assert "ended (-9)" in state(lab, machine["id"])["problems"][0]
     again = lab.machines.change(machine["id"], boots=1)
     assert again["state"] == "running"
     assert run(lab.ssh(again), "true")[0] == 0
@@ -154,11 +148,8 @@ def test_a_machine_that_switches_itself_off_is_stopped_and_stays_so_until_its_cl
     units = "$FEDSPAN_ROOT/etc/systemd/system"
     run(lab.ssh(machine), f"mkdir -p {units}; cat > {units}/end.service", END.encode())
     run(lab.ssh(machine), f"cat > {units}/end.timer", OVER.encode())
-    deadline = time.monotonic() + 20
-    while (off := state(lab, machine["id"]))["state"] != "stopped":
-        assert time.monotonic() < deadline, off
-        time.sleep(0.02)
-    assert off["problems"] == ["the machine switched itself off"]
+    until(lambda: state(lab, machine["id"])["state"] == "stopped")
+    assert state(lab, machine["id"])["problems"] == ["the machine switched itself off"]
     units_here = Path(machine["root"], "etc/systemd/system")
     (units_here / "end.timer").unlink()
     assert lab.machines.change(machine["id"], tags={"fedspan:participant": "site-1", "Name": "x"})["state"] == "stopped"
