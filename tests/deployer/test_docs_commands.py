@@ -33,6 +33,11 @@ def options(command: Any) -> set[str]:
     return {name for param in command.params for name in (*param.opts, *param.secondary_opts)}
 
 
+def valued(command: Any) -> set[str]:
+    """Its options after which a value comes."""
+    return {name for param in command.params if not getattr(param, "is_flag", True) for name in param.opts}
+
+
 def wrong(line: str) -> str:
     """What of a command line is not there; empty when all is."""
     words = re.findall(r"[^\s\[\]()|]+|\|", re.sub(r"  +.*", "", line))[1:]
@@ -41,14 +46,14 @@ def wrong(line: str) -> str:
     wants_sub = False
     for place, word in enumerate(words):
         before = words[place - 1] if place else ""
-        if word == "--":
+        if word in ("--", "…"):
             break
         if re.match(r"--?[a-z]", word):
             if word.split("=")[0] not in known:
                 return f"no option {word}"
         elif command is None:
-            if before.startswith("-") and word not in VERBS:
-                continue  # an option's value
+            if before in valued(root()) and word not in VERBS:
+                continue
             if word not in VERBS:
                 return f"no verb {word}"
             command = load(word, VERBS[word])
@@ -68,12 +73,18 @@ def test_what_a_page_tells_to_type_is_there(page: Path) -> None:
     assert {line: what for line, what in told.items() if what} == {}
 
 
+def test_the_pages_together_show_commands() -> None:
+    assert len(shown(ROOT / "README.md")) >= 5
+    assert len([line for page in PAGES for line in shown(page)]) >= 40
+
+
 @pytest.mark.parametrize(
     ("line", "what"),
     [
         ("fedspan -f a.yml up site-1 --ttl 8h", ""),
         ("fedspan job submit FOLDER [--wait] | list", ""),
         ("fedspan fly", "no verb fly"),
+        ("fedspan --json fly", "no verb fly"),
         ("fedspan up --wings", "no option --wings"),
         ("fedspan job submit | fly", "no command fly"),
     ],

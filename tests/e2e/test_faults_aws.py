@@ -29,6 +29,7 @@ CASES = [
     ("create", "site-1-vm", "fedspan killed"),
     ("create", "site-1-interface", "Ctrl-C"),
     ("create", "site-1-vm", "Ctrl-C"),
+    ("create", "site-1-interface", "fedspan killed"),
 ]
 
 
