@@ -15,6 +15,7 @@ from federation import Federation, until
 from safetensors.numpy import load_file, save_file
 from scripts import ADD, FOREVER, REGRESSION
 
+from fl_runtime.agent import cgroups
 from fl_runtime.errors import FlError, JobError, JobSpecError
 
 W = {"tensors": {"w": [5]}}
@@ -238,16 +239,23 @@ def processes_of(job: str) -> list[str]:
 
 
 @pytest.mark.slow
-def test_a_job_that_takes_more_memory_than_it_asked_for_fails_with_that_cause(running: Federation) -> None:
-    script = "import numpy as np\nkept = [np.ones(50_000_000) for _ in range(20)]\n"
+def test_a_job_that_takes_more_memory_than_it_asked_for_fails_with_that_cause_and_its_control_group_goes(
+    running: Federation,
+) -> None:
+    script = "print(open('/proc/self/cgroup').read(), flush=True)\nimport numpy as np\n"
+    script += "kept = [np.ones(50_000_000) for _ in range(20)]\n"
     workflow = {"type": "fedavg", "rounds": 1, "model": W}
     resources = {"memory": "300MB"}
     folder = running.job("greedy", script, sites=["site-1"], workflow=workflow, resources=resources)
-    with (
-        running.session() as session,
-        pytest.raises(JobError, match=r"needed more than its 0\.30 GB of memory|MemoryError"),
-    ):
-        session.wait(session.submit(folder), 120)
+    with running.session() as session:
+        job = session.submit(folder)
+        with pytest.raises(JobError, match=r"needed more than its 0\.30 GB of memory|MemoryError"):
+            session.wait(job, 120)
+        printed = "".join(text for _, text in session.logs(job, "site-1"))
+    if base := cgroups._base():  # else the keeper has counted
+        group = cgroups._name(running.sites["site-1"].state, job)
+        assert f"/{group}" in printed
+        until(lambda: not (base[0] / group).exists(), what="its group is gone")
 
 
 def test_a_script_that_fails_is_started_again_and_then_given_up_with_its_last_words(running: Federation) -> None:
