@@ -111,11 +111,20 @@ def _is_serial(text: str) -> bool:
 
 def read_file(path: Path) -> tuple[bytes, bytes] | None:
     """(document, signature) of a list's file, not checked yet; None where there is none, or none that can be read."""
+    found = _read(path)
+    return found[:2] if found is not None else None
+
+
+def _read(path: Path, kept: bool = False) -> tuple[bytes, bytes, bytes] | None:
+    """The same, and the CA's certificate under which a kept list was taken (empty in a kit, and in older files)."""
     try:
         with open(path, "rb") as file:
             text = file.read(2 * MAX_BYTES)
         outer = json.loads(text)
-        return str(outer["document"]).encode(), base64.b64decode(outer["signature"], validate=True)
+        if kept and not set(outer) <= {"document", "signature", "ca"}:
+            raise ValueError(f"it holds {', '.join(sorted(outer))}")
+        document, signature = str(outer["document"]).encode(), base64.b64decode(outer["signature"], validate=True)
+        return document, signature, str(outer.get("ca", "")).encode()
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
@@ -123,9 +132,11 @@ def read_file(path: Path) -> tuple[bytes, bytes] | None:
         return None
 
 
-def write_file(path: Path, document: bytes, signature: bytes) -> None:
-    """Write a list's file: whole and on disk, or not at all."""
+def write_file(path: Path, document: bytes, signature: bytes, ca: bytes = b"") -> None:
+    """Write a list's file: whole and on disk, or not at all. `ca`: under which it was taken, PEM."""
     outer = {"document": document.decode(), "signature": base64.b64encode(signature).decode()}
+    if ca:
+        outer["ca"] = ca.decode()
     write_whole(path, (json.dumps(outer, indent=1) + "\n").encode())
 
 
@@ -139,7 +150,7 @@ class RevocationBook:
         changed: called with each list that is newly in force, on the thread that brought it, without a lock held.
 
     Raises:
-        FlError: the list in the state folder can't be read, and the kit has none: who was revoked is not known.
+        FlError: the list in the state folder is damaged, and the kit has none: who was revoked is not known.
     """
 
     def __init__(
@@ -159,17 +170,37 @@ class RevocationBook:
         self._seen: tuple[int, int, int] | None = None  # the kit's list that was taken or refused
         self._waits = False  # there is one that could not be kept yet
         self.current: RevocationList | None = None
-        kept = read_file(self._path)
-        if kept is not None:
-            with contextlib.suppress(FlError):  # of a CA that is no more: as good as none
-                self.current = self._checked(*kept)
+        damaged = not self._take_kept()
         self._look(quiet=True)
-        if kept is None and self.current is None and os.path.lexists(self._path):
+        if damaged and self.current is None:
             raise FlError(
                 "The list of revoked certificates can't be read",
                 why=f"{self._path} is damaged, and nobody is let in while it is not known who was revoked",
                 next_step=f"put the newest list (fedspan revoke --renew) into {self._kit_path}, then start again",
             )
+
+    def _take_kept(self) -> bool:
+        """Put the list of the state folder in force; False where it is damaged. One of a CA that is no more, since the
+        federation was provisioned anew, is as good as none: it bears out the CA that it was taken under."""
+        kept = _read(self._path, kept=True)
+        if kept is None:
+            return not os.path.lexists(self._path)
+        document, signature, ca = kept
+        try:
+            self.current = self._checked(document, signature)
+        except FlError as error:
+            if not ca:  # an older version wrote it: whose it was can't be told, and nobody new is to be locked out
+                log.error("%s: %s", self._path, error)
+                return True
+            try:
+                RevocationList.parse(document, signature, ca)
+            except (FlError, ValueError):
+                return False
+            return ca != self._ca
+        if ca != self._ca:
+            with contextlib.suppress(OSError):  # the next start does it
+                write_file(self._path, document, signature, self._ca)
+        return True
 
     def is_revoked(self, serial: str) -> bool:
         current = self.current
@@ -190,7 +221,7 @@ class RevocationBook:
         with self._lock:
             if self.current is not None and found.number <= self.current.number:
                 return False
-            write_file(self._path, document, signature)
+            write_file(self._path, document, signature, self._ca)
             self.current = found
         log.info("list %d of revoked certificates is in force: %d serials", found.number, len(found.serials))
         if not quiet:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import threading
 import time
@@ -128,6 +129,55 @@ def test_a_list_that_a_full_disk_does_not_take_is_taken_when_there_is_room_and_s
     said = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
     assert len(said) == 1
     assert "No space left" in said[0]
+
+
+def test_a_list_of_which_a_bit_was_changed_lets_nobody_in(ca: TestCA, tmp_path: Path) -> None:
+    """In what was signed, in the signature, or around them; where only the note is hit whose list it is, it holds."""
+    kit = ca.kit(tmp_path / "kit", "site-1", "site", port=1)
+    RevocationBook(tmp_path, kit, pem(ca), "digits").offer(*signed(ca, 5, "abc"))
+    kept = tmp_path / "revoked.json"
+    whole = kept.read_bytes()
+    signature = whole.index(json.loads(whole)["signature"].encode())
+
+    def flipped(*places: int) -> bytes:
+        return bytes(byte ^ (at in places) for at, byte in enumerate(whole))
+
+    note = whole.index(b"BEGIN CERTIFICATE") + 60
+    for places in ([whole.index(b"abc")], [signature + 20], [whole.index(b'"signature"') + 2], [signature + 20, note]):
+        kept.write_bytes(flipped(*places))
+        with pytest.raises(FlError, match=r"(?s)can't be read.*is damaged.*revoke --renew"):
+            RevocationBook(tmp_path, kit, pem(ca), "digits")
+    kept.write_bytes(flipped(signature + 20, whole.index(b'"ca"') + 1))
+    with pytest.raises(FlError, match="is damaged"):
+        RevocationBook(tmp_path, kit, pem(ca), "digits")
+    kept.write_bytes(flipped(note))
+    assert RevocationBook(tmp_path, kit, pem(ca), "digits").is_revoked("abc")
+    assert kept.read_bytes() == whole
+
+
+def test_a_federation_that_was_provisioned_anew_begins_without_a_list(ca: TestCA, tmp_path: Path) -> None:
+    kit = ca.kit(tmp_path / "kit", "site-1", "site", port=1)
+    RevocationBook(tmp_path, kit, pem(ca), "digits").offer(*signed(ca, 5, "abc"))
+    anew = TestCA()
+    book = RevocationBook(tmp_path, kit, pem(anew), "digits")
+    assert book.current is None
+    assert book.offer(*signed(anew, 1, "abd"))
+    assert RevocationBook(tmp_path, kit, pem(anew), "digits").is_revoked("abd")
+
+
+def test_a_list_that_an_older_version_kept_counts_and_is_guarded_from_then_on(
+    ca: TestCA, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It does not say whose it is: one that does not hold may be damaged, or of a CA that is no more."""
+    kit, kept = ca.kit(tmp_path / "kit", "site-1", "site", port=1), tmp_path / "revoked.json"
+    write_file(kept, *signed(TestCA(), 5, "abc"))
+    assert RevocationBook(tmp_path, kit, pem(ca), "digits").current is None
+    assert "not signed by this federation's CA" in caplog.text
+    write_file(kept, *signed(ca, 5, "abc"))
+    assert RevocationBook(tmp_path, kit, pem(ca), "digits").is_revoked("abc")
+    kept.write_text(kept.read_text().replace("abc", "abd"))
+    with pytest.raises(FlError, match="is damaged"):
+        RevocationBook(tmp_path, kit, pem(ca), "digits")
 
 
 # --- a federation that its lead provisioned
