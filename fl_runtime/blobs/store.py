@@ -87,25 +87,23 @@ class BlobStore(Shelf):
 
     def _finish(self, incoming: Incoming) -> None:
         manifest, durable = incoming.manifest, incoming.durable
-        with self._lock:
+        inline: bytes | None = None
+        with self._lock:  # whoever abandons it does so before this or after it
             if self._active.get(incoming.key) is not incoming:
                 return
-        inline: bytes | None = None
-        if manifest.length <= INLINE_LIMIT:
-            inline = incoming.path.read_bytes()
-        else:
-            if not incoming.settled:
-                self._pin(manifest.id)
-                try:
-                    os.rename(incoming.path, self.path(manifest.id))
-                except OSError:
-                    self._unpin(manifest.id)
-                    raise
+            if manifest.length <= INLINE_LIMIT:
+                inline = incoming.path.read_bytes()
+            elif not incoming.settled:
+                os.rename(incoming.path, self.path(manifest.id))
+                self._pinned[manifest.id] = self._pinned.get(manifest.id, 0) + 1
                 incoming.settled = True
-            if durable:
-                sync_folder(self.folder)
-        first, *others = sorted(incoming.owners)
-        with self._db.tx():
+        if inline is None and durable:
+            sync_folder(self.folder)
+        with self._db.tx():  # receive() and abandon() need a transaction too
+            with self._lock:
+                if self._active.get(incoming.key) is not incoming:
+                    return
+            first, *others = sorted(incoming.owners)
             self.register(manifest, inline, first, None if durable or inline is not None else boot_id())
             for owner in others:
                 self.add_ref(manifest.id, owner)
@@ -116,7 +114,7 @@ class BlobStore(Shelf):
 
     def _no_more(self, incoming: Incoming) -> None:
         with self._lock:
-            del self._active[incoming.key]
+            self._active.pop(incoming.key, None)
 
     def abandon(self, owner_prefix: str) -> None:
         """Forget what is on its way in for nobody but owners with this prefix."""

@@ -375,3 +375,40 @@ def test_a_file_that_is_cut_while_it_is_hashed_is_an_error_and_no_signal(tmp_pat
     finally:
         stop.set()
         thread.join()
+
+
+def test_what_is_abandoned_while_it_is_finished_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its job has ended meanwhile: neither a row without a file, nor a file without a row."""
+    data, database = content(LEAF + 7), Sqlite(tmp_path / "test.db", [BLOB_SCHEMA])
+    blobs, manifest = BlobStore(tmp_path, database), of_bytes(data)
+    incoming = blobs.receive(manifest, "job:a:task:1")
+    feed(incoming, data, 0, manifest.count)
+    with monkeypatch.context() as now:
+        now.setattr("fl_runtime.blobs.store.sync_folder", lambda _: blobs.abandon("job:a:"))
+        blobs.finish(incoming)
+    assert (blobs.has(manifest.id), blobs.owners(manifest.id), blobs.incoming(manifest.id)) == (False, [], None)
+    blobs.collect(0)
+    assert list(blobs.folder.iterdir()) == list(blobs.incoming_folder.iterdir()) == []
+    feed(blobs.receive(manifest, "job:b:task:1"), data, 0, manifest.count)  # and it may come again
+    blobs.finish(blobs.incoming(manifest.id))
+    assert blobs.read(manifest.id) == data
+
+
+@pytest.mark.parametrize("size", [1000, 70_000])
+def test_who_abandons_and_who_finishes_at_once_leave_a_blob_or_none(tmp_path: Path, size: int) -> None:
+    database = Sqlite(tmp_path / "test.db", [BLOB_SCHEMA])
+    blobs = BlobStore(tmp_path, database)
+    with ThreadPoolExecutor(2) as pool:
+        for seed in range(40):
+            data = content(size, seed)
+            manifest = of_bytes(data)
+            incoming = blobs.receive(manifest, "job:a:task:1")
+            feed(incoming, data, 0, manifest.count)
+            for done in (pool.submit(blobs.finish, incoming), pool.submit(blobs.abandon, "job:a:")):
+                done.result(30)
+            assert blobs.incoming(manifest.id) is None
+            if blobs.has(manifest.id):
+                assert blobs.read(manifest.id) == data
+    blobs.drop_refs("job:a:")
+    blobs.collect(0)
+    assert list(blobs.folder.iterdir()) == list(blobs.incoming_folder.iterdir()) == []
