@@ -124,10 +124,6 @@ class Shelf(References):
             for left in self.spool.glob(f"{path.name}*"):
                 self._pool.give(left)
 
-    def recycle(self, path: Path) -> None:
-        """A file of the spool folder that nobody needs."""
-        self._pool.give(path)
-
     # --- writing: stage (files), then register (row and reference) in the caller's transaction
 
     def stage_bytes(self, data: bytes) -> Staged:
@@ -143,7 +139,7 @@ class Shelf(References):
         return manifest, None
 
     def stage_file(self, path: Path) -> Staged:
-        """Take over a finished file from the spool folder (same file system): it is hashed, synced and renamed."""
+        """Take over a finished file from the spool folder: it is hashed, synced, renamed; or still there on failure."""
         if path.stat().st_size <= INLINE_LIMIT:
             data = path.read_bytes()
             self._pool.give(path)
@@ -174,8 +170,11 @@ class Shelf(References):
                 with Syncing(path):
                     pass
             os.rename(path, target)
+            path.unlink(missing_ok=True)  # a rename leaves both names where they are one file already: see below
             sync_folder(self.folder)
         except BaseException:
+            with contextlib.suppress(OSError):
+                os.link(target, path)  # no rename: somebody else may want the same content
             self.discard(manifest, None)
             raise
 

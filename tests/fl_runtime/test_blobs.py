@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -412,3 +413,34 @@ def test_who_abandons_and_who_finishes_at_once_leave_a_blob_or_none(tmp_path: Pa
     blobs.drop_refs("job:a:")
     blobs.collect(0)
     assert list(blobs.folder.iterdir()) == list(blobs.incoming_folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("room", [True, False], ids=["cleared", "not cleared"])
+def test_a_file_that_a_full_disk_did_not_take_may_be_handed_in_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: bool
+) -> None:
+    """Whether or not what was there of it could be cleared away meanwhile."""
+    data, database = content(70_000), Sqlite(tmp_path / "test.db", [BLOB_SCHEMA])
+    blobs = BlobStore(tmp_path, database)
+    path = blobs.new_spool_file(len(data))
+    path.write_bytes(data)
+
+    def full(_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as now:
+        now.setattr("fl_runtime.blobs.shelf.sync_folder", full)
+        if not room:
+            now.setattr(blobs, "_bury_quietly", lambda: None)
+        for _ in range(2):
+            with pytest.raises(OSError, match="No space"):
+                blobs.stage_file(path)
+    staged = blobs.stage_file(path)
+    with blobs.registering(staged) as register:
+        register(staged, "a")
+    blobs.collect(0)
+    assert blobs.read(of_bytes(data).id) == data
+    assert list(blobs.spool.iterdir()) == []
+    blobs.drop_refs("a")
+    blobs.collect(0)
+    assert list(blobs.folder.iterdir()) == []
