@@ -12,6 +12,9 @@ import paramiko
 USUAL = ("id_ed25519", "id_ecdsa", "id_rsa")
 """Names of the keys that an operator's ssh tries, in `~/.ssh`."""
 
+UNUSABLE = (OSError, ValueError, TypeError, paramiko.SSHException, paramiko.pkey.UnknownKeyType)
+"""What paramiko raises for the file of a key that can't be used; `TypeError` where it has a passphrase."""
+
 LoginTransport: type[paramiko.Transport] = paramiko.ServiceRequestingTransport  # type: ignore[attr-defined]  # no stub
 """Asks for the login once, as RFC 4252 has it; paramiko's other one asks with each key, which some servers refuse."""
 
@@ -35,6 +38,6 @@ def operators_keys(agent: bool) -> list[Any]:
     """The keys of the operator's home that need no passphrase, then (with `agent`) the agent's."""
     found: list[Any] = []
     for name in USUAL:
-        with contextlib.suppress(OSError, paramiko.SSHException, ValueError):
+        with contextlib.suppress(*UNUSABLE):
             found.append(paramiko.PKey.from_path(Path.home() / ".ssh" / name))
     return found + (list(paramiko.Agent().get_keys()) if agent else [])

@@ -22,7 +22,7 @@ from pathlib import Path
 import paramiko
 
 from deployer.errors import FedspanError, HostKeyError, UnreachableError
-from deployer.ssh.agent import LoginTransport, candidates
+from deployer.ssh.agent import UNUSABLE, LoginTransport, candidates
 from deployer.ssh.exchange import PACKET
 from deployer.ssh.pins import HostKeyPin, fingerprint, host_label, read_pins
 from deployer.ssh.session import WINDOW
@@ -261,11 +261,13 @@ def _dial_reason(address: str, port: int, error: OSError) -> str:
 def _load_key(path: Path, name: str | None) -> paramiko.PKey:
     try:
         return paramiko.PKey.from_path(path)
-    except (OSError, paramiko.SSHException, ValueError) as error:
+    except UNUSABLE as error:
         raise UnreachableError(
             f"the login key {path} cannot be used",
             participant=name,
-            why="it has a passphrase" if isinstance(error, paramiko.PasswordRequiredException) else str(error),
+            why="it has a passphrase"
+            if isinstance(error, (paramiko.PasswordRequiredException, TypeError))
+            else str(error),
             next_step="name a private key without a passphrase (`key:` in federation.yml for a host)",
         ) from error
 

@@ -12,10 +12,13 @@ import time
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from deployer.errors import HostKeyError, MachineError, UnreachableError
 from deployer.keys import KeyStore, make_pair
 from deployer.ssh import HostKeyPin, Machine, connect, fingerprint, forget_host_key, pin_host_key, read_pins
+from deployer.ssh.agent import operators_keys
 from deployer.ssh.connect import scan_host_key
 from deployer.ssh.session import remote_command
 from tests.deployer.push.conftest import Box, MakeMachine
@@ -201,6 +204,34 @@ def test_no_agent_and_no_other_key_is_tried(make_machine: MakeMachine, monkeypat
     box.key_path.write_text(make_pair("stranger").private)
     with pytest.raises(UnreachableError, match="refuses the login"):
         box.connect(auth_grace_s=0.1)
+
+
+@pytest.fixture
+def locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The operator's usual key, with a passphrase."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    path = tmp_path / ".ssh" / "id_ed25519"
+    path.parent.mkdir()
+    path.write_bytes(
+        ed25519.Ed25519PrivateKey.generate().private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.OpenSSH,
+            serialization.BestAvailableEncryption(b"secret"),
+        )
+    )
+    return path
+
+
+def test_an_operators_key_with_a_passphrase_stands_in_nobodys_way(locked: Path) -> None:
+    assert operators_keys(agent=True) == []
+
+
+def test_a_login_key_with_a_passphrase_is_told(locked: Path, make_machine: MakeMachine) -> None:
+    box = make_machine()
+    box.key_path = locked
+    with pytest.raises(UnreachableError, match="it has a passphrase"):
+        box.connect()
 
 
 def test_pins_are_written_by_many_threads_at_once(tmp_path: Path) -> None:
