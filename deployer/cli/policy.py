@@ -69,6 +69,7 @@ def _images(member: Member) -> set[Image]:
 def _members(cloud: str) -> tuple[str, list[Member]]:
     """The federation's name, and its participants in that cloud. Raises UsageError when there are none."""
     from deployer.member import from_spec
+    from stacks.existing import Existing
     from startup_kits.spec import load_spec
 
     workspace = context.workspace()
@@ -76,6 +77,9 @@ def _members(cloud: str) -> tuple[str, list[Member]]:
     found = [from_spec(part, workspace.kits_dir) for part in spec.participants().values() if part.target == cloud]
     if not found:
         raise UsageError(f"{spec.name} has nobody in {cloud}", next_step="fedspan validate shows who is where")
+    for one in found:  # as `plan` does: an ID that is none makes no right
+        assert one.cloud is not None, "they are in that cloud"
+        Existing(**one.existing).check(one.cloud, one.name)
     return spec.name, found
 
 

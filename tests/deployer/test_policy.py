@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from deployer.cli.app import run
@@ -54,6 +55,18 @@ def test_the_policy_grants_the_use_of_keys_of_ones_own_to_ec2_alone_and_reads_no
     assert aliases.count({"kms:ResourceAliases": "alias/disks"}) == 2
     images = statements["ReadImageIds"]["Resource"]  # of site-2's sizes, with GPUs and without
     assert [len([one for one in images if word in one]) for word in ("canonical", "deeplearning")] == [1, 2]
+
+
+@pytest.mark.parametrize("cloud", ["aws", "azure"])
+def test_an_id_that_is_none_is_told_as_plan_tells_it(
+    tmp_path: Path, cloud: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = copy.deepcopy(SPEC)
+    part = spec["sites"]["site-1"] if cloud == "aws" else spec["server"]
+    part["kms_key"] = "alias/mine"
+    (tmp_path / "federation.yml").write_text(yaml.safe_dump(spec))
+    assert run(["-f", str(tmp_path / "federation.yml"), "policy", cloud]) == 3
+    assert "kms_key" in capsys.readouterr().err
 
 
 def test_the_azure_role_reads_what_is_used_and_knows_every_size_that_may_be_tried(tmp_path: Path) -> None:
