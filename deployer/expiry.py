@@ -70,15 +70,6 @@ def apply_expiry(machine: Machine, at: float | None) -> bool:
     return changed
 
 
-def renew_expiry(machine: Machine, at: float | None) -> bool:
-    """The same on a machine that has had an end before; nothing on a new one.
-
-    For the begin of what takes longer: a machine that was turned on after its end stays on for `GRACE_S` only.
-    """
-    there = machine.run(["test", "-e", machine.path(TIMER_PATH)], check=False).status == 0
-    return there and apply_expiry(machine, at)
-
-
 def in_words(at: float | None, now: float, target: str, machine: str = "") -> str:
     """What `status` says of a machine's end. `machine`: what its cloud says of it, where that was asked. Pure."""
     from deployer.status import ago

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from deployer.crew import Crew
 from deployer.errors import HostKeyError
-from deployer.expiry import apply_expiry, renew_expiry
+from deployer.expiry import apply_expiry
 from deployer.interrupts import Interrupts
 from deployer.keys import KeyStore, host_entry
 from deployer.member import Member
@@ -179,11 +179,12 @@ def install_and_start(crew: Crew, member: Member, reach: Reach, start: Start) ->
             machine, crew.deployment.keys, member.name, lambda: log_in(reach, crew.interrupts, setting("SSH_DEADLINE"))
         ):
             log.write("host key: the one it booted with is no longer accepted\n")
-        renewed = bool(member.cloud) and renew_expiry(machine, start.end)
+        # first of all: whatever fails later, the machine ends; one that was turned on after its end is soon off again
+        ends_anew = bool(member.cloud) and apply_expiry(machine, start.end)
         done = install_participant(
             machine, member.kit, None, start.endpoint, start.labels, progress, torch=member.wanted_torch
         )
-        if renewed or (member.cloud and apply_expiry(machine, start.end)):
+        if ends_anew:
             done.changed.append("expiry")
     for step, seconds in done.seconds.items():
         log.write(f"{step}: {seconds:.1f} s\n")
