@@ -85,7 +85,7 @@ class AwsPower:
 
     def start(self, vm_id: str) -> None:
         """See `Power.start`."""
-        if there(self.look(vm_id), self._participant) != RUNNING:
+        if _at_rest(lambda: self.look(vm_id), self._participant) != RUNNING:
             self._act(vm_id, self._ec2.start_instances, lambda state: state == RUNNING)
 
     def _act(self, vm_id: str, call: Callable[..., Any], reached: Callable[[str], bool]) -> None:
@@ -130,6 +130,7 @@ class AzurePower:
 
     def start(self, vm_id: str) -> None:
         """See `Power.start`."""
+        _at_rest(lambda: self.look(vm_id), self._participant)
         self._act(vm_id, self._machines.begin_start, lambda state: state == RUNNING)
 
     def _act(self, vm_id: str, begin: Callable[..., Any], reached: Callable[[str], bool]) -> None:
@@ -167,7 +168,12 @@ def there(state: str, participant: str) -> str:
     return state
 
 
-def _until(look: Callable[[], str], reached: Callable[[str], bool], participant: str) -> None:
+def _at_rest(look: Callable[[], str], participant: str) -> str:
+    """On or off, once what was begun (`stopping`, after a Ctrl-C in a stop) is done: till then no cloud turns it on."""
+    return _until(look, lambda state: state == RUNNING or state in OFF, participant)
+
+
+def _until(look: Callable[[], str], reached: Callable[[str], bool], participant: str) -> str:
     deadline = time.monotonic() + setting("POWER_DEADLINE")
     while not reached(state := there(look(), participant)):
         if time.monotonic() > deadline:
@@ -175,3 +181,4 @@ def _until(look: Callable[[], str], reached: Callable[[str], bool], participant:
                 f"the machine is still {state}", participant=participant, next_step="fedspan status --refresh"
             )
         time.sleep(_POLL_S)
+    return state

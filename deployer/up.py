@@ -18,7 +18,7 @@ from deployer.machine_run import Start, install_and_start, labels, reach_host
 from deployer.member import Member
 from deployer.plan import ParticipantPlan, Plan
 from deployer.plan_make import Part, Planner
-from deployer.power import OFF, there
+from deployer.power import GONE, RUNNING, there
 from deployer.prepare import complete, load_programs, prepare
 from deployer.reach import Reach, reach_of
 from deployer.register import Awaited, registered, wait_for
@@ -144,13 +144,15 @@ class Up:
             self.crew.screen.phase(member.name, "awaited", "its owner starts the kit")
             return
         if member.cloud:
+            before = self._machine_of(member)
             reach = self.stacks.make_machine(self.parts[member.name], shown)
             member = self.parts[member.name].member  # it may stand elsewhere now
         else:
             reach = reach_host(self.crew, member)
             self._record_host(member, reach)
         self.reaches[member.name] = reach
-        self._turn_on(member)
+        if member.cloud:
+            self._turn_on(member, stood=self._machine_of(member) == before)
         self.crew.interrupts.check()
         endpoint = None
         if member.role == "site":
@@ -163,24 +165,30 @@ class Up:
             self.deployment.ledger.record(member.name, "started", detail=", ".join(changed))
         self.crew.screen.phase(member.name, "started")
 
-    def _turn_on(self, member: Member) -> None:
+    def _machine_of(self, member: Member) -> str:
+        """The ID of the machine that the ledger knows; empty where it knows none."""
+        row = self.deployment.ledger.participant(member.name)
+        return str(row.outputs.get("vm_id") or "") if row is not None else ""
+
+    def _turn_on(self, member: Member, *, stood: bool) -> None:
         """A machine that is off runs again, whoever turned it off: its cloud knows, a phase is soon another one.
+
+        Args:
+            stood: it stood before this `up`: of one that was made a moment ago EC2 may know nothing yet.
 
         Raises:
             CloudError: it is gone, behind the engine's back.
         """
-        if member.cloud is None:
-            return
         row = self.deployment.ledger.participant(member.name)
         assert row is not None, "recorded with its machine"
         from deployer.session_power import switch
 
         power, vm_id = switch(self.crew, member, row)
         state = power.look(vm_id)
-        if not self.outcome.changed.get(member.name):  # of what was made a moment ago EC2 may know nothing yet
+        if stood:
             there(state, member.name)
-        if state in OFF:
-            self.crew.screen.phase(member.name, "booting", "it was off")
+        if state not in (RUNNING, GONE):
+            self.crew.screen.phase(member.name, "booting", f"it was {state}")
             power.start(vm_id)
 
     def _record_host(self, member: Member, reach: Reach) -> None:

@@ -56,6 +56,20 @@ def test_a_spot_machine_can_not_be_stopped_and_what_can_be_done_is_told(ec2: Ec2
         power(ec2).stop(VM)
 
 
+def test_a_machine_that_is_still_stopping_is_turned_on_when_it_has_stopped(ec2: Ec2) -> None:
+    ec2.describes("stopping", "stopping", "stopped")
+    ec2.stub.add_response("start_instances", {}, {"InstanceIds": [VM]})
+    ec2.describes("pending", "running")
+    power(ec2).start(VM)
+    ec2.stub.assert_no_pending_responses()
+
+
+def test_a_machine_that_runs_is_left_alone(ec2: Ec2) -> None:
+    ec2.describes("running")
+    power(ec2).start(VM)
+    ec2.stub.assert_no_pending_responses()
+
+
 @pytest.mark.parametrize("verb", ["stop", "start"])
 @pytest.mark.parametrize("code", ["InvalidInstanceID.NotFound", "terminated"])
 def test_a_machine_that_is_gone_is_neither_stopped_nor_started(ec2: Ec2, verb: str, code: str) -> None:

@@ -231,6 +231,9 @@ def test_up_turns_on_a_machine_that_somebody_else_turned_off(up: World) -> None:
     )
     assert up.json("up", "--yes").ok().last["registered"] == ["site-1"]
     ec2(up).terminate_instances(InstanceIds=[machine["InstanceId"]])
+    spec = copy_of(up.spec)
+    spec["defaults"]["ssh_from"] = ["198.51.100.10/32", "203.0.113.0/24"]
+    up.write(spec)  # its rules change in the same up
     gone = up.run("up", "--yes")  # told at once, not after a wait for its SSH
     assert gone.code == 7
     assert "site-1: the machine is gone\n  next: fedspan up site-1 --refresh" in gone.err
