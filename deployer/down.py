@@ -17,7 +17,7 @@ from deployer.drain import jobs_on, server_says
 from deployer.engine import cloud_resources
 from deployer.errors import CloudError, UsageError
 from deployer.expiry import set_expiry
-from deployer.ledger import NOTHING_THERE, Ledger, Row
+from deployer.ledger import NOTHING_THERE, STOPPED, Ledger, Row
 from deployer.machine_run import log_in
 from deployer.member import Member
 from deployer.reach import reach_of
@@ -103,10 +103,12 @@ class Down:
             JobError: a result could not be fetched.
         """
         row = self.deployment.ledger.participant("server")
-        # asked again: the jobs and results of a server that was only slow to answer would be lost for good
-        status = server_says(self.crew) or server_says(self.crew)
+        status = server_says(self.crew)
         if status is None:
-            if row is not None and row.phase in ("started", "registered"):
+            ours = row is not None and row.target != "kit" and row.address and row.phase not in NOTHING_THERE
+            if row is not None and ours and row.phase == STOPPED:
+                told("the server is off: no results can be fetched from it (fedspan start server turns it on)")
+            elif ours:
                 told("the server does not answer: no results can be fetched from it")
             return
         jobs = list(status.get("jobs") or [])

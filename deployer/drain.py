@@ -12,7 +12,7 @@ from typing import Any, Literal
 from deployer.crew import Crew
 from deployer.errors import FedspanError, Interrupted, RefusedError
 from deployer.glance import glance
-from deployer.ledger import NOTHING_THERE, Row
+from deployer.ledger import NOTHING_THERE, STOPPED, Row
 from deployer.machine_run import log_in
 from deployer.reach import reach_of
 from deployer.results import running
@@ -24,7 +24,7 @@ Jobs = Literal["refuse", "drain", "resume"]
 
 POLL_S = 1.0
 
-OFF = NOTHING_THERE | {"stopped"}
+OFF = NOTHING_THERE | {STOPPED}
 """Phases in which no runtime can be at work on a job."""
 
 
@@ -40,7 +40,7 @@ def _says(crew: Crew, row: Row) -> dict[str, Any] | None:
         return None
     try:
         reach = reach_of(row, crew.deployment.state_dir / "ssh")
-        with log_in(reach, crew.interrupts, setting("STATUS_DEADLINE")) as machine:
+        with log_in(reach, crew.interrupts, setting("JOBS_DEADLINE")) as machine:
             return glance(machine)
     except Interrupted:
         raise

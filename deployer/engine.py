@@ -61,20 +61,28 @@ def check_agreed(participant: str, wanted: Iterable[Step], agreed: Iterable[Step
     )
 
 
-def only_rules(participant: str, steps: Iterable[Step]) -> None:
-    """Refuse to change anything but rules. Pure.
+def only(participant: str, steps: Iterable[Step], may: Callable[[Step], bool], what: str) -> None:
+    """Refuse to change anything but what may be. Pure.
+
+    Args:
+        what: may be changed, in words.
 
     Raises:
         RefusedError: something else of the participant has changed in the spec, or in its cloud.
     """
-    others = [f"{step.action} {step.title}" for step in steps if not is_rule(step)]
+    others = [f"{step.action} {step.title}" for step in steps if not may(step)]
     if others:
         raise RefusedError(
-            "other changes than rules are waiting",
+            f"other changes than {what} are waiting",
             participant=participant,
             why=", ".join(others[:5]),
             next_step=f"fedspan up {participant} shows them and asks",
         )
+
+
+def only_rules(participant: str, steps: Iterable[Step]) -> None:
+    """`only` rules."""
+    only(participant, steps, is_rule, "rules")
 
 
 @dataclass

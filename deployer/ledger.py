@@ -23,6 +23,7 @@ from deployer.ledger_rows import (
     PHASES,
     SCHEMA,
     SCHEMA_VERSION,
+    STOPPED,
     Event,
     Row,
     actor,
@@ -30,7 +31,7 @@ from deployer.ledger_rows import (
     row_of,
 )
 
-__all__ = ["NOTHING_THERE", "PHASES", "Event", "Ledger", "Row", "check_realm"]
+__all__ = ["NOTHING_THERE", "PHASES", "STOPPED", "Event", "Ledger", "Row", "check_realm"]
 
 
 class Ledger:

@@ -51,6 +51,7 @@ PHASES = (
 )
 
 # phases in which a cloud holds nothing of the participant
+STOPPED = "stopped"
 NOTHING_THERE = frozenset({"planned", "awaited", "down"})
 
 

@@ -118,7 +118,8 @@ def opened(deployment: Deployment, members: list[Member], verb: str) -> Iterator
 
 @contextmanager
 def noted(ledger: Ledger, verb: str, members: list[Member]) -> Iterator[None]:
-    """Write into the ledger who begins which command for whom, and how it ends. A `plan` only looks: not noted."""
+    """Write into the ledger who begins which command for whom, and how it ends. A `plan` is not noted: what
+    it settles of an interrupted command tells of itself."""
     ledger.verb = verb
     if verb == "plan":
         yield

@@ -7,6 +7,7 @@ import time
 from deployer import realm as realms
 from deployer.cli import context
 from deployer.deployment import Deployment, lead
+from deployer.engine import only
 from deployer.engine_events import Step
 from deployer.errors import RefusedError, UsageError
 from deployer.expiry import apply_expiry, expiry_of, set_expiry
@@ -22,23 +23,12 @@ from deployer.settings import setting
 from startup_kits.spec import load_spec
 
 NEVER = "never"
-ALLOWED = VM_TYPES | {"azure-native:devtestlab:GlobalSchedule"}
 
 
-def only_the_end(steps: tuple[Step, ...], participant: str) -> None:
-    """Refuse to change anything but a machine's end on the way. Pure.
-
-    Raises:
-        RefusedError: something else of the participant has changed in the spec.
-    """
-    others = [f"{step.action} {step.title}" for step in steps if step.type not in ALLOWED or step.action == "replace"]
-    if others:
-        raise RefusedError(
-            "has other changes waiting",
-            participant=participant,
-            why=", ".join(others[:5]),
-            next_step=f"fedspan up {participant} shows them and asks",
-        )
+def is_end(step: Step) -> bool:
+    """Whether a step moves a machine's end and nothing else: its tag, and Azure's schedule. Pure."""
+    tagged = step.type in VM_TYPES and step.action == "update"
+    return tagged or step.type == "azure-native:devtestlab:GlobalSchedule"
 
 
 def new_end(now: float, known: float | None, by: str) -> float | None:
@@ -74,7 +64,7 @@ def extend(name: str, by: str) -> float | None:
         up.planner.ends = {name: end}
         up.planner.final = True
         plan = up.plan()
-        only_the_end(plan.participants[0].steps, name)
+        only(name, plan.participants[0].steps, is_end, "its end")
         with screen([name]) as live:
             session.show(live)
             # the machine first: whatever fails then, it never lives shorter than was said

@@ -19,7 +19,7 @@ from deployer.drain import Jobs, idle_seconds, server_says, settle_jobs
 from deployer.errors import RefusedError
 from deployer.expiry import expiry_of
 from deployer.expiry_units import stamp
-from deployer.ledger import Ledger, Row
+from deployer.ledger import STOPPED, Ledger, Row
 from deployer.live import screen
 from deployer.machine_run import log_in
 from deployer.member import Member
@@ -30,8 +30,6 @@ from deployer.session import Session, opened
 from deployer.session_down import from_ledger
 from deployer.settings import setting
 from deployer.status import ago
-
-STOPPED = "stopped"
 
 
 def turn(verb: str, names: list[str], jobs: Jobs = "refuse", idle_s: float | None = None) -> dict[str, str]:
@@ -116,12 +114,18 @@ def _guarded(crew: Crew, member: Member, row: Row, work: Callable[[Crew, Member,
         raise
 
 
+def machine_id(row: Row) -> str:
+    """The machine's ID in its cloud. Raises RefusedError: an `up` failed before there was one."""
+    vm_id = str(row.outputs.get("vm_id") or "")
+    if not vm_id:
+        raise RefusedError("has no machine yet", participant=row.name, next_step=f"fedspan up {row.name}")
+    return vm_id
+
+
 def switch(crew: Crew, member: Member, row: Row) -> tuple[Any, str]:
     """The power of a participant's machine in its cloud, and the machine's ID there."""
     assert member.cloud is not None, "only a machine in a cloud has a switch"
-    vm_id = str(row.outputs.get("vm_id") or "")
-    if not vm_id:
-        raise RefusedError("has no machine yet", participant=member.name, next_step=f"fedspan up {member.name}")
+    vm_id = machine_id(row)
     realm = crew.deployment.realm
     world = realm.world(member.cloud, member, realm.access(member.cloud, member))
     return power_of(member.cloud, world, member.region or "", member.name), vm_id

@@ -21,7 +21,7 @@ from deployer.drain import Jobs, server_says, settle_jobs
 from deployer.errors import RefusedError
 from deployer.expiry import expiry_of
 from deployer.launch import Launch
-from deployer.ledger import Ledger, Row
+from deployer.ledger import STOPPED, Ledger, Row
 from deployer.live import screen
 from deployer.machine_run import Start, install_and_start, labels, log_in
 from deployer.member import Member
@@ -30,7 +30,7 @@ from deployer.register import Awaited, wait_for
 from deployer.server_address import server_endpoint
 from deployer.service import VENV, Service
 from deployer.session import opened
-from deployer.session_power import STOPPED, chosen
+from deployer.session_power import chosen, machine_id
 from deployer.settings import setting
 from deployer.targets import Target
 from startup_kits.kit import Kit
@@ -68,8 +68,8 @@ def bring(verb: str, names: list[str], jobs: Jobs) -> dict[str, dict[str, Any]]:
     if off:
         raise RefusedError("its machine is off", participant=off[0], next_step=f"fedspan start {' '.join(off)}")
     for row in rows:
-        if row.cloud and not row.outputs.get("vm_id"):  # an `up` that failed before there was a machine
-            raise RefusedError("has no machine yet", participant=row.name, next_step=f"fedspan up {row.name}")
+        if row.cloud:
+            machine_id(row)
     deployment = lead(workspace, load_spec(workspace.spec_path), realms.current())
     members = deployment.chosen(row.name for row in rows)
     with opened(deployment, members, verb) as session:

@@ -17,6 +17,8 @@ DEFAULTS: dict[str, float] = {
     "ENGINE_GRACE": 120,
     # how long `status` waits for one machine
     "STATUS_DEADLINE": 6,
+    # how long a machine is asked whether jobs run there before they are interrupted, or their results lost
+    "JOBS_DEADLINE": 15,
     # how long `up` waits for the sites after the last one was started
     "REGISTER_DEADLINE": 180,
     # pause between two looks at the server while sites are awaited

@@ -9,8 +9,8 @@ from typing import Any, cast
 
 import pytest
 
-from deployer import down
 from deployer.crew import Crew
+from deployer.down import Down
 from deployer.drain import settle_jobs
 from deployer.errors import RefusedError
 from deployer.interrupts import Interrupts
@@ -22,7 +22,7 @@ from tests.deployer.push.conftest import Box, MakeMachine
 @pytest.fixture
 def crew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Crew:
     """Of a federation with a ledger and nothing else."""
-    monkeypatch.setenv("FEDSPAN_STATUS_DEADLINE", "1")
+    monkeypatch.setenv("FEDSPAN_JOBS_DEADLINE", "1")
     deployment = SimpleNamespace(ledger=Ledger(tmp_path / "ledger.db"), state_dir=tmp_path)
     return cast(Crew, SimpleNamespace(deployment=deployment, interrupts=Interrupts()))
 
@@ -77,12 +77,32 @@ def test_where_the_server_is_silent_a_site_is_asked_itself(crew: Crew, make_mach
     settle(crew, "refuse", "site-1")
 
 
-def test_down_asks_a_silent_server_again_before_its_jobs_are_lost(
-    crew: Crew, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def down(crew: Crew, folder: Path) -> list[str]:
+    """What `down` tells before it asks, where nobody wanted jobs to be aborted or results to be left."""
+    told: list[str] = []
+    work = Down(crew, crew.deployment.ledger.participants(), folder / "kits", folder / "results")
+    work.jobs(abort=False, discard=False, told=told.append)
+    return told
+
+
+def test_down_waits_longer_for_a_servers_word_than_status_does(
+    crew: Crew, make_machine: MakeMachine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    deployed(crew, "server", None)
-    answers = iter([None, {"jobs": [{"id": "digits-1", "state": "RUNNING"}]}])
-    monkeypatch.setattr(down, "server_says", lambda _: next(answers))
-    work = down.Down(crew, crew.deployment.ledger.participants(), tmp_path / "kits", tmp_path / "results")
+    monkeypatch.setenv("FEDSPAN_STATUS_DEADLINE", "0.1")
+    monkeypatch.setenv("FEDSPAN_JOBS_DEADLINE", "60")
+    box = make_machine("slow", auth_fails=2)
+    runs(box, {"running": True, "jobs": [{"id": "digits-1", "state": "RUNNING"}]})
+    deployed(crew, "server", box)
     with pytest.raises(RefusedError, match="a job is running: digits-1"):
-        work.jobs(abort=False, discard=False, told=print)
+        down(crew, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("phase", "word"),
+    [("stopped", "fedspan start server"), ("failed", "does not answer"), ("registered", "does not answer")],
+)
+def test_down_tells_of_results_that_can_not_be_fetched(crew: Crew, tmp_path: Path, phase: str, word: str) -> None:
+    deployed(crew, "server", None, phase=phase)
+    (told,) = down(crew, tmp_path)
+    assert "no results can be fetched" in told
+    assert word in told
