@@ -21,11 +21,11 @@ from fl_runtime.codecs.spec import chosen
 from fl_runtime.errors import FlError
 from fl_runtime.filters.workshop import describe
 from fl_runtime.kit import Kit
+from fl_runtime.names import OWN_TASK
 from fl_runtime.patience import is_full
 from fl_runtime.proto import fedspan_pb2 as pb
 
 log = logging.getLogger("fedspan.agent")
-OWN = "fedspan."  # tasks of the runtime itself (a model put together at a site): their bits are not touched
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Shaping:
 
     def ready(self, task: TaskRow) -> bool:
         """Everything that has to be done with a result is done and journalled."""
-        if task.error or task.name.startswith(OWN):
+        if task.error or task.name.startswith(OWN_TASK):
             return True
         filtered = self._shaped.get(task.id, FILTERED)
         if filtered is None and self._chains.of(task.job, "results"):
@@ -67,7 +67,7 @@ class Shaping:
     def outgoing(self, task: TaskRow) -> Outgoing:
         """What leaves; `ready(task)` holds."""
         filtered = self._shaped.get(task.id, FILTERED)
-        if task.name.startswith(OWN):
+        if task.name.startswith(OWN_TASK):
             filtered = None
         if filtered is not None and filtered.document.get("error"):
             return Outgoing(None, {}, filtered.document["error"])
@@ -147,7 +147,7 @@ class Shaping:
 
     def needs(self, task: pb.Task) -> bool:
         """The payload has to be decoded or filtered before the script gets it."""
-        if task.name.startswith(OWN) or not task.payload.blob:
+        if task.name.startswith(OWN_TASK) or not task.payload.blob:
             return False
         return bool(task.payload.form) or bool(self._chains.of(task.job, "tasks")) or self._keeps(task.job)
 

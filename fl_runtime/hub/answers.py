@@ -10,11 +10,15 @@ from fl_runtime.blobs import BlobStore, Staged
 from fl_runtime.errors import ProtocolError
 from fl_runtime.hub.late import LateResults
 from fl_runtime.hub.sessions import Sessions
-from fl_runtime.hub.state import BROKEN, OPEN, StateStore, Task
+from fl_runtime.hub.state import BROKEN, FINAL, OPEN, StateStore, Task
 from fl_runtime.models.meta import parse_meta
 from fl_runtime.proto import fedspan_pb2 as pb
 
 log = logging.getLogger("fedspan.hub")
+
+
+class _NotHereError(Exception):
+    """The content of a result has not come for its task."""
 
 
 class Answers:
@@ -43,8 +47,7 @@ class Answers:
         if task is None or task.site != site or task.job != result.job:
             self._ack(site, result, False, "there is no such task for this site")
             return
-        late = task.state != OPEN and not result.error and self._late.wanted(task)
-        if task.state != OPEN and not late:
+        if task.state != OPEN and (result.error or not self._late.wanted(task)):
             self._ack(site, result, True, "")  # again, after a lost acknowledgement; or too late
             return
         if result.error:
@@ -63,43 +66,42 @@ class Answers:
             return
         staged: list[Staged] = []
         blob = result.payload.blob if result.HasField("payload") and result.payload.blob else None
-        if blob is not None:
-            if result.payload.length == len(result.payload.inline):
-                staged.append(self._blobs.stage_bytes(result.payload.inline))
-            elif not self._granted(task, blob):
-                log.warning(
-                    "%s: the result of %s came before its content; waiting for it to be sent again", task.job, site
-                )
-                return
+        if blob is not None and result.payload.length == len(result.payload.inline):
+            staged.append(self._blobs.stage_bytes(result.payload.inline))
         if staged and staged[0][0].id != blob:
             self._blobs.discard(*staged[0])
             self._ack(site, result, False, "the content does not have the announced hash")
             return
         try:
-            done = self._keep(task, result, meta, blob, staged, late)
+            kept, done = self._keep(task, result, meta, blob, staged)
+        except _NotHereError:
+            log.warning("%s: the result of %s came before its content; waiting for it to be sent again", task.job, site)
+            return
         except ProtocolError as error:
             log.warning("%s: a result of %s is not kept: %s", task.job, site, error)
             self._ack(site, result, False, str(error))
             return
         self._ack(site, result, True, "")
-        if late or done is not None:
+        if kept:
             self._answered(task, done)
 
     def _keep(
-        self,
-        task: Task,
-        result: pb.TaskResult,
-        meta: dict[str, Any],
-        blob: bytes | None,
-        staged: Sequence[Staged],
-        late: bool,
-    ) -> Task | None:
-        """Store an answer; what the job's process has to look at, if anything.
+        self, task: Task, result: pb.TaskResult, meta: dict[str, Any], blob: bytes | None, staged: Sequence[Staged]
+    ) -> tuple[bool, Task | None]:
+        """Store an answer, or keep it as a late one; whether it was, and what the job's process has to look at.
 
         Raises:
+            _NotHereError: its content is not here, or not for this task.
             ProtocolError: as `noted`.
         """
         with self._blobs.registering(*staged) as register:
+            now, job = self._store.task(task.id), self._store.job(task.job)
+            if now is None or job is None or job.state in FINAL:
+                return False, None
+            if now.state != OPEN and not self._late.wanted(now):  # its round has closed meanwhile
+                return False, None
+            if blob is not None and not staged and not self._granted(now, blob):
+                raise _NotHereError
 
             def refer(owner: str) -> None:
                 if staged:
@@ -107,15 +109,12 @@ class Answers:
                 elif blob is not None:
                     self._blobs.add_ref(blob, owner)
 
-            if late:
-                self._late.bank(task, self.noted(task, result, meta), blob, refer)
-                return None
-            now = self._store.task(task.id)
-            if now is None or now.state != OPEN:
-                return None
+            if now.state != OPEN:
+                self._late.bank(now, self.noted(now, result, meta), blob, refer)
+                return True, None
             refer(f"job:{task.job}:task:{task.id}")
-            self._store.answer(task.id, self.noted(task, result, meta), blob)
-            return self._store.task(task.id)
+            self._store.answer(task.id, self.noted(now, result, meta), blob)
+            return True, self._store.task(task.id)
 
     def _granted(self, task: Task, blob: bytes) -> bool:
         """Whether the content is here because it came for this task: knowing the id of another's grants nothing."""

@@ -16,7 +16,7 @@ from fl_runtime.hub.answers import Answers
 from fl_runtime.hub.late import LateResults
 from fl_runtime.hub.quorum import DEFAULT_GRACE_S, Decision, Part, decide
 from fl_runtime.hub.sessions import Sessions
-from fl_runtime.hub.state import ACCEPTED, ANSWERED, BROKEN, OPEN, REFUSED, Call, StateStore, Task
+from fl_runtime.hub.state import ACCEPTED, ANSWERED, BROKEN, FINAL, OPEN, REFUSED, Call, Job, StateStore, Task
 from fl_runtime.proto import fedspan_pb2 as pb
 
 log = logging.getLogger("fedspan.hub")
@@ -97,9 +97,12 @@ class Board:
         """
         key = (call.job, call.round, call.index)
         with self._lock, self._store.tx():
+            job = self._store.job(call.job)
+            if job is not None and job.state in FINAL:
+                return  # it has ended just now, and refers to nothing any more
             recorded = self._store.call(*key)
             if recorded is None:
-                call = self._as_the_job_says(call)
+                call = self._as_the_job_says(job, call)
                 tasks = [
                     Task(f"{call.job}/{call.round}.{call.index}/{site}", *key, site, 1, OPEN) for site in call.targets
                 ]
@@ -117,9 +120,8 @@ class Board:
                     f" the restart and is {call.name!r} to {list(call.targets)} with another content now"
                 )
             if recorded.state == "open":
-                self._calls[key] = _Open(
-                    recorded, listener, queued={site: self._queued(site) for site in recorded.targets}
-                )
+                queued = {site: self._queued(site) for site in recorded.targets}
+                self._calls[key] = _Open(recorded, listener, queued=queued)
         known = sorted(
             (task for task in self._store.tasks(*key) if task.state in (ANSWERED, ACCEPTED)), key=lambda t: t.order
         )
@@ -133,9 +135,8 @@ class Board:
                 self._push(recorded, task)
         self._evaluate(key)
 
-    def _as_the_job_says(self, call: Call) -> Call:
+    def _as_the_job_says(self, job: Job | None, call: Call) -> Call:
         """Settings of the whole job that hold for each of its calls."""
-        job = self._store.job(call.job)
         workflow = job.spec.get("workflow", {}) if job is not None else {}
         chosen = {key: workflow[key] for key in ("late", "below_quorum") if workflow.get(key) is not None}
         return replace(call, settings={**chosen, **call.settings})
@@ -255,9 +256,8 @@ class Board:
                 self._note_waited(entry)
             least = settings.get("min")
             minimum = len(parts) if least is None else int(least)
-            deadline = settings.get("deadline")
             grace = float(settings.get("grace", DEFAULT_GRACE_S))
-            decision = decide(parts, minimum, waited, deadline, grace, settings.get("below_quorum"))
+            decision = decide(parts, minimum, waited, settings.get("deadline"), grace, settings.get("below_quorum"))
             used: list[Task] = []
             if decision.verdict == "use-late":
                 for task in tasks:

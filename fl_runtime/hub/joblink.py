@@ -14,7 +14,7 @@ from fl_runtime.errors import NONSENSE, FlError, ProtocolError, RefusedError, St
 from fl_runtime.hub import replay
 from fl_runtime.hub.board import NotDeterministicError, digest
 from fl_runtime.hub.recorder import Recorder
-from fl_runtime.hub.state import ACCEPTED, Call, Task
+from fl_runtime.hub.state import ACCEPTED, FINAL, Call, Task
 from fl_runtime.patience import is_full, patiently
 
 if TYPE_CHECKING:
@@ -48,11 +48,15 @@ class JobLink:
 
     def _decoded(self, task: Task) -> None:
         def decode() -> None:
+            if self._running.is_over():
+                return
             try:
                 blob, meta = self._hub.wires.plain(self._job, task)
             except (FlError, OSError, *NONSENSE) as error:
                 if is_full(error):
                     raise
+                if self._running.is_over():
+                    return
                 if not isinstance(error, (FlError, OSError)):
                     log.exception("%s: the result of %s makes no sense", self._job.id, task.site)
                 self._hub.board.judge(task.id, False, str(error))
@@ -166,6 +170,9 @@ class JobLink:
 
         def register() -> bytes:
             with self._hub.store.tx():
+                now = self._hub.store.job(self._job.id)
+                if now is None or now.state in FINAL:
+                    raise RefusedError("The job is over")
                 return blobs.register(*staged, f"job:{self._job.id}:new")
 
         try:

@@ -17,8 +17,8 @@ from typing import Any
 
 from fl_runtime.blobs import BlobStore
 from fl_runtime.hub.state import Call, Job
+from fl_runtime.names import OWN_TASK
 
-OWN = "fedspan."  # tasks of the runtime itself: their bits are not touched
 Peer = tuple[bytes, bool]  # the base that a site holds (b"" = none), and whether it knows zstd
 
 
@@ -77,7 +77,7 @@ class Sent:
 
     def content(self, call: Call, plan: Plan) -> bytes | None:
         """The plain model for the sites; None: there is none, or the server's filters have not looked at it yet."""
-        if call.payload is None or call.name.startswith(OWN) or not plan.tasks:
+        if call.payload is None or call.name.startswith(OWN_TASK) or not plan.tasks:
             return call.payload
         filtered = self._blobs.owned(self.owner(call, "filtered"))
         return filtered[0] if filtered else None

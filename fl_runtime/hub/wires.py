@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING, Any
 from fl_runtime.blobs import Staged
 from fl_runtime.codecs.spec import CODECS, ZSTD, chosen
 from fl_runtime.errors import FlError, ProtocolError
-from fl_runtime.filters.workshop import Workshop, describe
-from fl_runtime.hub.sent import OWN, Peer, Plan, Sent
+from fl_runtime.filters.workshop import describe
+from fl_runtime.hub.sent import Peer, Plan, Sent
 from fl_runtime.hub.state import OPEN, Call, Job, Task
 from fl_runtime.hub.traffic import Traffic
+from fl_runtime.hub.workshops import Workshops
+from fl_runtime.names import OWN_TASK
 from fl_runtime.proto import fedspan_pb2 as pb
 
 if TYPE_CHECKING:
@@ -38,9 +40,9 @@ class Wires:
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
         self.traffic = Traffic()
+        self.shops = Workshops(hub)
         self._sent = Sent(hub.blobs)
         self._lock = threading.Lock()  # of what follows; never held while the store is asked
-        self._shops: dict[str, Workshop] = {}
         self._plans: dict[str, Plan] = {}
         self._in_full: set[str] = set()  # tasks whose sites could not decode what they were sent
 
@@ -60,10 +62,6 @@ class Wires:
         with self._lock:
             return self._plans.setdefault(job_id, Plan.of(job))
 
-    def _shop(self, job: str) -> Workshop:
-        with self._lock:
-            return self._shops.setdefault(job, Workshop(job))
-
     # --- tasks
 
     def prepare(self, job: Job, call: Call) -> None:
@@ -73,7 +71,7 @@ class Wires:
             FlError: a filter of the server failed, or left no model.
         """
         plan = Plan.of(job)
-        if call.payload is None or call.name.startswith(OWN) or plan.idle:
+        if call.payload is None or call.name.startswith(OWN_TASK) or plan.idle:
             return
         content = self._sent.content(call, plan)
         if content is None:  # filters draw once, also over a restart
@@ -93,15 +91,15 @@ class Wires:
         assert call.payload is not None
         request = {"op": "filter", "input": describe(blobs, call.payload), "meta": call.meta, "filters": plan.tasks}
         with blobs.spooled(0) as target:
-            reply = self._shop(call.job).ask({**request, "output": str(target), "task": call.name, "site": "server"})
+            reply = self.shops.of(call.job).ask({**request, "output": str(target), "task": call.name, "site": "server"})
             if reply["tensors"] == "none":
                 raise FlError("The server's filters for tasks left no model", participant=call.job)
-            if reply["tensors"] == "same":
-                blobs.add_ref(call.payload, owner)
-                return call.payload
-            staged = blobs.stage_file(target)
-        with blobs.registering(staged) as register:
-            return register(staged, owner)
+            staged = [blobs.stage_file(target)] if reply["tensors"] == "written" else []
+        with self.shops.registering(call.job, *staged) as register:
+            if staged:
+                return register(staged[0], owner)
+            blobs.add_ref(call.payload, owner)
+            return call.payload
 
     def _encode(self, call: Call, plan: Plan, content: bytes, codecs: list[dict[str, Any]], peer: Peer) -> None:
         """Make the variant for these sites; without one they are sent the plain model."""
@@ -110,22 +108,23 @@ class Wires:
         try:
             with blobs.spooled(0) as target:
                 request |= {"base": describe(blobs, base or None), "output": str(target)}
-                reply = self._shop(call.job).ask(request)
+                reply = self.shops.of(call.job).ask(request)
                 if not reply["form"]:
                     return
                 staged = blobs.stage_file(target)
-            with blobs.registering(staged) as register:
+            with self.shops.registering(call.job, staged) as register:
                 wire = register(staged, self._sent.owner(call, "wire", name))
             plain = content if reply["lossless"] else b""
             if not plain and any(entry["type"] == "delta" for entry in plan.codecs):
                 seen = self._decode(call.job, wire, bytes.fromhex(reply["base"]), 1 << 62)
-                with blobs.registering(seen) as register:  # what the sites see is what deltas refer to
+                with self.shops.registering(call.job, seen) as register:  # what the sites see is what deltas refer to
                     plain = register(seen, self._sent.owner(call, "seen", wire.hex()))
         except FlError as error:
             log.warning("%s: round %s is sent in full: %s", call.job, call.round, error)
             return
         about = {"wire": wire.hex(), "form": reply["form"], "plain": plain.hex(), "base": reply["base"]}
-        blobs.put(json.dumps(about).encode(), self._sent.owner(call, "about", name))
+        with self.shops.registering(call.job):
+            blobs.put(json.dumps(about).encode(), self._sent.owner(call, "about", name))
 
     def payload(self, call: Call, site: str) -> pb.Payload | None:
         """What the site is sent; None: there is no model, or it has not been filtered yet."""
@@ -233,7 +232,7 @@ class Wires:
         length = wire.length if wire is not None else 0
         limit = (4 * sent.length if sent is not None else 200 * length) + _ROOM
         staged = self._decode(task.job, task.result, base, limit)
-        with blobs.registering(staged) as register:
+        with self.shops.registering(task.job, staged) as register:
             if told["plain"] and told["plain"] != staged[0].id.hex():
                 raise ProtocolError("The decoded result is not what its sender named")
             blob = register(staged, owner)
@@ -248,14 +247,18 @@ class Wires:
         base = describe(blobs, call.payload if call is not None else None)
         request = {"op": "filter", "input": describe(blobs, blob), "base": base, "meta": meta, "filters": filters}
         with blobs.spooled(0) as target:
-            reply = self._shop(task.job).ask({**request, "output": str(target), "task": "", "site": task.site})
-            staged = [blobs.stage_file(target)] if reply["tensors"] == "written" else []
-        with blobs.registering(*staged) as register:
+            reply = self.shops.of(task.job).ask({**request, "output": str(target), "task": "", "site": task.site})
+            text = blobs.stage_bytes(json.dumps(reply["meta"]).encode())
+            try:
+                staged = [blobs.stage_file(target)] if reply["tensors"] == "written" else []
+            except BaseException:
+                blobs.discard(*text)
+                raise
+        with self.shops.registering(task.job, text, *staged) as register:
             left = register(staged[0], owner) if staged else blob if reply["tensors"] == "same" else None
             if not staged and left is not None:
                 blobs.add_ref(left, owner)
-            text = blobs.stage_bytes(json.dumps(reply["meta"]).encode())
-            blobs.register(*text, owner + "-meta")
+            register(text, owner + "-meta")
         return left, reply["meta"]
 
     def _decode(self, job: str, wire: bytes, base: bytes, limit: int) -> Staged:
@@ -269,7 +272,7 @@ class Wires:
                 "limit": limit,
                 "output": str(target),
             }
-            self._shop(job).ask(request)
+            self.shops.of(job).ask(request)
             return blobs.stage_file(target)
 
     # --- the end
@@ -284,12 +287,10 @@ class Wires:
 
     def end(self, job: str) -> None:
         with self._lock:
-            shop = self._shops.pop(job, None)
             self._plans.pop(job, None)
             self._in_full = {task for task in self._in_full if not task.startswith(f"{job}/")}
         self.traffic.end(job)
-        if shop is not None:
-            shop.close()
+        self.shops.end(job)
 
 
 def _base_owner(job: str, site: str) -> str:

@@ -18,12 +18,12 @@ from federation import TestCA, until
 from fl_runtime import localsock
 from fl_runtime.agent.journal import ASSIGNED, DONE, Journal, TaskRow
 from fl_runtime.agent.shaping import Shaping
-from fl_runtime.blobs import BlobStore
+from fl_runtime.blobs import BlobStore, of_bytes
 from fl_runtime.codecs.decode import decode
 from fl_runtime.codecs.encode import encode
 from fl_runtime.codecs.spec import chosen
 from fl_runtime.db import Database
-from fl_runtime.errors import StorageError
+from fl_runtime.errors import FlError, RefusedError, StorageError
 from fl_runtime.filters.workshop import Workshop
 from fl_runtime.hub.bulk import BulkService
 from fl_runtime.hub.job_process import Running
@@ -31,9 +31,10 @@ from fl_runtime.hub.joblink import JobLink
 from fl_runtime.hub.main import Hub
 from fl_runtime.hub.recorder import Recorder
 from fl_runtime.hub.sessions import Session
-from fl_runtime.hub.state import OPEN, REFUSED, RUNNING, Call, Job, Task
+from fl_runtime.hub.state import ANSWERED, OPEN, REFUSED, RUNNING, Call, Job, Task
 from fl_runtime.job.spec import parse_spec
 from fl_runtime.kit import read_kit
+from fl_runtime.models.meta import parse_meta
 from fl_runtime.models.tensors import TensorFile, dump
 from fl_runtime.models.tensors import encode as tensors_of
 from fl_runtime.names import FEATURES
@@ -86,8 +87,8 @@ class Server:
         return found
 
     def close(self) -> None:
-        for shop in self.hub.wires._shops.values():
-            shop.close()
+        for job in list(self.hub.wires.shops._shops):
+            self.hub.wires.shops.end(job)
         self.hub.stop()
         while self._sockets:
             self._sockets.pop().close()
@@ -681,3 +682,88 @@ def test_a_result_of_which_the_servers_filters_leave_no_model_brings_none(
             blob, meta = made.hub.wires.plain(made.job, made.heard.results[0])
             assert blob is None
             assert ("statistics" in meta.get("meta", {})) == (left == "statistics")
+
+
+# --- a job that ends meanwhile
+
+
+@pytest.mark.parametrize("when", ["before", "while it is made"])
+@pytest.mark.parametrize("way", ["filters", "codecs"])
+def test_a_job_that_has_ended_is_given_nothing_more_and_no_process_for_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str, when: str
+) -> None:
+    document: dict[str, Any] = {"codecs": ["quantize8"]}
+    if way == "filters":
+        document = {"filters": {"server": {"results": [{"type": "clip_value", "limit": 0.5}]}}}
+    with server(tmp_path, **document) as made:
+        made.open(made.call(np.ones(SIZE)))
+        wire, form = (
+            wire_of(["quantize8"], tmp_path, model(np.ones(SIZE))) if way == "codecs" else (model(np.ones(SIZE)), "")
+        )
+        made.answer(f"{JOB}/0.0/site-1", wire, form=form)
+        job, task, link = made.job, made.heard.results[0], made.link()
+        ask = Workshop.ask
+
+        def slow(self: Workshop, request: Mapping[str, Any]) -> dict[str, Any]:
+            reply = ask(self, request)
+            made.hub.jobs.end(JOB, "ABORTED", "enough")
+            return reply
+
+        with monkeypatch.context() as now:
+            if when == "before":
+                made.hub.jobs.end(JOB, "ABORTED", "enough")
+            else:
+                now.setattr(Workshop, "ask", slow)
+            with pytest.raises(FlError, match="The job is over"):
+                made.hub.wires.plain(job, task)
+        assert made.hub.wires.shops._shops == {}
+        link._running.over = True
+        link._decoded(task)  # it waited behind others
+        assert made.hub.store.task(task.id).state == ANSWERED
+        assert made.owners() == {f"job:{JOB}:bundle"}
+        assert made.left_over() == []
+
+
+def test_what_a_jobs_process_or_a_site_still_brings_after_the_end_is_not_kept(tmp_path: Path) -> None:
+    with server(tmp_path) as made:
+        session = made.connect()
+        call, link = made.call(np.ones(SIZE)), made.link()
+        made.open(call)
+        made.hub.jobs.end(JOB, "ABORTED", "enough")
+        with pytest.raises(RefusedError, match="The job is over"):
+            link._do_blob({}, model(np.ones(SIZE)))
+        made.open(call)
+        data = model(np.arange(SIZE))
+        content = pb.Payload(blob=of_bytes(data).id, length=len(data), inline=data)
+        result = pb.TaskResult(job=JOB, task=f"{JOB}/0.0/site-1", meta=b"{}", payload=content)
+        sent(session)
+        made.hub.on_message(session, pb.ToHub(task_result=result))
+        assert [message.result_ack.accepted for message in sent(session)] == [True]  # the site may forget it
+        assert made.owners() == {f"job:{JOB}:bundle"}
+        assert made.left_over() == []
+
+
+@pytest.mark.parametrize("late", ["use", "drop"])
+@pytest.mark.parametrize("inline", [True, False])
+def test_a_result_whose_round_closes_while_it_is_looked_at_is_late(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, late: str, inline: bool
+) -> None:
+    with server(tmp_path, workflow={"late": late}) as made:
+        made.open(made.call(np.zeros(SIZE), min=1))
+        data, task = model(np.ones(SIZE)), f"{JOB}/0.0/site-1"
+
+        def read(text: bytes) -> dict[str, Any]:
+            made.hub.board.cancel((JOB, 0, 0), "enough")
+            return parse_meta(text)
+
+        with monkeypatch.context() as now:
+            now.setattr("fl_runtime.hub.answers.parse_meta", read)
+            if inline:
+                content = pb.Payload(blob=of_bytes(data).id, length=len(data), inline=data)
+                made.hub.board.answers.take("site-1", pb.TaskResult(job=JOB, task=task, meta=b"{}", payload=content))
+            else:
+                made.answer(task, data)
+        assert (made.hub.store.late(JOB, "site-1") is not None) == (late == "use")
+        made.open(made.call(np.ones(SIZE), round_=1, min=1, deadline=0))
+        assert [task.meta.get("late_round") for task in made.heard.results] == ([0] if late == "use" else [])
+        assert made.left_over() == []
