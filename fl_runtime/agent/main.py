@@ -209,7 +209,7 @@ class Agent:
             log.error("%s: %s can't begin: %s", task.job, task.id, error)
             self.journal.done(task.id, None, {}, str(error))
             self.results.upload()
-        except StorageError as error:
+        except (StorageError, OSError) as error:  # also one of the system's own: a disk that fails may be back
             log.error("%s: %s waits: %s", task.job, task.id, error)
             again(lambda: self._bring_again(task, pushed), STORAGE_AGAIN_S)
         except grpc.RpcError as error:
