@@ -11,6 +11,7 @@ import threading
 from pathlib import Path
 
 import numpy as np
+from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from fuzz_world import scratch, world
@@ -31,6 +32,7 @@ from fl_runtime.models.tensors import TensorFile
 from fl_runtime.orders import open_order
 from fl_runtime.plain import parse_plain
 from fl_runtime.proto import fedspan_pb2 as pb
+from fl_runtime.signed import canonical
 from fl_runtime.wire.revocations import RevocationList
 
 LIMIT = 1 << 20
@@ -127,17 +129,18 @@ def job_folders(data: bytes) -> bool:
 
 
 def kits(data: bytes) -> bool:
-    """Each file of a kit that is read when it is in use; taken when at least one reader takes it."""
-    kit, taken = world().site, False
+    """Each file of a kit; taken when every reader of those that are read in use takes it, or the one at the start."""
+    kit, taken = world().site, 0
     names = ("endpoint", "data", "policy", "resources", "store")
     for name in names:
         (kit.path / f"local/{name}.yml").write_bytes(data)
     try:
-        for read in (kit.endpoint, kit.data, kit.policy, kit.resources, kit.store, Capacity(kit).totals,
-                     lambda: bulk_streams(kit), lambda: disk_quota(kit)):  # fmt: skip
+        readers = (kit.endpoint, kit.data, kit.policy, kit.resources, kit.store, Capacity(kit).totals,
+                   lambda: bulk_streams(kit), lambda: disk_quota(kit))  # fmt: skip
+        for read in readers:
             with contextlib.suppress(KitError, JobSpecError):
                 read()
-                taken = True
+                taken += 1
     finally:
         for name in names:
             (kit.path / f"local/{name}.yml").unlink()
@@ -146,7 +149,8 @@ def kits(data: bytes) -> bool:
         (folder / "startup/participant.yml").write_bytes(data)
         with contextlib.suppress(KitError):
             read_kit(folder)
-    return taken
+            return True
+    return taken == len(readers)
 
 
 # --- what is signed: the signature is right here, so that what is behind it is reached
@@ -183,17 +187,22 @@ def orders(data: bytes) -> bool:
 
 
 def certificates(data: bytes) -> bool:
-    """Somebody's certificate, in place of the signer's; what is signed is right, but says nothing: never opened."""
-    document = b"{}"
+    """Somebody's certificate, in place of the signer's; what is signed is right, and opened with the signer's alone."""
+    from samples import envelope, order
+
     pem = b"-----BEGIN CERTIFICATE-----\n" + base64.encodebytes(data) + b"-----END CERTIFICATE-----\n"
+    taken = False
     for certificate in (data, pem):
-        for open_ in (open_envelope, open_order):
+        for open_, body in ((open_envelope, envelope()), (open_order, order())):
+            document = canonical(body)
             try:
                 open_(world().site, document, world().sign(document), certificate)
             except RefusedError:
                 continue
-            raise AssertionError("an empty document was opened")
-    return False
+            signers = x509.load_pem_x509_certificate(world().admin.certificate)
+            assert x509.load_pem_x509_certificate(certificate) == signers
+            taken = True
+    return taken
 
 
 def revocations(data: bytes) -> bool:

@@ -86,15 +86,16 @@ class World:
 
     def new_hub(self) -> None:
         """The next target gets another."""
-        hub = self.__dict__.pop("hub")
-        hub.store.close()
-        shutil.rmtree(hub.state)
+        hub = self.__dict__.pop("hub", None)
+        if hub is not None:
+            hub.store.close()
+            shutil.rmtree(hub.state)
 
     @functools.cached_property
     def agent(self) -> Any:
         from fl_runtime.agent.main import Agent
 
-        (self.root / "agent-state").mkdir()
+        (self.root / "agent-state/jobs").mkdir(parents=True)
         return Agent(self.site, self.root / "agent-state", {})
 
     @functools.cached_property
@@ -108,6 +109,12 @@ class World:
 @functools.lru_cache(maxsize=1)
 def world() -> World:
     return World()
+
+
+def changes(database: Any) -> int:
+    """How many rows were changed so far, what waits for others' commit included."""
+    with database.tx():
+        return int(database._connection.total_changes)
 
 
 @contextlib.contextmanager

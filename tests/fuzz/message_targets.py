@@ -9,18 +9,21 @@ import shutil
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
 from cryptography import x509
 from document_targets import BASE
-from fuzz_world import world
+from fuzz_world import changes, world
 from google.protobuf.message import DecodeError
 
 from fl_runtime import localsock
+from fl_runtime.agent.attempt import Outbox
 from fl_runtime.agent.isolation import Isolation
 from fl_runtime.agent.journal import TaskRow
 from fl_runtime.agent.run import Run
+from fl_runtime.blobs import of_bytes
 from fl_runtime.errors import NONSENSE, FlError, ProtocolError
 from fl_runtime.hub.bulk import BulkService
 from fl_runtime.hub.job_process import Running
@@ -30,10 +33,14 @@ from fl_runtime.hub.sessions import Session
 from fl_runtime.hub.state import RUNNING, Call, Job, Task
 from fl_runtime.job.spec import parse_spec
 from fl_runtime.kit import Kit
+from fl_runtime.names import PROTOCOL_MAJOR
 from fl_runtime.proto import fedspan_pb2 as pb
 from fl_runtime.wire.identity import read_identity
 
 JOB = "job-1"
+TASK = f"{JOB}/0.0/site-1"
+AT_WORK = f"{JOB}/0.1/site-1"  # the agent has it already
+PUSHED = b"pushed"  # what the site has offered and may push
 
 
 class Aborted(Exception):
@@ -70,23 +77,33 @@ class Context:
     def cancel(self) -> None:
         pass
 
+    def send_initial_metadata(self, metadata: Any) -> None:
+        pass
+
 
 def _hub_with_job() -> Any:
-    """A hub with a running job in which site-1 has a task."""
+    """A hub with a running job in which site-1 has an open task, whatever was done to it before."""
     hub = world().hub
     if hub.store.job(JOB) is None:
+        hub.orders._answers["a"] = {}  # somebody waits for the answers to an order
         bundle = hub.blobs.put(b"bundle" * 20_000, f"job:{JOB}:bundle")
         spec = parse_spec({"name": "x", "script": "train.py", "workflow": {"type": "fedavg", "rounds": 2}}).document()
         job = Job(JOB, "x", spec, "a@b.c", b"{}", b"", b"", bundle, 120_000, RUNNING)
         hub.store.add_job(job)
         hub.store.set_site(JOB, "site-1", "running")
+        hub.store.add_event(JOB, {"event": "submitted"})
         call = Call(JOB, 0, 0, "train", ("site-1",), "d", {}, hub.blobs.put(BASE, f"job:{JOB}:call:0:0"), {})
-        hub.store.open_call(call, [Task(f"{JOB}/0.0/site-1", JOB, 0, 0, "site-1", 1, "open")])
+        hub.store.open_call(call, [Task(TASK, JOB, 0, 0, "site-1", 1, "open")])
+    if hub.store.task(TASK).state != "open":
+        hub.store.db.run("UPDATE tasks SET state = 'open', result = NULL, answered = 0 WHERE id = ?", TASK)
+    if not hub.blobs.owners(of_bytes(BASE).id):
+        hub.blobs.put(BASE, f"job:{JOB}:call:0:0")
     return hub
 
 
 def from_site(data: bytes) -> bool:
-    """What a site sends on its stream: whatever it is, it is handled or refused with our own error."""
+    """What a site sends on its stream: whatever it is, it is handled or refused with our own error. Taken when it was
+    answered, or has changed what the hub knows."""
     try:
         message = pb.ToHub.FromString(data)
     except DecodeError:
@@ -94,10 +111,22 @@ def from_site(data: bytes) -> bool:
     hub = _hub_with_job()
     identity = read_identity(x509.load_pem_x509_certificate(world().site.certificate))
     session = Session(identity, "i", "0", {}, "a", Context(world().site))  # type: ignore[arg-type]
-    taken = False
-    with contextlib.suppress(FlError):
-        hub.on_message(session, message)
-        taken = True
+
+    def known() -> Any:
+        said = dict(hub.orders._answers["a"]), hub.jobs.starter.figures("site-1")
+        return changes(hub.store.db), hub.logs.have(JOB, "site-1"), said
+
+    hub.sessions.enter(session)
+    try:
+        while not session.out.empty():
+            session.out.get()
+        before = known()
+        with contextlib.suppress(FlError):
+            hub.on_message(session, message)
+        taken = not session.out.empty() or known() != before
+    finally:
+        hub.sessions.leave(session)
+        hub.orders._answers["a"].clear()
     assert hub.store.job(JOB).state == "RUNNING"
     return taken
 
@@ -122,7 +151,8 @@ def hellos(data: bytes) -> bool:
 
 
 def calls(data: bytes) -> bool:
-    """Calls of an admin and of a site; the first byte chooses the method, the rest is the request."""
+    """Calls of an admin and of a site; the first byte chooses the method, the rest is the request (of a push: the
+    length of its header, the header, a chunk). Taken when it was answered."""
     if not data:
         return False
     hub = _hub_with_job()
@@ -140,14 +170,19 @@ def calls(data: bytes) -> bool:
     ]
     method, kind, kit = methods[data[0] % len(methods)]
     context = Context(kit)
+    if kind is None:  # as if it had just been offered
+        owner = f"job:{JOB}:task:{TASK}"
+        hub.blobs.drop_refs(owner)
+        hub.blobs.collect(0.0)
+        hub.blobs.receive(of_bytes(PUSHED), owner, sender="site-1", known=True)
     try:
-        request = kind.FromString(data[1:]) if kind is not None else iter([data[1:60], data[60:]])
+        end = 2 + data[1] if len(data) > 1 else 1
+        request = kind.FromString(data[1:]) if kind is not None else iter([data[2:end], data[end:]])
         if kind is pb.Question and request.verb in ("delete", "abort"):
             return False  # they would end the job that the others need
         answer = method(request, context)
         if hasattr(answer, "__next__"):
-            for _ in itertools.islice(answer, 3):
-                pass
+            return bool(list(itertools.islice(answer, 3)))
         return True
     except (DecodeError, Aborted):
         return False
@@ -156,21 +191,29 @@ def calls(data: bytes) -> bool:
 
 
 def from_hub(data: bytes) -> bool:
-    """What a stolen server sends to an agent."""
+    """What a stolen server sends to an agent; taken when it was answered, or has changed what the agent knows."""
     try:
         message = pb.ToParticipant.FromString(data)
     except DecodeError:
         return False
-    agent, taken = world().agent, False
-    kind = message.WhichOneof("body")
-    with contextlib.suppress(FlError):
-        if kind == "job_start":
-            agent.jobs.start(message.job_start)
-        else:
-            agent.link._take(kind, message)
-        taken = True
+    agent, out = world().agent, Outbox()
+    agent.link._attempt = SimpleNamespace(welcome=pb.Welcome(), major=PROTOCOL_MAJOR, out=out, bulk=lambda count: [])
+    with agent.journal.db.tx():
+        for table in ("tasks", "jobs"):
+            agent.journal.db.run(f"DELETE FROM {table}")
+    agent.journal.assign(TaskRow(AT_WORK, JOB, 1, "train", {}, None, 0, "ready"))
+
+    def known() -> Any:
+        return changes(agent.journal.db), agent.revocations.current
+
+    before = known()
+    agent.link._take(message.WhichOneof("body"), message)
+    for worker in (agent._jobs_worker, agent._down, agent.results._worker):  # one hands on to the next
+        done = threading.Event()
+        worker.do(done.set)
+        assert done.wait(60)
     assert not agent.jobs.runs()
-    return taken
+    return bool(out._high or out._low) or known() != before
 
 
 class Script:
@@ -224,7 +267,8 @@ def local_requests(data: bytes) -> bool:
 
 
 def from_workflow(data: bytes) -> bool:
-    """What a job's own code on the server may ask for; `_serve` answers these errors by ending the connection."""
+    """What a job's own code on the server may ask for; `_serve` answers these errors by ending the connection. Taken
+    when it was answered, or has changed what the hub knows."""
     try:
         message = json.loads(data)
     except (ValueError, RecursionError):
@@ -236,14 +280,18 @@ def from_workflow(data: bytes) -> bool:
     theirs.settimeout(5)
     link = JobLink(hub, Running(hub.store.job(JOB), world().root, 1), localsock.Connection(ours))
     handler = getattr(link, "_do_" + str(message.get("op")), None)
+    if message.get("op") == "judge":  # what it judges has been answered
+        hub.store.answer(TASK, {}, None)
+    before = changes(hub.store.db)
     taken = False
     try:
         if handler is not None:
             with contextlib.suppress(FlError, *NONSENSE):
-                handler(message, b"")
-                taken = True
+                handler(message, b"bytes")
+        taken = changes(hub.store.db) != before
         ours.shutdown(socket.SHUT_WR)
         for answer in _answers(localsock.Connection(theirs)):
+            taken = True
             file = answer.get("file")
             assert file is None or file.startswith(str(world().root)), file
     finally:

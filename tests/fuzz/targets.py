@@ -5,12 +5,16 @@ a hang, or memory without end is a bug. `test_fuzz.py` feeds them from hypothesi
 from __future__ import annotations
 
 import contextlib
+import json
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import document_targets as documents
 import message_targets as messages
 from fuzz_world import Target
+
+from fl_runtime.proto import fedspan_pb2 as pb
 
 TARGETS: dict[str, Target] = {
     target.__name__: target
@@ -21,8 +25,16 @@ TARGETS: dict[str, Target] = {
         *(messages.from_hub, messages.local_requests, messages.from_workflow),
     )
 }
-# None of these may take anything; of every other target, a well-formed sample must be taken.
-NEVER_TAKEN = {"certificates"}
+# What of a sample says which part of its target it is for: of every part a sample must be taken.
+PARTS: dict[str, Callable[[bytes], Any]] = {
+    "kits": lambda data: data,
+    "from_site": lambda data: pb.ToHub.FromString(data).WhichOneof("body"),
+    "from_hub": lambda data: pb.ToParticipant.FromString(data).WhichOneof("body"),
+    "calls": lambda data: data[0],
+    "from_workflow": lambda data: json.loads(data)["op"],
+}
+# But of these, of which nobody hears: a Hello that is not the first message; and where a run goes on that is not there.
+NOT_TAKEN = {("from_site", "hello"), ("from_hub", "report_have")}
 
 
 @contextlib.contextmanager
