@@ -38,6 +38,8 @@ def test_two_descriptions_of_one_job_are_refused(tmp_path: Path) -> None:
         ("config: {all: !!set {a, b}}", r"config\.all is a set"),
         ("config: {x: .nan}", r"config\.x is nan"),
         ("config: {[1, 2]: 3}", "keys are words|unhashable|no YAML"),
+        ("config: {labels: {0: cat}}", r"config\.labels has the key 0; keys are words: write it in quotes"),
+        ("workflow: {rounds: 2, true}", "workflow has the key True"),
         ('config: {x: "\\ud800"}', "no text|character|no YAML|unacceptable"),
         ('script: "train\\0.py"', "no text"),
         ("config: {x: 0x1" + "0" * 40 + "}", "a number of"),
