@@ -10,6 +10,8 @@ from deployer.expiry_units import moment
 from deployer.plan import VM_TYPES
 from stacks.names import tag_key
 
+SHUTDOWN = "azure-native:devtestlab:GlobalSchedule"
+
 
 def place_of(state: Mapping[str, Any] | None) -> tuple[str, str | None] | None:
     """Cloud and region in which a checkpoint's resources lie; None when it holds none."""
@@ -33,12 +35,18 @@ def _machine_in(state: Mapping[str, Any] | None) -> Mapping[str, Any]:
 
 
 def tells_its_machine(state: Mapping[str, Any] | None) -> bool:
-    """Whether the stack's outputs are of the machine that it holds.
+    """Whether the stack's outputs are of the machine that it holds, and of its daily shutdown.
 
-    An `up` that was cut off right after the machine was made or replaced has kept it, and the outputs from before.
+    An `up` that was cut off right after one was made, replaced or deleted has kept that, and the outputs from before.
     """
-    machine = _machine_in(state).get("id")
-    return any(outputs.get("vm_id") == machine for outputs in stack_outputs(state))
+    known = (_machine_in(state).get("id"), _shutdown_in(state))
+    return any((outputs.get("vm_id"), outputs.get("deallocate_at")) == known for outputs in stack_outputs(state))
+
+
+def _shutdown_in(state: Mapping[str, Any] | None) -> str | None:
+    """When Azure's daily shutdown in a checkpoint deallocates the machine, `HHMM`; None: there is none."""
+    schedule = next((entry for entry in cloud_resources(state) if entry["type"] == SHUTDOWN), {})
+    return ((schedule.get("inputs") or {}).get("dailyRecurrence") or {}).get("time")
 
 
 def end_in(state: Mapping[str, Any] | None) -> float | None:

@@ -2,7 +2,7 @@
 
 AWS terminates a machine with an end when it powers itself off: nothing of it bills any more but its address and its
 state volume. Azure goes on billing one that is only powered off: there the last day is also given to the cloud's own
-daily shutdown, which deallocates (`azure_schedule`).
+daily shutdown, which deallocates (`azure_schedule`). Whether it stands is told by the stack's output `deallocate_at`.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from deployer.expiry_units import SERVICE_PATH, TIMER, TIMER_PATH, service_text, stamp, timer_text
+from deployer.expiry_units import SERVICE_PATH, TIMER, TIMER_PATH, daily, service_text, stamp, timer_text
 from deployer.ledger import Ledger
+from deployer.spent import billed_until
 
 if TYPE_CHECKING:
     from deployer.ssh import Machine
@@ -27,10 +28,8 @@ def expiry_of(ledger: Ledger, name: str) -> float | None:
 
 def set_expiry(ledger: Ledger, name: str, at: float | None) -> None:
     """Note when it ends; None: never. An end that is over becomes an event: the machine's bill ended there."""
-    from deployer.spent import billed_until
-
     row, known = ledger.participant(name), expiry_of(ledger, name)
-    over = billed_until(ledger.events(name), name, row.target, known) if row is not None else None
+    over = billed_until(row, known) if row is not None else None
     if over is not None and over <= time.time():
         ledger.event(name, "stopped", detail="it ended itself", at=over)
     ledger.set_meta(f"expires:{name}", "" if at is None else str(int(at)))
@@ -38,10 +37,8 @@ def set_expiry(ledger: Ledger, name: str, at: float | None) -> None:
 
 def azure_schedule(at: float | None, now: float) -> str | None:
     """`HHMM` (UTC) for Azure's daily shutdown, armed for the last day only: on any other it would end the machine
-    a day, or more, too early. Azure's clock has minutes: it deallocates at the end of the expiry's own minute. Pure."""
-    if at is None or not now < at <= now + DAY_S - 120:
-        return None
-    return time.strftime("%H%M", time.gmtime(at + 59))
+    a day, or more, too early. Pure."""
+    return daily(at) if at is not None and now < at <= now + DAY_S - 120 else None
 
 
 def apply_expiry(machine: Machine, at: float | None) -> bool:
@@ -70,8 +67,11 @@ def apply_expiry(machine: Machine, at: float | None) -> bool:
     return changed
 
 
-def in_words(at: float | None, now: float, target: str, machine: str = "") -> str:
-    """What `status` says of a machine's end. `machine`: what its cloud says of it, where that was asked. Pure."""
+def in_words(at: float | None, now: float, target: str, machine: str = "", *, armed: bool = False) -> str:
+    """What `status` says of a machine's end. Pure.
+
+    `machine`: what its cloud says of it, where that was asked. `armed`: Azure's own shutdown is there for this end.
+    """
     from deployer.status import ago
 
     if at is None:
@@ -79,8 +79,8 @@ def in_words(at: float | None, now: float, target: str, machine: str = "") -> st
     bills = "address and volume go on costing until fedspan down"
     if at <= now:
         return _over(stamp(at), target, machine) or f"ended itself at {stamp(at)}; {bills}"
-    if target == "azure" and azure_schedule(at, now) is None:
-        unless = "unless fedspan up or extend ran on its last day"
+    if target == "azure" and not armed:
+        unless = "unless fedspan up or extend runs on its last day"
         return f"powers itself off in {ago(at - now)} ({stamp(at)}); Azure bills it on until fedspan stop, {unless}"
     return f"ends itself in {ago(at - now)} ({stamp(at)}); then {bills}"
 

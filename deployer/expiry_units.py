@@ -8,6 +8,7 @@ controller has to live for it.
 
 from __future__ import annotations
 
+import time
 from datetime import datetime, timezone
 
 from deployer.durations import parse_duration
@@ -37,6 +38,12 @@ def parse_ttl(text: str) -> float:
     if seconds is None or not SHORTEST_S <= seconds <= LONGEST_S:
         raise UsageError(f"{text!r} is no time to live", next_step="90m, 8h or 3d: a minute to a year")
     return seconds
+
+
+def daily(at: float) -> str:
+    """An end as Azure's daily shutdown takes it, `HHMM` in UTC: its clock has minutes, and it deallocates at the end of
+    the expiry's own minute, when the machine has powered itself off."""
+    return time.strftime("%H%M", time.gmtime(at + 59))
 
 
 def stamp(at: float) -> str:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 
-from deployer.expiry import azure_schedule
-from deployer.ledger_rows import Event
+from deployer.expiry_units import daily
+from deployer.ledger_rows import Event, Row
 
 _OFF = frozenset({"stopped", "down"})
-_ARMED_BY = frozenset({"up", "extend"})
 
 
 def seconds_on(events: Iterable[Event], name: str, since: float, now: float, end: float | None = None) -> float:
@@ -30,15 +29,12 @@ def seconds_on(events: Iterable[Event], name: str, since: float, now: float, end
     return total + (now - began if on else 0.0)
 
 
-def billed_until(events: Collection[Event], name: str, target: str, expires: float | None) -> float | None:
+def billed_until(row: Row, expires: float | None) -> float | None:
     """When the bill of a machine that ends itself at `expires` ends; None: not by itself.
 
-    AWS terminates it. Azure goes on billing a machine that has powered itself off, unless its own daily shutdown was
-    armed: by an `up` or `extend` on the last day.
+    AWS terminates it. Azure goes on billing a machine that has powered itself off, unless its stack has made Azure's
+    own daily shutdown for this end (its output `deallocate_at`).
     """
-    if expires is None or target == "aws":
+    if expires is None or row.target != "azure":
         return expires
-    armed = any(
-        event.participant == name and event.verb in _ARMED_BY and azure_schedule(expires, event.at) for event in events
-    )
-    return expires if armed else None
+    return expires if row.outputs.get("deallocate_at") == daily(expires) else None

@@ -34,7 +34,8 @@ UNFINISHED = NO_MACHINE | {"machine", "pushed"}
 class Line:
     """One participant's status. `runtime` is what the server (or the machine) says of it, `machine` what its cloud.
 
-    `gpus`: `1 of 2 free`. `machine` and `drift` are known only when the clouds were asked.
+    `gpus`: `1 of 2 free`. `machine` and `drift` are known only when the clouds were asked. `bill_ends`: when the
+    machine ends itself, where its cloud then bills it no more.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Line:
     drift: tuple[Drift, ...] = ()
     seconds_on: float = 0.0
     expires: float | None = None
+    bill_ends: float | None = None
 
     @property
     def usd(self) -> float | None:
@@ -71,6 +73,7 @@ class Line:
             "since": _iso(self.since),
             "last_seen": _iso(self.last_seen),
             "expires": _iso(self.expires),
+            "bill_ends": _iso(self.bill_ends),
             "drift": drift,
             "usd": self.usd,
         }
@@ -172,15 +175,15 @@ def collect(ledger: Ledger, ssh_dir: Path, federation: str, expected: Iterable[t
         visits = dict(pool.map(lambda row: (row.name, visit(row, ssh_dir)), silent))
     lines = [_line(row, answer, sites, visits.get(row.name), ledger.notes(row.name)) for row in rows.values()]
     events, now = ledger.events(), time.time()
-    done = tuple(_with_times(line, ledger, events, now) for line in lines)
+    done = tuple(_with_times(line, row, ledger, events, now) for line, row in zip(lines, rows.values(), strict=True))
     return Status(federation, (ledger.realm() or ("none", ""))[0], done, answer, trouble)
 
 
-def _with_times(line: Line, ledger: Ledger, events: Sequence[Event], now: float) -> Line:
+def _with_times(line: Line, row: Row, ledger: Ledger, events: Sequence[Event], now: float) -> Line:
     expires = expiry_of(ledger, line.name)
-    end = billed_until(events, line.name, line.target, expires)
+    end = billed_until(row, expires)
     on = seconds_on(events, line.name, line.since, now, end) if line.since else 0.0
-    return replace(line, seconds_on=on, expires=expires)
+    return replace(line, seconds_on=on, expires=expires, bill_ends=end)
 
 
 def _needs_visit(row: Row, answer: Mapping[str, Any] | None, sites: Mapping[str, Any]) -> bool:

@@ -48,7 +48,8 @@ class AzureParticipant(pulumi.ComponentResource):
     """The resources of one participant. `stage="address"` makes a subset of `stage="full"` with the same inputs.
 
     Outputs: public_ip, region; with `full` also private_ip, vm_id (the resource ID), size, ssh_user,
-    host_key_fingerprint, image. Pass the provider by `opts` (`ResourceOptions(providers=[…])`), for the children too.
+    host_key_fingerprint, image, and deallocate_at where the daily shutdown stands. Pass the provider by `opts`
+    (`ResourceOptions(providers=[…])`), for the children too.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class AzureParticipant(pulumi.ComponentResource):
                 "ssh_user": args.ssh_user,
                 "host_key_fingerprint": args.host_key.fingerprint,
                 "image": self._image.family,
+                **({"deallocate_at": args.deallocate_at} if args.deallocate_at else {}),
             }
         self.register_outputs(dict(self.outputs))
 

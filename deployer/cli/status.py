@@ -163,7 +163,8 @@ def render(found: Status) -> RenderableType:
             notes.append(f"{line.name}: {line.detail}")
         notes += [f"{line.name}: drift: {one.text}" for one in line.drift]
         if line.expires and line.since:
-            notes.append(f"{line.name}: {in_words(line.expires, time.time(), line.target, line.machine)}")
+            armed = line.bill_ends is not None
+            notes.append(f"{line.name}: {in_words(line.expires, time.time(), line.target, line.machine, armed=armed)}")
         if line.jobs:
             notes.append(f"{line.name}: runs {', '.join(line.jobs)}")
     if any(line.drift for line in found.lines):

@@ -56,6 +56,12 @@ def test_outputs_are_of_the_machine_that_the_stack_holds_or_made_again() -> None
     assert tells_its_machine({"resources": [stack, machine]})
     assert not tells_its_machine({"resources": [before, machine]})  # made, and cut off then
     assert not tells_its_machine({"resources": [stack, {**machine, "id": "i-2"}]})  # replaced, and cut off then
+    shutdown = {"type": "azure-native:devtestlab:GlobalSchedule", "custom": True, "id": "s"}
+    shutdown["inputs"] = {"dailyRecurrence": {"time": "0501"}}
+    armed = {**stack, "outputs": {**stack["outputs"], "deallocate_at": "0501"}}
+    assert tells_its_machine({"resources": [armed, machine, shutdown]})
+    assert not tells_its_machine({"resources": [stack, machine, shutdown]})  # armed, and cut off then
+    assert not tells_its_machine({"resources": [armed, machine]})  # deleted, and cut off then
 
 
 # -- steps ------------------------------------------------------------------------------------------------------

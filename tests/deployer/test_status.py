@@ -10,7 +10,7 @@ import pytest
 
 from deployer import status
 from deployer.drain import idle_seconds
-from deployer.expiry import expiry_of, set_expiry
+from deployer.expiry import azure_schedule, expiry_of, in_words, set_expiry
 from deployer.ledger import Event, Ledger, Row
 from deployer.spent import billed_until, seconds_on
 
@@ -92,13 +92,33 @@ def test_an_end_that_is_over_is_remembered_when_another_one_or_none_takes_its_pl
 
 
 def test_azures_bill_ends_with_the_machine_only_where_its_own_shutdown_was_armed() -> None:
-    expires = 10 * 86_400.0
-    early, last_day = (Event(at, "site-1", "started", "", "", verb="up") for at in (0, expires - 3600))
-    assert billed_until([early], "site-1", "aws", expires) == expires
-    assert billed_until([early], "site-1", "azure", expires) is None
-    assert billed_until([early, last_day], "site-1", "azure", expires) == expires
-    assert billed_until([early, last_day], "site-2", "azure", expires) is None
-    assert billed_until([early], "site-1", "aws", None) is None
+    def row(target: str, **outputs: str) -> Row:
+        return Row("site-1", "site", target, "started", outputs=outputs)
+
+    expires = 10 * 86_400.0  # at midnight
+    assert billed_until(row("aws"), expires) == expires
+    assert billed_until(row("azure"), expires) is None
+    assert billed_until(row("azure", deallocate_at="0000"), expires) == expires
+    assert billed_until(row("azure", deallocate_at="0500"), expires) is None  # of an end that was moved since
+    assert billed_until(row("aws"), None) is None
+    assert billed_until(row("azure", deallocate_at="0000"), None) is None
+
+
+@pytest.mark.parametrize(("schedule", "told"), [({}, False), ({"deallocate_at": True}, True)])
+def test_the_end_of_azures_bill_is_promised_by_what_stands_in_the_stack_and_never_by_the_clock(
+    ledger: Ledger, tmp_path: Path, schedule: dict[str, bool], told: bool
+) -> None:
+    """On the last day too: `up --ttl 24h` arms nothing, nor does `--ttl 3d` until somebody types `up` again."""
+    at = time.time() + 3600
+    outputs = {"deallocate_at": azure_schedule(at, time.time())} if schedule else {}
+    ledger.record("site-1", "started", role="site", target="azure", outputs=outputs)
+    set_expiry(ledger, "site-1", at)
+    ledger.event("site-1", "started")
+    (line,) = status.collect(ledger, tmp_path / "ssh", "digits").lines
+    assert (line.bill_ends is not None) is told
+    words = in_words(at, time.time(), "azure", armed=line.bill_ends is not None)
+    assert words.startswith("ends itself" if told else "powers itself off")
+    assert ("Azure bills it on until fedspan stop" in words) is not told
 
 
 def test_idle_is_counted_from_the_last_jobs_end() -> None:

@@ -193,6 +193,7 @@ def test_the_last_day_of_a_site_on_azure_has_azures_own_shutdown() -> None:
     assert graph["site-1-vm"].inputs["tags"]["fedspan-expires-at"] == "2026-11-30T05:00:00Z"
     earlier = made("azure", Existing(), expires="2026-12-30T05:00:00Z")
     assert [resource for resource in earlier.cloud if "shutdown" in resource.name] == []
+    assert (graph.outputs["deallocate_at"], "deallocate_at" in earlier.outputs) == ("0501", False)
 
 
 def test_only_a_site_with_an_end_is_terminated_by_its_own_power_off() -> None:

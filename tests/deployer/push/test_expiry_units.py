@@ -74,7 +74,9 @@ def test_azures_daily_shutdown_is_armed_for_the_last_day_only() -> None:
 def test_what_bills_on_is_said() -> None:
     assert in_words(None, AT, "aws") == ""
     assert in_words(AT, AT - 7200, "aws").startswith(f"ends itself in 2 h ({stamp(AT)}); then address and volume")
-    assert "until fedspan stop" in in_words(AT, AT - 3 * 86400, "azure")
+    for left in (3 * 86400, 7200):
+        assert "until fedspan stop" in in_words(AT, AT - left, "azure")
+        assert "; then address and volume" in in_words(AT, AT - left, "azure", armed=True)
     assert in_words(AT, AT + 1, "aws").startswith("ended itself at 2026-11-30T05:00:07Z; address and volume")
     assert "status --refresh tells whether Azure bills it on" in in_words(AT, AT + 1, "azure")
     assert "Azure bills it on" in in_words(AT, AT + 1, "azure", "stopped")
