@@ -8,6 +8,7 @@ from typing import Any
 from deployer.engine import cloud_resources
 from deployer.expiry_units import moment
 from deployer.plan import VM_TYPES
+from stacks.images import Image
 from stacks.names import tag_key
 
 SHUTDOWN = "azure-native:devtestlab:GlobalSchedule"
@@ -34,13 +35,33 @@ def _machine_in(state: Mapping[str, Any] | None) -> Mapping[str, Any]:
     return next((entry for entry in cloud_resources(state) if entry["type"] in VM_TYPES), {})
 
 
-def tells_its_machine(state: Mapping[str, Any] | None) -> bool:
-    """Whether the stack's outputs are of the machine that it holds, and of its daily shutdown.
+def tells_its_machine(state: Mapping[str, Any] | None, family: str) -> bool:
+    """Whether the stack's outputs are of the machine that it holds, of its image and of its daily shutdown.
 
     An `up` that was cut off right after one was made, replaced or deleted has kept that, and the outputs from before.
     """
-    known = (_machine_in(state).get("id"), _shutdown_in(state))
-    return any((outputs.get("vm_id"), outputs.get("deallocate_at")) == known for outputs in stack_outputs(state))
+    known = {"vm_id": _machine_in(state).get("id"), "image": family, "deallocate_at": _shutdown_in(state)}
+    return any(all(outputs.get(name) == value for name, value in known.items()) for outputs in stack_outputs(state))
+
+
+def boots_another(state: Mapping[str, Any] | None, image: Image) -> bool:
+    """Whether the machine in a checkpoint boots another image than that one: another family, or another ID.
+
+    A newer image of the same family alone is no reason to replace a machine. The machine's inputs go before the stack's
+    output: stacks from before one's own image was told by it name the cloud's there.
+    """
+    inputs = _machine_in(state).get("inputs") or {}
+    named = ((inputs.get("storageProfile") or {}).get("imageReference") or {}).get("id")  # on Azure: one's own
+    if image.own:
+        return bool(inputs) and str(inputs.get("ami") or named).lower() != image.own.lower()
+    families = [outputs["image"] for outputs in stack_outputs(state) if outputs.get("image")]
+    return named is not None or any(family != image.family for family in families)
+
+
+def has_trusted_launch(state: Mapping[str, Any] | None) -> bool:
+    """Whether the machine in a checkpoint has trusted launch, or there is none that could be without."""
+    machine = _machine_in(state)
+    return not machine or bool(((machine.get("inputs") or {}).get("securityProfile") or {}).get("securityType"))
 
 
 def _shutdown_in(state: Mapping[str, Any] | None) -> str | None:

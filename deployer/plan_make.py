@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from deployer import engine as engines
-from deployer.checkpoint import address_in, place_of, stack_outputs
+from deployer.checkpoint import address_in, boots_another, has_trusted_launch, place_of
 from deployer.deployment import Deployment
 from deployer.engine import Preview, Program, StackEngine
 from deployer.errors import SpecError
@@ -210,10 +210,10 @@ class Planner:
             torch_image=(torch := member.wanted_torch) is not None and torch.from_image,
         )
         assert member.cloud is not None, "only a participant in a cloud has a stack"
-        family = image_for(member.cloud, args).family
-        images = [outputs["image"] for outputs in stack_outputs(part.state) if outputs.get("image")]
-        # a size with GPUs needs another image than one without; a newer image alone is no reason to replace a machine
-        return replace(args, reimage=True) if images and images[0] != family else args
+        if boots_another(part.state, image_for(member.cloud, args)):
+            return replace(args, reimage=True)
+        kept = member.cloud == "azure" and args.existing.image and not has_trusted_launch(part.state)
+        return replace(args, trusted_launch=False) if kept else args
 
     def prepare(self, member: Member, engine: StackEngine | None, access: Any = None) -> Part:
         """What stands: the stack's state, and its address for everybody else's rules."""

@@ -21,6 +21,7 @@ from deployer.plan import VM_TYPES, ParticipantPlan
 from deployer.plan_make import Part, Planner
 from deployer.reach import Reach
 from deployer.recover import settle_stack
+from stacks.images import image_for
 from stacks.names import Stage
 
 
@@ -222,13 +223,14 @@ class StackWork:
         if part.preview is not None:
             check_agreed(name, part.preview.steps, shown.steps if shown else ())
         unchanged = part.preview is not None and not part.preview.steps and not part.refresh
-        if unchanged and tells_its_machine(part.state):
+        assert part.args is not None, "made above"
+        assert part.member.cloud is not None, "only a participant in a cloud has a machine of a stack"
+        if unchanged and tells_its_machine(part.state, image_for(part.member.cloud, part.args).family):
             outputs = self._known_outputs(part)
         else:
             outputs = self._engine_up(part, "full")
             self._record(part, "machine", outputs)
         self.crew.deployment.keys.settle_host(name)
-        assert part.args is not None, "made above"
         user = str(outputs.get("ssh_user") or part.args.ssh_user)
         return reach_cloud(self.crew, part.member, str(outputs["public_ip"]), part.args.ssh_port, user)
 

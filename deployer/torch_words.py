@@ -21,6 +21,8 @@ def torch_in_words(member: Member) -> str:
         return f"{torch.version} from {torch.index}, which the machine asks itself; nothing of it goes over SSH"
     if member.cloud is None:
         return "what the machine has in /opt/pytorch, /opt/conda or its python3"
+    if member.existing.get("image"):
+        return "what your image has in /opt/pytorch, /opt/conda or its python3"
     if not member.has_gpus:
         raise SpecError(
             f"torch: image, but the image of a machine without GPUs on {member.cloud} has no torch",

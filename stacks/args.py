@@ -134,7 +134,10 @@ class ParticipantArgs:
     deallocate_at: str | None = None
     """`HHMM` in UTC: Azure deallocates the machine daily at that time. For the last day before `expires` only."""
     reimage: bool = False
-    """Take today's image although the stack has one: needed when a size with GPUs replaces one without (or back)."""
+    """Another image than the machine's is wanted: a size with GPUs replaces one without (or back), or one's own image
+    does. Else a machine that stands keeps its image."""
+    trusted_launch: bool = True
+    """Azure, where the image knows it. False: a machine that stands was made without, and would be replaced for it."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ssh_ingress", tuple(self.ssh_ingress))

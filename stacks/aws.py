@@ -73,6 +73,7 @@ class AwsParticipant(pulumi.ComponentResource):
         check_for("aws", args)
         super().__init__(COMPONENT_TYPE, name, {}, opts)
         self._args = args
+        self._image = image_for("aws", args)
         self._network()
         self._address()
         self.outputs: Mapping[str, pulumi.Input[str]] = {"public_ip": self._public_ip, "region": args.region}
@@ -88,7 +89,7 @@ class AwsParticipant(pulumi.ComponentResource):
                 "size": args.size,
                 "ssh_user": args.ssh_user,
                 "host_key_fingerprint": args.host_key.fingerprint,
-                "image": image_for("aws", args).family,
+                "image": self._image.family,
             }
         self.register_outputs(dict(self.outputs))
 
@@ -224,7 +225,7 @@ class AwsParticipant(pulumi.ComponentResource):
             tags=self._tags("key"),
             opts=self._opts(delete_before_replace=True),
         )
-        image: pulumi.Input[str] = args.existing.image or self._public_image()
+        image: pulumi.Input[str] = self._image.own or self._public_image()
         spot = ec2.InstanceInstanceMarketOptionsArgs(market_type="spot") if args.spot else None
         self._instance = ec2.Instance(
             self._logical("vm"),
@@ -264,7 +265,7 @@ class AwsParticipant(pulumi.ComponentResource):
 
     def _public_image(self) -> pulumi.Output[str]:
         """Today's image; public IDs, which the provider takes for secrets as it does with every parameter."""
-        name = image_for("aws", self._args).ssm_parameter
+        name = self._image.ssm_parameter
         image = ssm.get_parameter_output(name=name, opts=pulumi.InvokeOptions(parent=self))
         return pulumi.Output.unsecret(image.value)
 

@@ -25,9 +25,9 @@ FIXED = (
 
 
 def security(args: ParticipantArgs, image: Image) -> compute.SecurityProfileArgs | None:
-    """Trusted launch where the image knows it, which a managed image never does; None where there is nothing to say."""
+    """Trusted launch where the image knows it, and a machine that stands has it; None where there is nothing to say."""
     at_host = True if args.encryption_at_host else None
-    if not image.trusted_launch or args.existing.image_is_managed:
+    if not (image.trusted_launch and args.trusted_launch):
         return compute.SecurityProfileArgs(encryption_at_host=at_host) if at_host else None
     return compute.SecurityProfileArgs(
         encryption_at_host=at_host,
@@ -41,8 +41,8 @@ def storage(
 ) -> compute.StorageProfileArgs:
     """The image, the disk that it boots from (named `os_disk`, gone with the machine), the state disk attached."""
     return compute.StorageProfileArgs(
-        image_reference=compute.ImageReferenceArgs(id=args.existing.image)
-        if args.existing.image
+        image_reference=compute.ImageReferenceArgs(id=image.own)
+        if image.own
         else compute.ImageReferenceArgs(publisher=image.publisher, offer=image.offer, sku=image.sku, version="latest"),
         os_disk=compute.OSDiskArgs(
             name=os_disk,

@@ -47,11 +47,6 @@ class Existing:
     image: str | None = None
     kms_key: str | None = None
 
-    @property
-    def image_is_managed(self) -> bool:
-        """An Azure image outside of a gallery: machines made from one can't have trusted launch."""
-        return self.image is not None and "/providers/microsoft.compute/images/" in self.image.lower()
-
     def check(self, cloud: Cloud, participant: str) -> None:
         """Raise `StackArgumentError` for an ID of another kind or cloud, and for what does not go together."""
 

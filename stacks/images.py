@@ -1,4 +1,4 @@
-"""Which image a machine boots: Ubuntu, or with GPUs one that has NVIDIA's driver."""
+"""Which image a machine boots: one's own, else Ubuntu, or with GPUs one that has NVIDIA's driver."""
 
 from __future__ import annotations
 
@@ -24,15 +24,17 @@ AWS has one line of images for each version of PyTorch and stops to build it aft
 
 @dataclass(frozen=True)
 class Image:
-    """`family` is its short name; `min_disk_gib` what the OS disk must hold at least.
+    """`family` is its short name, of one's own image its ID; `min_disk_gib` what the OS disk must hold at least.
 
-    `ssm_parameter` is AWS's; `publisher`, `offer`, `sku` are Azure's (always the newest version at creation).
+    `own`: the ID of an image of one's own, else empty. `ssm_parameter` is AWS's; `publisher`, `offer`, `sku` are
+    Azure's (always the newest version at creation).
     `driver_extension`: Azure installs the driver after boot. `trusted_launch`: off where it is not known that the image
     takes it. `secure_boot`: off where an unsigned driver must load.
     """
 
     family: str
     min_disk_gib: int
+    own: str = ""
     ssm_parameter: str = ""
     publisher: str = ""
     offer: str = ""
@@ -68,18 +70,25 @@ AZURE_UBUNTU_DRIVER = Image(
 
 
 def image_for(cloud: Cloud, args: ParticipantArgs) -> Image:
-    """The image of a participant's machine, where it names none of its own."""
-    return image_of(cloud, args.size, gpus=args.gpus is not None, torch=args.torch_image)
+    """The image of a participant's machine."""
+    gpus, own = args.gpus is not None, args.existing.image
+    return image_of(cloud, args.size, gpus=gpus, torch=args.torch_image, own=own)
 
 
-def image_of(cloud: Cloud, size: str, *, gpus: bool, torch: bool) -> Image:
+def image_of(cloud: Cloud, size: str, *, gpus: bool, torch: bool, own: str | None = None) -> Image:
     """The image that a size boots.
 
-    GPUs decide: those the kit asks for (`gpus`), or those that the size is known to have. On Azure the compute sizes
-    (NC, ND) boot Microsoft's HPC image, the NV sizes get the driver extension, which installs the GRID driver that they
-    need. Neither is known to bring torch; on AWS there is an image that does (`torch`).
+    One's own (`own`, its ID) is taken as it is: what it holds is its maker's. An Azure one outside of a gallery (a
+    managed image) can't have trusted launch. Secure boot is left off with GPUs: its driver may be unsigned.
+
+    Else GPUs decide: those the kit asks for (`gpus`), or those that the size is known to have. On Azure the compute
+    sizes (NC, ND) boot Microsoft's HPC image, the NV sizes get the driver extension, which installs the GRID driver
+    that they need. Neither is known to bring torch; on AWS there is an image that does (`torch`).
     """
     gpu = gpus or _has_gpu(cloud, size)
+    if own:
+        managed = "/providers/microsoft.compute/images/" in own.lower()
+        return Image(own, 0, own=own, trusted_launch=not managed, secure_boot=not gpu)
     if cloud == "aws":
         return (AWS_PYTORCH if torch else AWS_DLAMI) if gpu else AWS_UBUNTU
     if not gpu:

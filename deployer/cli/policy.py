@@ -30,7 +30,7 @@ def aws(out: Out = None) -> None:
 
     federation, members = _members("aws")
     regions = [region for one in members for region in (one.region, *one.fallback_regions) if region]
-    images = {image.ssm_parameter for one in members if not one.existing.get("image") for image in _images(one)}
+    images = {image.ssm_parameter for one in members for image in _images(one) if image.ssm_parameter}
     keys = [one.existing["kms_key"] for one in members if one.existing.get("kms_key")]
     _tell(policy(federation, regions, images, any(one.spot for one in members), keys), out)
 
@@ -51,7 +51,7 @@ def azure(out: Out = None) -> None:
 
 
 def _images(member: Member) -> set[Image]:
-    """The clouds' images that its machine may boot, whichever of its sizes it gets.
+    """The images that its machine may boot, whichever of its sizes it gets.
 
     With torch and without: its kit may ask for torch in the image.
     """
@@ -60,7 +60,7 @@ def _images(member: Member) -> set[Image]:
     assert member.cloud is not None, "asked of participants in a cloud only"
     sizes = member.sizes or (member.offer().size,)
     return {
-        image_of(member.cloud, size, gpus=bool(member.gpu_count), torch=torch)
+        image_of(member.cloud, size, gpus=bool(member.gpu_count), torch=torch, own=member.existing.get("image"))
         for size in sizes
         for torch in (False, True)
     }

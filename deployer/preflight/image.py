@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from deployer.preflight.model import Finding
 from deployer.preflight.place import Place, Wanted, asking
-from stacks.images import image_for, os_disk_gib
+from stacks.images import Image, image_for, os_disk_gib
 
 # by whether it is in a gallery: what it is, and of which API version it is asked
 _OWN = {
@@ -17,29 +17,28 @@ _OWN = {
 
 def check(place: Place) -> Iterable[Finding]:
     """Each image once, for those whose machine is going to be made."""
-    seen: dict[str, list[Wanted]] = {}
+    seen: dict[Image, list[Wanted]] = {}
     for one in place.wanted:
         if one.makes_machine:
-            name = one.args.existing.image or image_for(place.cloud, one.args).family
-            seen.setdefault(name, []).append(one)
-    for name, users in seen.items():
+            seen.setdefault(image_for(place.cloud, one.args), []).append(one)
+    for image, users in seen.items():
         if place.cloud == "aws":
-            yield _aws(place, name, users)
+            yield _aws(place, image, users)
         else:
-            yield _azure_own(place, name, users) if users[0].args.existing.image else _azure(place, name, users)
+            yield _azure_own(place, image, users) if image.own else _azure(place, image, users)
 
 
-def _aws(place: Place, family: str, users: list[Wanted]) -> Finding:
+def _aws(place: Place, image: Image, users: list[Wanted]) -> Finding:
     from botocore.exceptions import ClientError
 
-    ami = users[0].args.existing.image
-    if ami is None:
-        parameter = image_for("aws", users[0].args).ssm_parameter
+    family, ami = image.family, image.own
+    if not ami:
+        parameter = image.ssm_parameter
         with asking("ssm:GetParameter"):
             try:
                 ami = place.aws("ssm").get_parameter(Name=parameter)["Parameter"]["Value"]
             except place.aws("ssm").exceptions.ParameterNotFound:
-                return _missing(place, family, users, f"SSM has no parameter {parameter}")
+                return _missing(place, image, users, f"SSM has no parameter {parameter}")
     with asking("ec2:DescribeImages"):
         try:
             found = place.aws("ec2").describe_images(ImageIds=[ami])["Images"]
@@ -48,7 +47,7 @@ def _aws(place: Place, family: str, users: list[Wanted]) -> Finding:
                 raise
             found = []
     if not found or found[0].get("State", "available") != "available":
-        return _missing(place, family, users, f"{ami} is not available")
+        return _missing(place, image, users, f"{ami} is not available")
     sizes = [
         mapping["Ebs"].get("VolumeSize", 0) for mapping in found[0].get("BlockDeviceMappings", []) if "Ebs" in mapping
     ]
@@ -61,8 +60,7 @@ def _aws(place: Place, family: str, users: list[Wanted]) -> Finding:
     )
 
 
-def _azure(place: Place, family: str, users: list[Wanted]) -> Finding:
-    image = image_for("azure", users[0].args)
+def _azure(place: Place, image: Image, users: list[Wanted]) -> Finding:
     from azure.core.exceptions import ResourceNotFoundError
 
     with asking("Microsoft.Compute/locations/publishers/artifacttypes/offers/skus/versions/read"):
@@ -73,31 +71,29 @@ def _azure(place: Place, family: str, users: list[Wanted]) -> Finding:
         except ResourceNotFoundError:
             versions = []
     if not versions:
-        return _missing(place, family, users, f"there is no {image.publisher}:{image.offer}:{image.sku}")
-    return Finding("image", f"{family} is {image.publisher}:{image.offer}:{image.sku}:{versions[-1].name}")
+        return _missing(place, image, users, f"there is no {image.publisher}:{image.offer}:{image.sku}")
+    return Finding("image", f"{image.family} is {image.publisher}:{image.offer}:{image.sku}:{versions[-1].name}")
 
 
-def _azure_own(place: Place, own: str, users: list[Wanted]) -> Finding:
+def _azure_own(place: Place, image: Image, users: list[Wanted]) -> Finding:
     """An image of the account's own: a managed image, or a version in a gallery, perhaps another subscription's."""
     from azure.core.exceptions import ResourceNotFoundError
 
-    kind, version = _OWN["/galleries/" in own.lower()]
+    kind, version = _OWN["/galleries/" in image.own.lower()]
     with asking(f"{kind}/read"):
         try:
-            place.azure.resources.resources.get_by_id(own, api_version=version)
+            place.azure.resources.resources.get_by_id(image.own, api_version=version)
         except ResourceNotFoundError:
-            return _missing(place, own, users, "Azure knows no image with that ID")
-    return Finding("image", f"{own} is there")
+            return _missing(place, image, users, "Azure knows no image with that ID")
+    return Finding("image", f"{image.own} is there")
 
 
-def _missing(place: Place, family: str, users: list[Wanted], why: str) -> Finding:
+def _missing(place: Place, image: Image, users: list[Wanted], why: str) -> Finding:
     return Finding(
         "image",
-        f"the image {family} is not in {place.region}",
+        f"the image {image.family} is not in {place.region}",
         "refused",
         participant=users[0].name,
         why=why,
-        next_step="mend `image:` in federation.yml"
-        if users[0].args.existing.image
-        else "another `region:` in federation.yml",
+        next_step="mend `image:` in federation.yml" if image.own else "another `region:` in federation.yml",
     )

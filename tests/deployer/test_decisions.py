@@ -50,18 +50,22 @@ def step(action: str, name: str = "site-1-vm", type_: str = VM, *reasons: str) -
 
 
 def test_outputs_are_of_the_machine_that_the_stack_holds_or_made_again() -> None:
-    stack = {"type": "pulumi:pulumi:Stack", "outputs": {"public_ip": "192.0.2.7", "vm_id": "i-1"}}
+    def tells(*resources: dict[str, object]) -> bool:
+        return tells_its_machine({"resources": resources}, "ubuntu-24.04")
+
+    told: dict[str, object] = {"public_ip": "192.0.2.7", "vm_id": "i-1", "image": "ubuntu-24.04"}
+    stack = {"type": "pulumi:pulumi:Stack", "outputs": told}
     machine = {"type": VM, "custom": True, "id": "i-1"}
-    before = {**stack, "outputs": {"public_ip": "192.0.2.7"}}
-    assert tells_its_machine({"resources": [stack, machine]})
-    assert not tells_its_machine({"resources": [before, machine]})  # made, and cut off then
-    assert not tells_its_machine({"resources": [stack, {**machine, "id": "i-2"}]})  # replaced, and cut off then
-    shutdown = {"type": "azure-native:devtestlab:GlobalSchedule", "custom": True, "id": "s"}
-    shutdown["inputs"] = {"dailyRecurrence": {"time": "0501"}}
-    armed = {**stack, "outputs": {**stack["outputs"], "deallocate_at": "0501"}}
-    assert tells_its_machine({"resources": [armed, machine, shutdown]})
-    assert not tells_its_machine({"resources": [stack, machine, shutdown]})  # armed, and cut off then
-    assert not tells_its_machine({"resources": [armed, machine]})  # deleted, and cut off then
+    assert tells(stack, machine)
+    assert not tells({**stack, "outputs": {"public_ip": "192.0.2.7"}}, machine)  # made, and cut off then
+    assert not tells(stack, {**machine, "id": "i-2"})  # replaced, and cut off then
+    assert not tells({**stack, "outputs": {**told, "image": "dlami-ubuntu-22.04"}}, machine)
+    time = {"dailyRecurrence": {"time": "0501"}}
+    shutdown = {"type": "azure-native:devtestlab:GlobalSchedule", "custom": True, "id": "s", "inputs": time}
+    armed = {**stack, "outputs": {**told, "deallocate_at": "0501"}}
+    assert tells(armed, machine, shutdown)
+    assert not tells(stack, machine, shutdown)  # armed, and cut off then
+    assert not tells(armed, machine)  # deleted, and cut off then
 
 
 # -- steps ------------------------------------------------------------------------------------------------------

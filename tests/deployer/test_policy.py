@@ -81,8 +81,12 @@ def test_the_azure_role_reads_what_is_used_and_knows_every_size_that_may_be_trie
         "sizes": ["Standard_D4s_v5", "Standard_NV36ads_A10_v5"],
         "image": f"{THEIRS}/galleries/ours/images/golden/versions/1.0.0",
     }
+    spec["sites"]["site-3"] = {key: value for key, value in spec["sites"]["site-2"].items() if key != "image"}
     role = written(tmp_path, spec, "azure")
     for action in ("diskEncryptionSets/read", "images/read", "galleries/images/versions/read"):
         assert f"Microsoft.Compute/{action}" in role["Actions"]
     assert "Microsoft.Compute/virtualMachines/extensions/write" in role["Actions"]
     assert "/subscriptions/00000000-1111-2222-3333-444444444444" in role["AssignableScopes"]
+    del spec["sites"]["site-3"]  # into an image of one's own nobody installs a driver
+    role = written(tmp_path, spec, "azure")
+    assert "Microsoft.Compute/virtualMachines/extensions/write" not in role["Actions"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,12 @@ def test_gpu_sites_say_where_torch_comes_from(one: Member, told: str) -> None:
     words = torch_in_words(one)
     assert told in words
     assert bool(told) == bool(words)
+
+
+def test_of_an_image_of_ones_own_nothing_is_said_that_holds_for_the_clouds_alone() -> None:
+    own = {"image": "ami-0123456789abcdef0"}
+    for one in (member("aws", "m7i.large", TorchSource()), member("aws", "g4dn.xlarge")):
+        assert torch_in_words(replace(one, existing=own)).startswith("what your image has in /opt/pytorch")
 
 
 def test_the_image_of_a_machine_without_gpus_is_refused_before_anything_is_made() -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
 from stack_graph import Graph, run
 from stack_samples import sample
 
-from stacks.args import check_for
+from stacks.args import Gpu, check_for
 from stacks.errors import StackArgumentError
 from stacks.existing import Existing
 from stacks.resources import describe
@@ -87,6 +88,37 @@ def test_own_image_and_key_are_taken() -> None:
 def test_trusted_launch_is_not_asked_for_where_a_managed_image_is_booted(image: str, trusted: bool) -> None:
     machine = made("azure", Existing(image=f"{PLACE}/Microsoft.Compute/{image}"))["site-1-vm"].inputs
     assert (machine.get("securityProfile", {}).get("securityType") == "TrustedLaunch") is trusted
+
+
+@pytest.mark.parametrize("size", ["Standard_NC4as_T4_v3", "Standard_ND96isr_H100_v5", "Standard_NV36ads_A10_v5"])
+def test_an_image_of_ones_own_is_taken_as_it_is_with_gpus_too(size: str) -> None:
+    image = f"{PLACE}/Microsoft.Compute/galleries/g/images/ubuntu/versions/1.0.0"
+    graph = made("azure", Existing(image=image), size=size, gpus=Gpu(1), os_disk_gib=40)
+    assert "VirtualMachineExtension" not in kinds(graph)  # nobody installs a driver into it
+    machine = graph["site-1-vm"].inputs
+    assert machine["securityProfile"]["securityType"] == "TrustedLaunch"
+    assert machine["securityProfile"]["uefiSettings"] == {"secureBootEnabled": False, "vTpmEnabled": True}
+    assert (machine["storageProfile"]["osDisk"]["diskSizeGB"], graph.outputs["image"]) == (40, image)
+    stands = made("azure", Existing(image=image), size=size, gpus=Gpu(1), trusted_launch=False)
+    assert "securityProfile" not in stands["site-1-vm"].inputs
+
+
+@pytest.mark.parametrize(
+    ("cloud", "place", "images"),
+    [
+        ("aws", "ami", ("ami-0123456789abcdef0", "ami-0123456789abcdef1")),
+        ("azure", "storageProfile.imageReference", (f"{PLACE}/Microsoft.Compute/images/{one}" for one in "ab")),
+    ],
+)
+def test_another_image_of_ones_own_is_another_machine(cloud: str, place: str, images: Iterable[str]) -> None:
+    before, after = (made(cloud, Existing(image=image), reimage=True) for image in images)
+    changed = [r.name for r in before.cloud if after[r.name].inputs != r.inputs]
+    assert changed == ["site-1-vm"]
+    assert before.outputs["image"] != after.outputs["image"]
+    request = after["site-1-vm"].request
+    assert list(request.ignoreChanges) == []
+    assert cloud == "aws" or place in request.replaceOnChanges
+    assert list(made(cloud, Existing(image=after.outputs["image"]))["site-1-vm"].request.ignoreChanges) == [place]
 
 
 def test_encryption_at_host_is_said_and_a_machine_that_gets_it_is_replaced() -> None:

@@ -6,7 +6,12 @@ from typing import Any
 
 import pytest
 
+from deployer.checkpoint import boots_another
+from deployer.sandbox.aws.images import IMAGES
 from stacks.args import Gpu
+from stacks.existing import Existing
+from stacks.images import image_for
+from stacks.program import participant_program
 
 CLOUDS = ["aws", pytest.param("azure", marks=pytest.mark.slow)]
 BIGGER = {"aws": "m7i.xlarge", "azure": "Standard_D8s_v5"}
@@ -46,6 +51,31 @@ def test_a_replaced_machine_has_the_old_one_s_address_and_volume(rig: Any, cloud
     assert made(one) != born
     outputs = one.engine.outputs()
     assert (outputs["public_ip"], outputs["ssh_user"], outputs["size"]) == (address, "keeper", BIGGER[cloud])
+
+
+def test_another_image_of_ones_own_is_booted_by_another_machine(rig: Any) -> None:
+    region = "eu-central-1"
+    other, ours = (Existing(image=image.ami(region)) for image in IMAGES if image.root_gib == 8 and "amd" in image.name)
+    one = rig("aws", existing=ours)
+    one.work("up")
+    born, before = made(one), ids(one)
+
+    def wanted(existing: Existing) -> list[tuple[str, str]]:
+        """What a plan shows with that image."""
+        one.change(existing=existing, reimage=False)
+        one.change(reimage=boots_another(one.engine.state(), image_for("aws", one.args)))
+        steps = one.engine.preview(participant_program("aws", one.args, one.access)).steps
+        return [(step.action, step.name.removeprefix(f"{one.participant}-")) for step in steps]
+
+    assert wanted(ours) == []
+    assert ("replace", "vm") in wanted(other)
+    one.work("up")
+    one.check_exactly_one_of_each()
+    assert made(one) != born
+    assert ids(one)["state"] == before["state"]
+    assert one.engine.outputs()["image"] == other.image
+    assert wanted(other) == []
+    assert ("replace", "vm") in wanted(Existing())  # the cloud's again
 
 
 @pytest.mark.slow
