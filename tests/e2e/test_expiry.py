@@ -92,6 +92,8 @@ def test_a_machine_ends_itself_also_after_a_reboot(up: World) -> None:
     assert after["machine"] == "gone"
     # Azure bills a machine that is only powered off: its own shutdown, armed for the last day, deallocates it
     wait(lambda: site(up, "--refresh", name="site-2")["machine"] == "deallocated", 120)
+    ended = site(up, name="site-2")
+    assert ended["bill_ends"] == ended["expires"]  # as the stack says, whose shutdown stands
     told = up.run("status").ok().out
     assert "site-1: ended itself at" in told
     assert "address and volume go on costing until fedspan down" in told
@@ -121,7 +123,7 @@ def test_a_site_that_ended_comes_back_without_an_end(up: World) -> None:
     assert "next: fedspan up site-2" in told
     assert "site-2" in up.json("up", "site-2", "--yes").ok().last["registered"]
     back = site(up, "--refresh", name="site-2")
-    assert (back["machine"], back["expires"], back["drift"]) == ("running", None, [])
+    assert (back["machine"], back["expires"], back["bill_ends"], back["drift"]) == ("running", None, None, [])
 
 
 def test_an_end_is_forgotten_with_what_was_taken_down(up: World) -> None:
