@@ -15,9 +15,6 @@ USUAL = ("id_ed25519", "id_ecdsa", "id_rsa")
 UNUSABLE = (OSError, ValueError, TypeError, paramiko.SSHException, paramiko.pkey.UnknownKeyType)
 """What paramiko raises for the file of a key that can't be used; `TypeError` where it has a passphrase."""
 
-LoginTransport: type[paramiko.Transport] = paramiko.ServiceRequestingTransport  # type: ignore[attr-defined]  # no stub
-"""Asks for the login once, as RFC 4252 has it; paramiko's other one asks with each key, which some servers refuse."""
-
 
 def candidates(path: Path, agent: bool, load: Callable[[Path], paramiko.PKey]) -> list[Any]:
     """The keys to try, in order: the agent's where it is asked for, then the file's.

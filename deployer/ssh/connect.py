@@ -22,8 +22,9 @@ from pathlib import Path
 import paramiko
 
 from deployer.errors import FedspanError, HostKeyError, UnreachableError
-from deployer.ssh.agent import UNUSABLE, LoginTransport, candidates
+from deployer.ssh.agent import UNUSABLE, candidates
 from deployer.ssh.exchange import PACKET
+from deployer.ssh.login import LoginTransport
 from deployer.ssh.pins import HostKeyPin, fingerprint, host_label, read_pins
 from deployer.ssh.session import WINDOW
 

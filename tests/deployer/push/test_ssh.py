@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import hmac
+import io
 import socket
 import sys
 import threading
 import time
 from pathlib import Path
 
+import paramiko
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
+from paramiko.common import MSG_SERVICE_REQUEST, MSG_USERAUTH_REQUEST
 
 from deployer.errors import HostKeyError, MachineError, UnreachableError
 from deployer.keys import KeyStore, make_pair
 from deployer.ssh import HostKeyPin, Machine, connect, fingerprint, forget_host_key, pin_host_key, read_pins
 from deployer.ssh.agent import operators_keys
 from deployer.ssh.connect import scan_host_key
+from deployer.ssh.login import LoginTransport
 from deployer.ssh.session import remote_command
 from tests.deployer.push.conftest import Box, MakeMachine
 
@@ -186,6 +191,46 @@ def test_a_login_that_nobody_answers_is_no_refusal_and_is_tried_again(
     monkeypatch.setattr(sys.modules["deployer.ssh.connect"], "DIAL_TIMEOUT_S", 2.0)
     with make_machine(auth_silent=1).connect(auth_grace_s=0) as machine:
         assert machine.run(["echo", "in"]).stdout == "in\n"
+
+
+def test_an_answer_that_comes_before_anybody_waits_for_it_is_heard(
+    make_machine: MakeMachine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send = LoginTransport._send_message
+
+    def taken_off_the_processor(self: LoginTransport, message: paramiko.Message) -> None:
+        send(self, message)
+        if message.asbytes()[0] == MSG_USERAUTH_REQUEST:
+            time.sleep(0.5)
+
+    monkeypatch.setattr(LoginTransport, "_send_message", taken_off_the_processor)
+    waits: list[str] = []
+    make_machine().connect(on_wait=lambda reason, waited: waits.append(reason)).close()
+    assert waits == []
+
+
+def test_a_server_that_hangs_up_before_the_login_ends_no_command_in_a_wait_without_end(tmp_path: Path) -> None:
+    keys, host = KeyStore(tmp_path), make_pair("x")
+    keys.login("digits")
+    shown = paramiko.Ed25519Key.from_private_key(io.StringIO(host.private))
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+
+        def hang_up() -> None:
+            for _ in range(20):
+                try:
+                    server = paramiko.Transport(listening.accept()[0])
+                except OSError:
+                    return
+                server.add_server_key(shown)
+                server._handler_table[MSG_SERVICE_REQUEST] = lambda _, server=server: server.close()
+                with contextlib.suppress(paramiko.SSHException, EOFError):
+                    server.start_server(server=paramiko.ServerInterface())
+
+        threading.Thread(target=hang_up, daemon=True).start()
+        keys.pin("127.0.0.1", port, host.public)
+        with pytest.raises(UnreachableError, match="closed"):
+            connect("127.0.0.1", port, "fedspan", keys.login_path, keys.known_hosts, 1.5)
 
 
 def test_a_login_that_stays_refused_is_told_long_before_the_deadline(make_machine: MakeMachine) -> None:
