@@ -10,15 +10,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from postgres_server import Server
+from state_samples import call, job
 
 from fl_runtime.blobs import BlobStore, of_bytes
 from fl_runtime.db import Sqlite
-from fl_runtime.errors import BusyError, FlError, StorageError
-from fl_runtime.hub.quorum import Part, decide
+from fl_runtime.errors import FlError
 from fl_runtime.hub.schema import MIGRATIONS
 from fl_runtime.hub.sqlstate import SqlState
-from fl_runtime.hub.state import FINAL, Boundary, Call, Job, Late, Task
+from fl_runtime.hub.state import FINAL, Boundary, Late
 from fl_runtime.hub.store import open_store
 from fl_runtime.postgres import Postgres
 
@@ -37,17 +36,6 @@ def opener(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Opener]:
     yield make
     for store in opened:
         store.close()
-
-
-def job(name: str = "job-1", state: str = "QUEUED") -> Job:
-    return Job(name, "n", {"workflow": {}}, "ana", b"e", b"s", b"c", b"d" * 32, 9, state)
-
-
-def call(round_: int = 0, index: int = 0) -> tuple[Call, list[Task]]:
-    made = Call("job-1", round_, index, "train", ("a", "b"), "digest", {"k": 1}, None, {"min": 2})
-    return made, [
-        Task(f"job-1/{round_}.{index}/{site}", "job-1", round_, index, site, 1, "open") for site in ("a", "b")
-    ]
 
 
 def test_what_was_said_is_there_after_a_restart(opener: Opener) -> None:
@@ -352,155 +340,3 @@ def test_a_migration_that_breaks_off_has_not_happened(tmp_path: Path) -> None:
         Sqlite(tmp_path / "a.db", ["CREATE TABLE one (a TEXT)", "CREATE TABLE two (a TEXT); CREATE TABLE one (a TEXT)"])
     again = Sqlite(tmp_path / "a.db", ["CREATE TABLE one (a TEXT)", "CREATE TABLE two (a TEXT)"])
     assert again.all("SELECT * FROM two") == []
-
-
-# --- PostgreSQL only
-
-
-def test_one_server_at_a_time_works_with_a_database(postgres_url: str, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("fl_runtime.postgres._LOCK_WAIT_S", 0.2)
-    first = open_store(tmp_path, postgres_url)
-    with pytest.raises(BusyError, match="Another server works with this database"):
-        open_store(tmp_path, postgres_url)
-    first.close()
-    open_store(tmp_path, postgres_url).close()
-
-
-def test_a_folder_and_a_database_that_do_not_belong_together_are_refused(postgres_url: str, tmp_path: Path) -> None:
-    """Else start-up would take the folder's blobs for left-overs."""
-    (one := tmp_path / "one").mkdir()
-    (other := tmp_path / "other").mkdir()
-    store = open_store(one, postgres_url)
-    store.add_job(job())
-    store.close()
-    with pytest.raises(FlError, match="do not belong together"):
-        open_store(other, postgres_url)
-    with pytest.raises(FlError, match="lies in a PostgreSQL database"):
-        open_store(one)
-    open_store(other).close()
-    with pytest.raises(FlError, match="lies in SQLite"):
-        open_store(other, postgres_url)
-    open_store(one, postgres_url).close()
-
-
-def test_a_database_server_that_restarts_costs_the_transaction_it_cut_off(
-    postgres_server: Server, postgres_url: str, tmp_path: Path
-) -> None:
-    store = open_store(tmp_path, postgres_url)
-    store.add_job(job())
-
-    def cut_off() -> None:
-        with store.tx():
-            store.set_job("job-1", "RUNNING")
-            postgres_server.stop("immediate")
-            postgres_server.start()
-
-    with pytest.raises(StorageError):
-        cut_off()
-    found = store.job("job-1")
-    assert found is not None
-    assert found.state == "QUEUED"
-    postgres_server.stop("immediate")
-    store.add_event("job-1", {"event": "kept until the database is back"})
-    with pytest.raises(StorageError, match="can't be used"):
-        store.set_job("job-1", "RUNNING")
-    postgres_server.start()
-    store.set_job("job-1", "RUNNING")
-    assert len(store.events("job-1", 0)) == 1
-    store.close()
-
-
-def test_a_database_that_another_server_took_meanwhile_is_waited_for(
-    postgres_server: Server, postgres_url: str, tmp_path: Path, monkeypatch
-) -> None:
-    monkeypatch.setattr("fl_runtime.postgres._LOCK_WAIT_S", 0.2)
-    for folder in ("one", "other"):
-        (tmp_path / folder).mkdir()
-    store = open_store(tmp_path / "one", postgres_url)
-    store.add_job(job())
-    postgres_server.stop("immediate")
-    postgres_server.start()
-    other = Postgres(postgres_url, MIGRATIONS)
-    for _ in range(2):
-        with pytest.raises(StorageError, match="Another server works with this database"):
-            store.set_job("job-1", "RUNNING")
-        with pytest.raises(StorageError, match="Another server works with this database"):
-            store.job("job-1")
-    other.close()
-    assert store.set_job("job-1", "RUNNING")
-    store.close()
-
-
-def test_a_store_that_is_none_is_told_and_passwords_are_not(tmp_path: Path) -> None:
-    pytest.importorskip("psycopg")
-    with pytest.raises(FlError, match="'mysql' is no kind of store"):
-        open_store(tmp_path, "mysql://x")
-    with pytest.raises(StorageError) as caught:
-        open_store(tmp_path, "postgresql://ana:secret@127.0.0.1:1/none")
-    assert "secret" not in str(caught.value)
-    assert "ana@127.0.0.1:1" in str(caught.value)
-
-
-# --- the quorum
-
-
-def part(state: str, lost: float | None = None, site: str = "s") -> Part:
-    return Part(site, state, lost)
-
-
-@pytest.mark.parametrize(
-    ("parts", "minimum", "waited", "verdict"),
-    [
-        ([part("accepted"), part("accepted")], 2, 0, "close"),
-        ([part("accepted"), part("open")], 1, 0, "open"),  # connected: it is waited for
-        ([part("accepted"), part("open", 4.9)], 1, 0, "open"),  # not lost long enough
-        ([part("accepted"), part("open", 5.0)], 1, 0, "close"),
-        ([part("accepted"), part("open", 99)], 2, 0, "open"),  # below the minimum: it may come back
-        ([part("accepted"), part("open", 99), part("open")], 1, 0, "open"),
-        ([part("accepted"), part("answered"), part("open", 99)], 1, 0, "open"),  # a result is being looked at
-        ([part("accepted"), part("open")], 1, 60, "close"),  # the deadline
-        ([part("accepted"), part("open")], 2, 60, "fail"),
-        ([part("accepted"), part("refused")], 2, 0, "fail"),
-        ([part("accepted"), part("failed"), part("open")], 3, 0, "fail"),  # can't be met any more
-        ([part("refused"), part("failed")], 1, 0, "fail"),
-    ],
-)
-def test_when_a_round_is_over(parts: list[Part], minimum: int, waited: float, verdict: str) -> None:
-    assert decide(parts, minimum, waited, 60.0, 5.0).verdict == verdict
-
-
-@pytest.mark.parametrize(
-    ("parts", "minimum", "waited", "below", "verdict"),
-    [
-        ([part("accepted"), part("open")], 2, 60, "wait", "open"),  # the deadline is over; it waits on
-        ([part("accepted"), part("open", 99)], 2, 60, "wait", "open"),
-        ([part("accepted"), part("open", 4)], 2, 0, "fail", "open"),  # it may come back within its grace
-        ([part("accepted"), part("open", 5)], 2, 0, "fail", "fail"),
-        ([part("accepted"), part("open", 5)], 1, 0, "fail", "close"),
-        ([part("accepted"), part("open"), part("open", 5)], 2, 0, "fail", "open"),  # the other one may do
-        ([part("accepted"), part("open")], 2, 60, "fail", "fail"),
-    ],
-)
-def test_below_its_quorum_a_job_waits_or_fails_as_it_says(
-    parts: list[Part], minimum: int, waited: float, below: str, verdict: str
-) -> None:
-    assert decide(parts, minimum, waited, 60.0, 5.0, below).verdict == verdict
-
-
-def test_the_deadline_of_a_queued_site_does_not_run() -> None:
-    queued = Part("a", "open", queued=20.0)
-    assert decide([part("accepted"), queued], 1, 79, 60.0, 5.0).verdict == "open"
-    assert decide([part("accepted"), queued], 1, 80, 60.0, 5.0).verdict == "close"
-
-
-def test_a_late_result_stands_in_only_when_the_round_would_close_without_the_site() -> None:
-    late = Part("a", "open", late=True)
-    assert decide([part("accepted"), late], 2, 0, 60.0, 5.0).verdict == "open"
-    assert decide([part("accepted"), late], 2, 60, 60.0, 5.0).verdict == "use-late"
-    assert decide([part("accepted"), Part("a", "open", 6.0, late=True)], 2, 0, None, 5.0).verdict == "use-late"
-    assert decide([part("accepted"), part("answered")], 2, 60, 60.0, 5.0).verdict == "open"  # it is being judged
-
-
-def test_a_failed_quorum_names_each_site_and_its_reason() -> None:
-    parts = [part("accepted", site="a"), Part("b", "refused", why="holds NaN"), Part("c", "failed")]
-    assert decide(parts, 2, 0, None, 5).why == "1 of 2 needed results; b: holds NaN; c: failed"

@@ -16,8 +16,8 @@ from deployer.sandbox.aws.accounts import credentials
 from deployer.sandbox.provider_values import UNKNOWN, plain, secret
 
 from .aws_engine import CheckFailed, Engine, InitFailed, Resource, serving
+from .aws_programs import GATEWAY, MACHINE, ROUTE, VPC, participant
 from .conftest import REGION, UBUNTU, Account, Cloud
-from .test_resources import GATEWAY, MACHINE, ROUTE, VPC, participant
 
 
 @pytest.fixture
