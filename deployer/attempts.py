@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 
 from deployer.crew import Crew
 from deployer.errors import CapacityError, FedspanError
+from deployer.part import Part
 from deployer.placement import Place, candidates, place_of, stood
-from deployer.plan_make import Part
 from stacks.catalogue import price
 
 # EC2 tells which zone it had chosen itself

@@ -14,7 +14,8 @@ from deployer.hosts_examined import check_hosts
 from deployer.ledger import NOTHING_THERE
 from deployer.lockfile import exclusive
 from deployer.member import Member
-from deployer.plan_make import Part, Planner
+from deployer.part import Part
+from deployer.plan_make import Planner
 from deployer.preflight import engine, local
 from deployer.preflight.engine import from_error
 from deployer.preflight.model import Finding

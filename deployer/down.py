@@ -195,7 +195,7 @@ class Down:
             for text in free_stack(self.crew, name):
                 self.crew.screen.line(f"{name}: {text}")
             access = self.deployment.realm.access(member.cloud, member)
-            told, refresh = settle_stack(self.crew, name, member.cloud, member, access)
+            told, refresh, _ = settle_stack(self.crew, name, member.cloud, member, access)
             for text in told:
                 self.crew.screen.line(f"{name}: {text}")
             self.crew.interrupts.check()

@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from deployer import engine as engines
-from deployer.checkpoint import address_in, boots_another, has_trusted_launch, place_of
+from deployer import unchanged
+from deployer.checkpoint import address_in, boots_another, has_trusted_launch
 from deployer.deployment import Deployment
-from deployer.engine import Preview, Program, StackEngine
+from deployer.engine import Preview, StackEngine
 from deployer.errors import SpecError
 from deployer.expiry import azure_schedule, expiry_of
 from deployer.expiry_units import stamp
@@ -29,60 +29,16 @@ from deployer.ingress import (
     ssh_openings,
 )
 from deployer.member import Member, uses_in_words
+from deployer.part import Part
 from deployer.plan import ParticipantPlan, Plan, now
 from deployer.plan_steps import steps_of
+from deployer.programs import load_program
 from deployer.server_address import server_endpoint
 from deployer.torch_words import torch_in_words
 from stacks.args import MAX_RULES, HostKey, ParticipantArgs, door_rules
 from stacks.existing import Existing
 from stacks.extras import extras_usd_hour
 from stacks.images import image_for, os_disk_gib
-from stacks.names import Stage
-from stacks.program import participant_program
-
-
-@dataclass
-class Part:
-    """What is known of one participant while `plan` or `up` works.
-
-    Attributes:
-        state: the stack's checkpoint; None without a stack.
-        args: what the full program is made from, with what was known when the plan was made.
-        preview: what the engine said, where it was asked.
-        refresh: the engine has to look at the cloud first: an update was interrupted, or somebody asked for it.
-    """
-
-    member: Member
-    state: dict[str, Any] | None = None
-    args: ParticipantArgs | None = None
-    preview: Preview | None = None
-    refresh: bool = False
-    access: Any = None
-    openings: tuple[Opening, ...] = ()
-
-    @property
-    def has_address(self) -> bool:
-        """Whether the stack has its static address, so that the smaller program must not run any more."""
-        return engines.has_address(self.state)
-
-    @property
-    def moved_from(self) -> str | None:
-        """Where the stack lies, when it is wanted in another cloud or region: then it is taken down and made anew."""
-        there = place_of(self.state)
-        if there is None or (there[0] == self.member.cloud and there[1] in (None, self.member.region)):
-            return None
-        return " ".join(word for word in there if word)
-
-    @property
-    def holds_something(self) -> bool:
-        """Whether the stack holds resources of a cloud."""
-        return bool(engines.cloud_resources(self.state))
-
-    def program(self, stage: Stage = "full") -> Program:
-        """The stack's program for what is known now."""
-        assert self.member.cloud is not None, "only a participant in a cloud has a program"
-        assert self.args is not None, "args are made first"
-        return participant_program(self.member.cloud, self.args, self.access, stage)
 
 
 @dataclass
@@ -215,12 +171,9 @@ class Planner:
         kept = member.cloud == "azure" and args.existing.image and not has_trusted_launch(part.state)
         return replace(args, trusted_launch=False) if kept else args
 
-    def prepare(self, member: Member, engine: StackEngine | None, access: Any = None) -> Part:
+    def prepare(self, member: Member, state: dict[str, Any] | None = None, access: Any = None) -> Part:
         """What stands: the stack's state, and its address for everybody else's rules."""
-        part = Part(member, access=access)
-        if member.cloud is None or engine is None:
-            return part
-        part.state = engine.state()
+        part = Part(member, state, access=access)
         if not part.moved_from and part.has_address and (address := address_in(part.state)):
             self.addresses[member.name] = address
         return part
@@ -235,7 +188,30 @@ class Planner:
         if (server := self.deployment.server) is not None and not server.cloud and part.member.kit.is_dir():
             self.check_way(part.member)  # nothing that `up` makes would tell it
         if part.holds_something and not part.moved_from:
-            part.preview = engine.preview(part.program(), plan_name, part.refresh)
+            part.preview = self.preview(part, engine, plan_name)
+
+    def preview(self, part: Part, engine: StackEngine, plan_name: str | None = None) -> Preview:
+        """The engine's, where it is not known that nothing is to be changed."""
+        ledger, name = self.deployment.ledger, part.member.name
+        known = self._digest(part)
+        if not part.refresh and unchanged.is_kept(ledger, name, known):
+            return Preview(())
+        load_program(part.member.cloud or "")
+        found = engine.preview(part.program(), plan_name, part.refresh)
+        if not found.steps and not part.refresh:
+            unchanged.keep(ledger, name, known)
+        return found
+
+    def keep(self, part: Part, engine: StackEngine | None) -> None:
+        """The engine has just made the stack what the arguments say: the next preview is known."""
+        assert engine is not None, "a participant in a cloud has an engine"
+        part.state = engine.state()
+        unchanged.keep(self.deployment.ledger, part.member.name, self._digest(part))
+
+    def _digest(self, part: Part) -> str:
+        assert part.member.cloud is not None, "only a participant in a cloud has a stack"
+        assert part.args is not None, "args are made first"
+        return unchanged.digest(part.member.cloud, part.args, part.access, part.state or {})
 
     def participant_plan(self, part: Part) -> ParticipantPlan:
         """What to show of one participant."""

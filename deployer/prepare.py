@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from importlib.metadata import version
-from types import ModuleType
-from typing import Any
 
 from pulumi.automation import CommandError
 
@@ -15,28 +13,9 @@ from deployer.crew import Crew, together
 from deployer.errors import CloudError
 from deployer.expiry import expiry_of
 from deployer.member import Member
-from deployer.plan_make import Part, Planner
+from deployer.part import Part
+from deployer.plan_make import Planner
 from deployer.recover import settle_stack
-
-
-def load_programs(members: Iterable[Member]) -> None:
-    """Import what the stacks' programs need, once and here.
-
-    The provider packages load their modules at the first look at them, which two threads must not take at once.
-    """
-    clouds = {member.cloud for member in members}
-    modules: list[Any] = []
-    if "aws" in clouds:
-        import stacks.aws
-
-        modules.append(stacks.aws)
-    if "azure" in clouds:
-        import stacks.azure
-
-        modules.append(stacks.azure)
-    for module in modules:
-        for package in [entry for entry in vars(module).values() if isinstance(entry, ModuleType)]:
-            getattr(package, "any", None)  # the first look at an attribute loads the module
 
 
 def install_plugins(crew: Crew, members: Iterable[Member]) -> None:
@@ -74,16 +53,18 @@ def prepare(crew: Crew, planner: Planner, members: Iterable[Member]) -> dict[str
     def work(member: Member) -> Part:
         engine = crew.engine(member)
         if engine is None:
-            return planner.prepare(member, None)
+            return planner.prepare(member)
         with crew.slot():
             access = crew.deployment.realm.access(member.cloud or "", member)
-            told, refresh = settle_stack(crew, member.name, member.cloud or "", member, access)
-            for text in told:
+            stood = settle_stack(crew, member.name, member.cloud or "", member, access)
+            for text in stood.told:
                 crew.screen.line(f"{member.name}: {text}")
-            part = planner.prepare(member, engine, access)
+            part = planner.prepare(member, stood.state, access)
             # a machine that has reached its end is gone without the engine's knowing, whatever its next end is to be
             ends = (expiry_of(crew.deployment.ledger, member.name), end_in(part.state))
-            part.refresh = refresh or planner.refresh or any(end is not None and end <= time.time() for end in ends)
+            part.refresh = (
+                stood.refresh or planner.refresh or any(end is not None and end <= time.time() for end in ends)
+            )
             return part
 
     parts, errors = crew.each(members, work)
@@ -94,8 +75,6 @@ def prepare(crew: Crew, planner: Planner, members: Iterable[Member]) -> dict[str
 
 def complete(crew: Crew, planner: Planner, parts: dict[str, Part]) -> None:
     """The engine's opinion of every stack that holds something, with all addresses that are known."""
-
-    load_programs(part.member for part in parts.values() if part.holds_something)
 
     def work(member: Member) -> None:
         with crew.slot():

@@ -9,13 +9,27 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timezone
-from typing import Any
+from typing import Any, NamedTuple
 
 from deployer.crew import Crew
 from deployer.engine import pending_operations
 from deployer.errors import CloudError, FedspanError
 from deployer.locks import wait_free
 from deployer.settings import setting
+
+
+class Stood(NamedTuple):
+    """A stack that nothing is unsettled about.
+
+    Attributes:
+        told: what was done, in words.
+        refresh: the next `up` has to look at the cloud first.
+        state: its checkpoint; None without a stack.
+    """
+
+    told: list[str]
+    refresh: bool
+    state: dict[str, Any] | None
 
 
 def free_stack(crew: Crew, name: str) -> Iterator[str]:
@@ -40,13 +54,8 @@ def free_stack(crew: Crew, name: str) -> Iterator[str]:
         yield "took away the lock of an engine that was killed"
 
 
-def settle_stack(
-    crew: Crew, name: str, cloud: str, where: Any, access: Any, failed: Iterable[str] = ()
-) -> tuple[list[str], bool]:
+def settle_stack(crew: Crew, name: str, cloud: str, where: Any, access: Any, failed: Iterable[str] = ()) -> Stood:
     """Settle everything of one stack that did not end well.
-
-    Returns:
-        What was done, in words, and whether the next `up` has to look at the cloud first.
 
     Raises:
         BusyError: somebody alive holds the stack.
@@ -57,7 +66,7 @@ def settle_stack(
     since = crew.deployment.ledger.unclean_since(name)
     state = engine.state()
     if since is None and not pending_operations(state):
-        return told, False
+        return Stood(told, False, state)
     from deployer.settle import Whose, settle
 
     crew.screen.phase(name, "settling", "looking for what an interrupted command left")
@@ -90,7 +99,8 @@ def settle_stack(
         ) from error
     if settled.changed and settled.deployment is not None and state is not None:
         engine.set_state(settled.deployment)
+        state = engine.state()
     for action in settled.actions:
         crew.deployment.ledger.event(name, "settled", detail=action)
     crew.deployment.ledger.end_operation(name)
-    return [*told, *settled.actions], settled.refresh
+    return Stood([*told, *settled.actions], settled.refresh, state)

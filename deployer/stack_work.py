@@ -9,16 +9,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from deployer.attempts import Attempts
-from deployer.checkpoint import tells_its_machine
+from deployer.checkpoint import stack_outputs, tells_its_machine
 from deployer.crew import Crew
 from deployer.engine import check_agreed, has_machine, only_rules
 from deployer.errors import CapacityError, Interrupted
 from deployer.host_keys import was_rotated
 from deployer.machine_run import reach_cloud
 from deployer.member import Member
+from deployer.part import Part
 from deployer.placement import ON_DEMAND, moved
 from deployer.plan import VM_TYPES, ParticipantPlan
-from deployer.plan_make import Part, Planner
+from deployer.plan_make import Planner
+from deployer.programs import load_program
 from deployer.reach import Reach
 from deployer.recover import settle_stack
 from stacks.images import image_for
@@ -151,6 +153,7 @@ class StackWork:
         with self.crew.slot():
             self.crew.screen.phase(name, "allocating" if stage == "address" else "making", "")
             self.crew.deployment.ledger.begin_operation(name)
+            load_program(part.member.cloud or "")
             try:
                 agreed = part.preview if stage == "full" else None
                 outputs, steps = engine.up(part.program(stage), agreed, refresh=part.refresh)
@@ -166,9 +169,9 @@ class StackWork:
     def _settle_now(self, part: Part, failed: list[str]) -> None:
         """A create that failed may have made something all the same: look at once, not only at the next `up`."""
         try:
-            told, _ = settle_stack(
+            told = settle_stack(
                 self.crew, part.member.name, part.member.cloud or "", part.member, part.access, failed
-            )
+            ).told
         except Exception as error:
             # the failure itself is told; that this look failed too is noted, and the next command looks again
             self.crew.log.file(part.member.name).write(f"settling after the failure failed too: {error}\n")
@@ -199,7 +202,7 @@ class StackWork:
         part.openings = self.planner.openings(part.member)
         part.args = self.planner.arguments(part)
         with self.crew.slot():
-            part.preview = engine.preview(part.program(), "agreed.plan")
+            part.preview = self.planner.preview(part, engine, "agreed.plan")
         only_rules(part.member.name, part.preview.steps)
         if part.preview.steps:
             self._record(part, "started", self._engine_up(part, "full"))
@@ -219,7 +222,7 @@ class StackWork:
             engine = self.crew.engine(part.member)
             assert engine is not None, "a participant in a cloud has an engine"
             with self.crew.slot():
-                part.preview = engine.preview(part.program(), "agreed.plan", part.refresh)
+                part.preview = self.planner.preview(part, engine, "agreed.plan")
         if part.preview is not None:
             check_agreed(name, part.preview.steps, shown.steps if shown else ())
         unchanged = part.preview is not None and not part.preview.steps and not part.refresh
@@ -230,14 +233,13 @@ class StackWork:
         else:
             outputs = self._engine_up(part, "full")
             self._record(part, "machine", outputs)
+            self.planner.keep(part, self.crew.engine(part.member))
         self.crew.deployment.keys.settle_host(name)
         user = str(outputs.get("ssh_user") or part.args.ssh_user)
         return reach_cloud(self.crew, part.member, str(outputs["public_ip"]), part.args.ssh_port, user)
 
     def _known_outputs(self, part: Part) -> dict[str, Any]:
-        engine = self.crew.engine(part.member)
-        assert engine is not None, "a participant in a cloud has an engine"
-        outputs = engine.outputs()
+        (outputs,) = stack_outputs(part.state)
         row, fields = self.crew.deployment.ledger.participant(part.member.name), self._fields(part, outputs)
         if row is None:
             self._record(part, "machine", outputs)

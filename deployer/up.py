@@ -16,10 +16,11 @@ from deployer.expiry import set_expiry
 from deployer.ledger import NOTHING_THERE
 from deployer.machine_run import Start, install_and_start, labels, reach_host
 from deployer.member import Member
+from deployer.part import Part
 from deployer.plan import ParticipantPlan, Plan
-from deployer.plan_make import Part, Planner
+from deployer.plan_make import Planner
 from deployer.power import GONE, RUNNING, there
-from deployer.prepare import complete, load_programs, prepare
+from deployer.prepare import complete, prepare
 from deployer.reach import Reach, reach_of
 from deployer.register import Awaited, registered, wait_for
 from deployer.server_address import server_endpoint, write_endpoints
@@ -74,7 +75,6 @@ class Up:
         self.planner.final = True
         for name, at in self.planner.ends.items():
             set_expiry(self.deployment.ledger, name, at)
-        load_programs(self.members)
         self._guard(self.stacks.leave_and_allocate, plan)
         self._endpoint()
         self._guard(self._machines, plan)
@@ -89,7 +89,6 @@ class Up:
     def rules_only(self, plan: Plan) -> None:
         """Bring the stacks up to the plan, and nothing else: no push, no wait. For `allow`."""
         self.planner.final = True
-        load_programs(self.members)
         self._guard(lambda member, shown: self._stack_only(self.parts[member.name], shown), plan)
         if self.errors:
             raise together(self.errors, len(self.members))

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from deployer.deployment import lead
-from deployer.plan_make import Part, Planner
+from deployer.part import Part
+from deployer.plan_make import Planner
 from startup_kits.passphrase import PassphraseSource
 from startup_kits.provision import provision
 from startup_kits.spec import load_spec

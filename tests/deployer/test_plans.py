@@ -140,10 +140,7 @@ def test_when_a_peers_address_has_changed_the_engine_may_change_rules_alone() ->
         def state(self) -> dict[str, object]:
             return {}
 
-        def preview(self, program: object, plan_name: str) -> Preview:
-            return Preview(wanted[0])
-
-    planner = SimpleNamespace(openings=lambda _: (), arguments=lambda _: None)
+    planner = SimpleNamespace(openings=lambda _: (), arguments=lambda _: None, preview=lambda *_: Preview(wanted[0]))
     crew = SimpleNamespace(engine=lambda _: Engine(), slot=nullcontext, screen=Silent())
     part = SimpleNamespace(member=SERVER, program=lambda: None)
     work = StackWork(crew, planner, {}, Outcome())  # type: ignore[arg-type]  # what it asks of them, and no more

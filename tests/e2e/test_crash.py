@@ -84,7 +84,7 @@ def check_recovers(world: World) -> None:
     world.run("up", "--yes").ok()
     assert world.sandbox.settle()
     check_one_of_each(world)
-    assert world.json("plan").ok().last["changes"] == 0
+    assert world.json("plan", "--refresh").ok().last["changes"] == 0
     assert "0 left" in world.run("down", "--yes").ok().out
     assert world.inventory() == []
 

@@ -48,7 +48,7 @@ def test_killed_in_every_phase_up_goes_on_and_down_leaves_nothing(world: World) 
     assert "site-1" in told.last["pushed"]
     assert world.sandbox.settle()
     assert len(world.sandbox.machines()) == 1
-    assert world.json("plan").ok().last["changes"] == 0
+    assert world.json("plan", "--refresh").ok().last["changes"] == 0
     assert "0 left" in world.run("down", "--yes").ok().out
     assert world.inventory() == []
 
@@ -69,6 +69,6 @@ def test_killed_in_a_move_to_another_region_up_goes_on_and_down_leaves_nothing(w
     assert [machine["zone"][:-1] for machine in world.sandbox.machines()] == ["eu-west-1"]
     assert not [item for item in world.sandbox.inventory() if item.region == "eu-central-1"]
     world.faults()
-    assert world.json("plan").ok().last["changes"] == 0
+    assert world.json("plan", "--refresh").ok().last["changes"] == 0
     assert "0 left" in world.run("down", "--yes").ok().out
     assert world.inventory() == []

@@ -65,6 +65,10 @@ def test_the_size_of_one_site_changes_only_that_site(up: World) -> None:
     after = {machine["name"]: machine for machine in up.sandbox.machines()}
     assert {name: machine["id"] for name, machine in after.items()} == machines
     assert after["site-1"]["size"] == "m7i.xlarge"
+    again = up.json("up", "--yes").ok().last  # the engine knows what it has just said
+    assert again["changed"] == {}
+    run = sorted((up.fed / ".fedspan" / "logs").iterdir())[-1]
+    assert "pulumi --non-interactive preview" not in (run / "site-1.log").read_text()
 
 
 @pytest.mark.slow
@@ -72,7 +76,7 @@ def test_allow_opens_the_servers_port_and_takes_it_back(up: World) -> None:
     before = rules(up)
     assert "may reach" in up.run("allow", "site-1", "52.1.2.3/32").ok().out
     assert len(rules(up)) == len(before) + 1
-    assert up.json("plan").ok().last["changes"] == 0
+    assert up.json("plan", "--refresh").ok().last["changes"] == 0
     up.run("allow", "site-1", "52.1.2.3/32", "--remove").ok()
     assert rules(up) == before
     refused = up.run("allow", "site-1", "0.0.0.0/0")

@@ -1,0 +1,19 @@
+"""The modules that the stacks' programs need."""
+
+from __future__ import annotations
+
+import threading
+from importlib import import_module
+from types import ModuleType
+
+_lock = threading.Lock()
+
+
+def load_program(cloud: str) -> None:
+    """Import what the programs of a cloud's stacks need: the provider packages load their modules at the first look at
+    them, which two threads must not take at once.
+    """
+    with _lock:
+        for package in list(vars(import_module(f"stacks.{cloud}")).values()):
+            if isinstance(package, ModuleType):
+                getattr(package, "any", None)  # the first look at an attribute loads the module
