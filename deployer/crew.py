@@ -22,6 +22,7 @@ from deployer.live import Screen
 from deployer.member import Member
 from deployer.runlog import RunLog
 from deployer.settings import setting
+from deployer.starts import Starts, urgency
 
 Result = TypeVar("Result")
 
@@ -86,6 +87,7 @@ class Crew:
     verb: str
     _engines: dict[str, StackEngine] = field(default_factory=dict)
     _slots: threading.BoundedSemaphore | None = None
+    starts: Starts = field(default_factory=lambda: Starts(os.cpu_count() or 1))
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def engine(self, member: Member) -> StackEngine | None:
@@ -113,6 +115,7 @@ class Crew:
         from deployer.engine_events import Step
 
         assert isinstance(step, Step), "the engine's events tell steps"
+        self.starts.works(name)
         self.screen.resource(name, state, step)
         if state == "done":
             self.deployment.ledger.event(name, step.action, step.title)
@@ -136,16 +139,16 @@ class Crew:
         if not members:
             return results, errors
         with ThreadPoolExecutor(len(members), thread_name_prefix="fedspan") as pool:
-            futures = {pool.submit(work, member): member.name for member in members}
-            waiting = set(futures)
+            futures = {member.name: pool.submit(work, member) for member in sorted(members, key=urgency)}
+            waiting = set(futures.values())
             while waiting:  # in slices, so that signals are handled in this thread meanwhile
                 waiting = wait(waiting, timeout=0.2).not_done
-            for future, name in futures.items():
-                error = future.exception()
+            for member in members:
+                error = futures[member.name].exception()
                 if error is None:
-                    results[name] = future.result()
+                    results[member.name] = futures[member.name].result()
                 else:
-                    errors[name] = error
+                    errors[member.name] = error
         return results, errors
 
     def failed(self, name: str, error: BaseException) -> None:

@@ -108,6 +108,7 @@ class StackEngine:
     failed: list[str] = field(default_factory=list, init=False)
     """URNs of the resources at which the last operation failed."""
     _stack: auto.Stack | None = field(default=None, init=False)
+    _is_missing: bool = field(default=False, init=False)
 
     # -- the stack itself ---------------------------------------------------------------------------------------
     def _workspace(self) -> auto.LocalWorkspace:
@@ -136,14 +137,18 @@ class StackEngine:
         """The stack; made when there is none and `create` is set, else None."""
         if self._stack is not None:
             return self._stack
+        if self._is_missing and not create:
+            return None
         try:
             workspace = self._workspace()
+            if self._is_missing:
+                self._stack = auto.Stack.create_or_select(self.participant, workspace)
+                return self._stack
             try:
                 self._stack = auto.Stack.select(self.participant, workspace)
             except auto.StackNotFoundError:
-                if not create:
-                    return None
-                self._stack = auto.Stack.create(self.participant, workspace)
+                self._is_missing = True
+                return self.open() if create else None
         except auto.CommandError as error:
             raise self._failure(error, Collector()) from error
         return self._stack
@@ -249,7 +254,7 @@ class StackEngine:
             stack.destroy(on_event=collector, show_secrets=False, remove=True, refresh=refresh)
         except auto.CommandError as error:
             raise self._failure(error, collector) from error
-        self._stack = None
+        self._stack, self._is_missing = None, True
         return collector.changed
 
     def unlock(self) -> None:

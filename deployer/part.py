@@ -23,6 +23,7 @@ class Part:
         state: the stack's checkpoint; None without a stack.
         args: what the full program is made from, with what was known when the plan was made.
         preview: what the engine said, where it was asked.
+        made: the engine has just made the stack what the arguments say.
         refresh: the engine has to look at the cloud first: an update was interrupted, or somebody asked for it.
     """
 
@@ -30,6 +31,7 @@ class Part:
     state: dict[str, Any] | None = None
     args: ParticipantArgs | None = None
     preview: Preview | None = None
+    made: bool = False
     refresh: bool = False
     access: Any = None
     openings: tuple[Opening, ...] = ()

@@ -6,6 +6,7 @@ engine. Where something stands, the engine is asked what it would change.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -15,7 +16,7 @@ from deployer import unchanged
 from deployer.checkpoint import address_in, boots_another, has_trusted_launch
 from deployer.deployment import Deployment
 from deployer.engine import Preview, StackEngine
-from deployer.errors import SpecError
+from deployer.errors import FedspanError, SpecError
 from deployer.expiry import azure_schedule, expiry_of
 from deployer.expiry_units import stamp
 from deployer.ingress import (
@@ -203,10 +204,12 @@ class Planner:
         return found
 
     def keep(self, part: Part, engine: StackEngine | None) -> None:
-        """The engine has just made the stack what the arguments say: the next preview is known."""
-        assert engine is not None, "a participant in a cloud has an engine"
-        part.state = engine.state()
-        unchanged.keep(self.deployment.ledger, part.member.name, self._digest(part))
+        """What the engine has just made is known in the next preview; where its state can't be read, it is asked."""
+        if not part.made or engine is None:
+            return
+        with contextlib.suppress(FedspanError):
+            part.state = engine.state()
+            unchanged.keep(self.deployment.ledger, part.member.name, self._digest(part))
 
     def _digest(self, part: Part) -> str:
         assert part.member.cloud is not None, "only a participant in a cloud has a stack"

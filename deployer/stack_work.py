@@ -156,7 +156,8 @@ class StackWork:
             load_program(part.member.cloud or "")
             try:
                 agreed = part.preview if stage == "full" else None
-                outputs, steps = engine.up(part.program(stage), agreed, refresh=part.refresh)
+                with self.crew.starts.begin(part.member):
+                    outputs, steps = engine.up(part.program(stage), agreed, refresh=part.refresh)
             except Interrupted:
                 raise
             except BaseException:
@@ -233,7 +234,7 @@ class StackWork:
         else:
             outputs = self._engine_up(part, "full")
             self._record(part, "machine", outputs)
-            self.planner.keep(part, self.crew.engine(part.member))
+            part.made = True
         self.crew.deployment.keys.settle_host(name)
         user = str(outputs.get("ssh_user") or part.args.ssh_user)
         return reach_cloud(self.crew, part.member, str(outputs["public_ip"]), part.args.ssh_port, user)

@@ -98,6 +98,7 @@ class Up:
         self.stacks.make_machine(part, shown)
         if before is not None:  # its runtime is as it was
             self.deployment.ledger.record(part.member.name, before.phase, detail=before.detail)
+        self.planner.keep(part, self.crew.engine(part.member))
         self.crew.screen.phase(part.member.name, "done", "its rules are up to date")
 
     def _guard(self, work: Callable[[Member, ParticipantPlan | None], None], plan: Plan) -> None:
@@ -163,6 +164,7 @@ class Up:
         if changed or row is None or row.phase not in ("started", "registered"):
             self.deployment.ledger.record(member.name, "started", detail=", ".join(changed))
         self.crew.screen.phase(member.name, "started")
+        self.planner.keep(self.parts[member.name], self.crew.engine(member))
 
     def _machine_of(self, member: Member) -> str:
         """The ID of the machine that the ledger knows; empty where it knows none."""

@@ -73,7 +73,7 @@ def test_where_nothing_was_to_be_changed_the_engine_is_asked_once(planner: Plann
 def test_what_the_engine_has_just_made_is_known(planner: Planner) -> None:
     engine: Any = Engine()
     made = part()
-    made.state = None
+    made.state, made.made = None, True
     planner.keep(made, engine)
     planner.preview(part(), engine)
     assert engine.asked == 0
