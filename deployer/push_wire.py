@@ -41,7 +41,7 @@ def begin(session: Session, argv: list[str], python: str, prefix: tuple[str, ...
         for text in texts:
             exchange.write(text)
     except BaseException:
-        exchange.channel.close()
+        exchange.close()
         raise
     return exchange
 

@@ -232,6 +232,8 @@ def _dial(
         transport.banner_timeout = timeout_s
         transport.handshake_timeout = timeout_s
         transport.start_client(timeout=timeout_s)
+        if not transport.initial_kex_done:  # it returns then as if nothing was wrong
+            raise paramiko.SSHException("the key exchange takes too long")
     except (paramiko.SSHException, EOFError, OSError) as error:
         transport.close()
         raise _NotYet(

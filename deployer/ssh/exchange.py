@@ -45,7 +45,12 @@ class Exchange:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.channel.close()
+        self.close()
+
+    def close(self) -> None:
+        """The command ends; on a connection that is broken there is nothing to close."""
+        with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
+            self.channel.close()
 
     def write(self, data: bytes | memoryview) -> int:
         """Sends to standard input. One packet a call: `sendall` copies what is left each time, quadratic in size."""
@@ -125,7 +130,7 @@ class Exchange:
                         )
         finally:
             if any(worker.is_alive() for worker in workers):
-                self.channel.close()
+                self.close()
         if self._trouble:
             raise self._trouble[0]
         return self.status()
@@ -143,7 +148,7 @@ class Exchange:
             work(*args)
         except BaseException as error:  # handed to the caller's thread, which raises it
             self._trouble.append(error)
-            self.channel.close()
+            self.close()
 
     def _feed(self, pieces: Iterable[bytes]) -> None:
         try:

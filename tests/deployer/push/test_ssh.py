@@ -178,6 +178,48 @@ def test_a_port_that_says_nothing_yet_is_waited_for_until_the_deadline(tmp_path:
         assert len(waits) >= 2
 
 
+def test_a_server_that_stalls_after_its_banner_is_waited_for_and_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules["deployer.ssh.connect"], "DIAL_TIMEOUT_S", 0.5)
+    keys = KeyStore(tmp_path)
+    keys.login("digits")
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        stalled: list[socket.socket] = []
+
+        def greet() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    stalled.append(listening.accept()[0])
+                    stalled[-1].sendall(b"SSH-2.0-slow\r\n")
+
+        threading.Thread(target=greet, daemon=True).start()
+        keys.pin("127.0.0.1", port, make_pair("x").public)
+        waits: list[str] = []
+        with pytest.raises(UnreachableError, match="no SSH server answers yet"):
+            connect(
+                "127.0.0.1", port, "fedspan", keys.login_path, keys.known_hosts, 3, lambda why, _: waits.append(why)
+            )
+        assert waits
+        for one in stalled:
+            one.close()
+
+
+def test_what_ran_on_a_connection_that_broke_is_told_and_not_how_its_end_failed(
+    make_machine: MakeMachine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken() -> None:
+        raise EOFError
+
+    with make_machine().connect() as login:
+        exchange = login.open("cat")
+        with monkeypatch.context() as now:
+            now.setattr(exchange.channel, "close", broken)
+            with pytest.raises(UnreachableError, match="broke"), exchange:
+                raise login.lost(EOFError())
+
+
 def test_a_login_that_is_refused_while_booting_is_retried(make_machine: MakeMachine) -> None:
     box = make_machine(auth_fails=2)
     waits: list[str] = []
