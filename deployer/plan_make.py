@@ -195,11 +195,13 @@ class Planner:
         """The engine's, where it is not known that nothing is to be changed."""
         ledger, name = self.deployment.ledger, part.member.name
         known = self._digest(part)
-        if not part.refresh and unchanged.is_kept(ledger, name, known):
+        # which image is today's, a cloud says: whoever wants it asks
+        settled = not part.refresh and part.args is not None and not part.args.reimage
+        if settled and unchanged.is_kept(ledger, name, known):
             return Preview(())
         load_program(part.member.cloud or "")
         found = engine.preview(part.program(), plan_name, part.refresh)
-        if not found.steps and not part.refresh:
+        if settled and not found.steps:
             unchanged.keep(ledger, name, known)
         return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from importlib import import_module
 from types import ModuleType
@@ -14,6 +15,9 @@ def load_program(cloud: str) -> None:
     them, which two threads must not take at once.
     """
     with _lock:
-        for package in list(vars(import_module(f"stacks.{cloud}")).values()):
-            if isinstance(package, ModuleType):
-                getattr(package, "any", None)  # the first look at an attribute loads the module
+        import_module(f"stacks.{cloud}")
+        for name, module in list(sys.modules.items()):
+            if name.startswith("stacks."):
+                for package in list(vars(module).values()):
+                    if isinstance(package, ModuleType):
+                        getattr(package, "any", None)  # the first look at an attribute loads the module

@@ -18,6 +18,10 @@ def urgency(member: Member) -> int:
     return 1 if member.cloud == "azure" else 2
 
 
+LONGEST_S = 60.0
+"""An engine that has not made a step by then waits for a cloud too: it looks at it, or tries again what is refused."""
+
+
 class Starts:
     """Until its first step an engine works; from then on it waits for a cloud, and another one may begin.
 
@@ -42,9 +46,13 @@ class Starts:
             self._free -= 1
             self._begun.add(member.name)
             self._changed.notify_all()
+        longest = threading.Timer(LONGEST_S, self.works, [member.name])
+        longest.daemon = True
+        longest.start()
         try:
             yield
         finally:
+            longest.cancel()
             self.works(member.name)
 
     def works(self, name: str) -> None:

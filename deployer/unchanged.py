@@ -32,7 +32,9 @@ def digest(cloud: str, args: ParticipantArgs, access: Access, state: Mapping[str
 @functools.cache
 def _packages(cloud: str) -> str:
     found = [f"{name} {version(name)}" for name in ("pulumi", _PROVIDERS[cloud])]
-    for path in sorted(Path(stacks.__file__).parent.rglob("*.py")):  # not its version: a checkout changes without one
+    folder = Path(stacks.__file__).parent
+    # not fedspan's version: a checkout changes without one
+    for path in sorted([*folder.glob("*.py"), *folder.glob("*.csv")]):
         found.append(hashlib.sha256(path.read_bytes()).hexdigest())
     return " ".join(found)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 
+import pytest
+
 from deployer.member import Member
 from deployer.starts import Starts
 from tests.deployer.decision_samples import SERVER, member
@@ -38,6 +40,17 @@ def test_who_waits_begins_by_urgency_when_another_has_made_its_first_step() -> N
             until(lambda expected=expected: begun == expected)
             starts.works(expected[-1])
             starts.works(expected[-1])  # each step tells it
+    over.set()
+    for thread in threads:
+        thread.join(60)
+    assert starts._free == 1
+
+
+def test_an_engine_that_makes_no_step_stands_in_nobodys_way_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deployer.starts.LONGEST_S", 0.05)
+    starts, over = Starts(1), threading.Event()
+    begun, threads = begin(starts, [AWS, AZURE, SERVER], over)
+    until(lambda: len(begun) == 3)
     over.set()
     for thread in threads:
         thread.join(60)

@@ -91,6 +91,15 @@ def test_another_argument_identity_or_checkpoint_is_asked_about(planner: Planner
     assert engine.asked == 3
 
 
+def test_who_wants_todays_image_asks_for_it(planner: Planner) -> None:
+    engine: Any = Engine()
+    for _ in range(2):
+        wants = part()
+        wants.args = replace(ARGS, reimage=True)
+        planner.preview(wants, engine)
+    assert engine.asked == 2
+
+
 def test_another_program_is_asked_about(planner: Planner, monkeypatch: pytest.MonkeyPatch) -> None:
     before = digest("aws", ARGS, ACCESS, STATE)
     monkeypatch.setattr("deployer.unchanged._packages", lambda _: "pulumi-aws 99")
