@@ -75,6 +75,10 @@ class Answers:
         try:
             kept, done = self._keep(task, result, meta, blob, staged)
         except _NotHereError:
+            now = self._store.task(task.id)
+            if now is not None and now.state != OPEN:
+                self._ack(site, result, False, "its content went when its round was over")
+                return
             log.warning("%s: the result of %s came before its content; waiting for it to be sent again", task.job, site)
             return
         except ProtocolError as error:

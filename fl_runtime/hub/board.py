@@ -146,6 +146,9 @@ class Board:
         task = self._store.task(task_id)
         if task is None or task.state != ANSWERED:
             return
+        job = self._store.job(task.job)
+        if job is None or job.state in FINAL:
+            return  # no fault of the site's
         self._store.judge(task_id, ACCEPTED if ok else REFUSED, why)
         if ok and "late_round" not in task.meta:
             self.late.superseded(task)

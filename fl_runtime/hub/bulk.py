@@ -90,13 +90,14 @@ class BulkService:
     def offer(self, request: pb.OfferRequest, context: grpc.ServicerContext) -> pb.OfferReply:
         identity = self._hub.gate.admit(context, ("site", "admin"))
         manifest = self._manifest(request.manifest, context)
-        owner = self._may_write(identity, request.job, request.task, manifest.id)
-        if owner is None:
-            self._refuse(context)
-            raise AssertionError
-        known = self._knows(identity, request, manifest.id, owner)
         try:
-            incoming = self._hub.blobs.receive(manifest, owner, sender=identity.name, known=known)
+            with self._hub.store.tx():  # a job does not end between the two
+                owner = self._may_write(identity, request.job, request.task, manifest.id)
+                if owner is None:
+                    self._refuse(context)
+                    raise AssertionError
+                known = self._knows(identity, request, manifest.id, owner)
+                incoming = self._hub.blobs.receive(manifest, owner, sender=identity.name, known=known)
             missing = incoming.missing() if incoming is not None else []
             if not missing:
                 if incoming is not None:

@@ -272,8 +272,7 @@ class Jobs(JobViews):
             with self._hub.store.tx():
                 self._hub.store.set_job(job_id, state, cause)
                 self._hub.store.add_event(job_id, {"event": "ended", "state": state, "cause": cause})
-                for prefix in ("task:", "call:", "late:", "base:", "new"):
-                    self._hub.blobs.drop_refs(f"job:{job_id}:{prefix}")
+                self._let_go(job_id)
             running = self._running.pop(job_id, None)
             if running is not None:
                 with running.lock:
@@ -284,11 +283,17 @@ class Jobs(JobViews):
         self._hub.wires.end(job_id)
         for site in self.taking_part(job_id):
             self._hub.sessions.send(site, job_stop=pb.JobStop(job=job_id, state=state, why=cause))
-        self._hub.blobs.abandon(f"job:{job_id}:")
+        with self._hub.store.tx():
+            self._hub.blobs.abandon(f"job:{job_id}:")
+            self._let_go(job_id)  # also of what came to its end meanwhile
         self._hub.changed()
         if running is not None:
             threading.Thread(target=self._clear, args=(running, state), name="job-end", daemon=True).start()
         return True
+
+    def _let_go(self, job_id: str) -> None:
+        for prefix in ("task:", "call:", "late:", "base:", "new"):
+            self._hub.blobs.drop_refs(f"job:{job_id}:{prefix}")
 
     def _clear(self, running: Running, state: str) -> None:
         self._processes.end(running, patience=2.0 if state == "FINISHED" else 0.0)

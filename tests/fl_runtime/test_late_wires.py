@@ -84,6 +84,22 @@ def test_a_late_difference_to_a_model_that_is_gone_is_refused(tmp_path: Path) ->
         assert made.hub.store.late(JOB, "site-1") is None
 
 
+def test_a_late_result_whose_content_went_with_its_round_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    with server(tmp_path, workflow={"late": "use"}) as made:
+        session = made.connect()
+        made.open(made.call(np.zeros(SIZE), min=1))
+        made.hub.board.cancel((JOB, 0, 0), "enough")
+        data = model(np.ones(SIZE))
+        result = pb.TaskResult(
+            job=JOB, task=f"{JOB}/0.0/site-1", meta=b"{}", payload=pb.Payload(blob=of_bytes(data).id, length=len(data))
+        )
+        acks(session)
+        made.hub.board.answers.take("site-1", result)
+        assert [(ack.accepted, ack.why) for ack in acks(session)] == [
+            (False, "its content went when its round was over")
+        ]
+
+
 def test_an_answer_that_makes_no_sense_is_refused_and_the_job_does_not_wait_for_it(tmp_path: Path) -> None:
     with server(tmp_path, codecs=["quantize8"]) as made:
         made.open(made.call(np.ones(SIZE)))

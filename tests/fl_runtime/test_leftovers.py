@@ -102,6 +102,20 @@ def test_a_result_of_which_the_servers_filters_leave_no_model_brings_none(
             assert ("statistics" in meta.get("meta", {})) == (left == "statistics")
 
 
+def test_what_comes_whole_while_its_job_ends_goes_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with server(tmp_path) as made:
+        forget = made.hub.board.forget
+
+        def meanwhile(job: str) -> None:
+            forget(job)
+            made.hub.blobs.put(model(np.ones(SIZE)), f"job:{JOB}:task:{JOB}/0.0/site-1")
+
+        monkeypatch.setattr(made.hub.board, "forget", meanwhile)
+        made.hub.jobs.end(JOB, "ABORTED", "enough")
+        assert made.owners() == {f"job:{JOB}:bundle"}
+        assert made.left_over() == []
+
+
 @pytest.mark.parametrize("when", ["before", "while it is made"])
 @pytest.mark.parametrize("way", ["filters", "codecs"])
 def test_a_job_that_has_ended_is_given_nothing_more_and_no_process_for_that(
@@ -132,6 +146,7 @@ def test_a_job_that_has_ended_is_given_nothing_more_and_no_process_for_that(
             with pytest.raises(FlError, match="The job is over"):
                 made.hub.wires.plain(job, task)
         assert made.hub.wires.shops._shops == {}
+        made.hub.board.judge(task.id, False, "The job is over")  # no fault of the site's
         link._running.over = True
         link._decoded(task)  # it waited behind others
         assert made.hub.store.task(task.id).state == ANSWERED
