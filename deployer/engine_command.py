@@ -27,6 +27,7 @@ MINIMUM_VERSION = VersionInfo(3, 181)
 REPLACE = "fedspan engine install, then --pulumi with the path that it prints"
 
 # commands that talk to a cloud; the others only read or write the stack's state
+SECRETS = "--show-secrets"
 OPERATIONS = frozenset({"up", "preview", "refresh", "destroy", "import"})
 
 # the SDK warns when an engine that was killed leaves its event stream open; what happened is told anyway
@@ -41,7 +42,7 @@ class EngineCommand(PulumiCommand):
 
     Differences: the environment is the realm's and nothing else (the SDK passes on everything of this process); the
     child gets a session of its own, so that Ctrl-C does not reach it twice; running children are known to
-    `interrupts`; an operation gets its plugins attached first; everything written goes into the run's log.
+    `interrupts`; an operation gets its plugins attached first; what is written goes into the run's log, but for secrets.
     """
 
     def __init__(self, realm: Realm, interrupts: Interrupts, name: str, log: IO[str]) -> None:
@@ -91,6 +92,7 @@ class EngineCommand(PulumiCommand):
     ) -> CommandResult:
         out: list[str] = []
         err: list[str] = []
+        told = SECRETS not in args  # a checkpoint with its secrets in clear is for us, and for no file
         process = subprocess.Popen(
             [self.command, *args],
             stdin=subprocess.DEVNULL,
@@ -104,8 +106,8 @@ class EngineCommand(PulumiCommand):
         )
         with process, self.interrupts.engine(process.pid, self.name):
             readers = [
-                threading.Thread(target=self._read, args=(process.stdout, out, on_output), daemon=True),
-                threading.Thread(target=self._read, args=(process.stderr, err, on_error), daemon=True),
+                threading.Thread(target=self._read, args=(process.stdout, out, on_output, told), daemon=True),
+                threading.Thread(target=self._read, args=(process.stderr, err, on_error, True), daemon=True),
             ]
             for reader in readers:
                 reader.start()
@@ -121,11 +123,12 @@ class EngineCommand(PulumiCommand):
             raise create_command_error(result)
         return result
 
-    def _read(self, stream: IO[str], into: list[str], callback: Callable[[str], Any] | None) -> None:
+    def _read(self, stream: IO[str], into: list[str], callback: Callable[[str], Any] | None, told: bool) -> None:
         for line in stream:
             text = line.rstrip()
             into.append(text)
-            self.log.write(text + "\n")
+            if told:
+                self.log.write(text + "\n")
             if callback is not None:
                 callback(text)
 

@@ -75,7 +75,10 @@ def test_no_planted_secret_is_found_where_it_must_not_be(fresh: World, tmp_path:
     engine = wrapper(tmp_path / "engine", fresh.sandbox.engine_root, notes)
     backend = tmp_path / "backend"  # by URL, as any of Pulumi's
     environment = {**PLANTED, "FEDSPAN_PULUMI_ROOT": str(engine), "FEDSPAN_BACKEND": f"file://{backend}"}
-    done = fresh.run("up", "--yes", "-v", environment=environment).ok()
+    told = []
+    for command in (("up", "--yes", "-v"), ("up", "--yes", "-v"), ("plan", "--refresh", "-v")):  # then a stack is read
+        done = fresh.run(*command, environment=environment).ok()
+        told.append(done.out + done.err)
     state = fresh.fed / ".fedspan"
     passphrase = state / "stacks" / "passphrase"
 
@@ -95,13 +98,13 @@ def test_no_planted_secret_is_found_where_it_must_not_be(fresh: World, tmp_path:
         **texts(backend),
         **texts(state / "stacks", passphrase),
         **texts(state / "logs"),
-        "what up printed": done.out + done.err,
+        "what the commands printed": "\n".join(told),
         "the engines' argv": json.dumps([call["argv"] for call in calls]),
         "the engines' environments": json.dumps([call["environ"] for call in calls]),
     }
-    told = "\n".join([*haystacks.values(), *user_data(fresh).values()])
+    everything = "\n".join([*haystacks.values(), *user_data(fresh).values()])
     for sure in ("site-1-vm", "PULUMI_CONFIG_PASSPHRASE_FILE", "ssh_keys", '"up"'):
-        assert sure in told, f"the search is blind: {sure} is nowhere"
+        assert sure in everything, f"the search is blind: {sure} is nowhere"
     data = user_data(fresh)
     assert len(data) == 2
     found = [
