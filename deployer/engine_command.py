@@ -42,7 +42,7 @@ class EngineCommand(PulumiCommand):
 
     Differences: the environment is the realm's and nothing else (the SDK passes on everything of this process); the
     child gets a session of its own, so that Ctrl-C does not reach it twice; running children are known to
-    `interrupts`; an operation gets its plugins attached first; what is written goes into the run's log, but for secrets.
+    `interrupts`; an operation gets its plugins attached first; what is written, but for secrets, goes into the log.
     """
 
     def __init__(self, realm: Realm, interrupts: Interrupts, name: str, log: IO[str]) -> None:
