@@ -24,7 +24,7 @@ import paramiko
 from deployer.errors import FedspanError, HostKeyError, UnreachableError
 from deployer.ssh.agent import UNUSABLE, candidates
 from deployer.ssh.exchange import PACKET
-from deployer.ssh.login import LoginTransport
+from deployer.ssh.login import LoginTransport, authenticate, unanswered
 from deployer.ssh.pins import HostKeyPin, fingerprint, host_label, read_pins
 from deployer.ssh.session import WINDOW
 
@@ -170,9 +170,9 @@ def _attempt(
             raise _other_key(address, port, f"{shown.get_name()} {shown.get_base64()}", pins, files, name)
         transport.auth_timeout = DIAL_TIMEOUT_S
         try:
-            _log_in(transport, user, keys)
+            authenticate(transport, user, keys)
         except paramiko.AuthenticationException as error:
-            if _unanswered(error):
+            if unanswered(error):
                 raise _NotYet("the login was not answered") from error
             if transport.is_active():
                 raise _Refused(f"{user}'s key is refused") from error
@@ -184,23 +184,6 @@ def _attempt(
         transport.close()
         raise
     return transport
-
-
-def _log_in(transport: paramiko.Transport, user: str, keys: Sequence[paramiko.PKey]) -> None:
-    """Try each key; the last refusal counts."""
-    for key in keys[:-1]:
-        try:
-            transport.auth_publickey(user, key)
-            return
-        except paramiko.AuthenticationException as error:
-            if _unanswered(error) or not transport.is_active():  # sshd allows so many tries
-                raise
-    transport.auth_publickey(user, keys[-1])
-
-
-def _unanswered(error: paramiko.AuthenticationException) -> bool:
-    """Nobody has refused the key: its time was over. paramiko tells the two apart by this text alone."""
-    return str(error) == "Authentication timeout."
 
 
 def _dial(

@@ -7,7 +7,7 @@ for an answer after it has sent the question, so that a quick one is lost, and w
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import paramiko
@@ -63,3 +63,20 @@ class LoginTransport(paramiko.ServiceRequestingTransport):  # type: ignore[name-
 
     def get_auth_handler(self) -> _Login:
         return _Login(self)
+
+
+def authenticate(transport: paramiko.Transport, user: str, keys: Sequence[paramiko.PKey]) -> None:
+    """Try each key; the last refusal counts."""
+    for key in keys[:-1]:
+        try:
+            transport.auth_publickey(user, key)
+            return
+        except paramiko.AuthenticationException as error:
+            if unanswered(error) or not transport.is_active():  # sshd allows so many tries
+                raise
+    transport.auth_publickey(user, keys[-1])
+
+
+def unanswered(error: paramiko.AuthenticationException) -> bool:
+    """Nobody has refused the key: its time was over. paramiko tells the two apart by this text alone."""
+    return str(error) == "Authentication timeout."
