@@ -173,16 +173,6 @@ class StackEngine:
         except auto.CommandError as error:
             raise self._failure(error, Collector()) from error
 
-    def outputs(self) -> dict[str, Any]:
-        """The stack's outputs, plain; empty without a stack."""
-        stack = self.open(create=False)
-        if stack is None:
-            return {}
-        try:
-            return {name: output.value for name, output in stack.outputs().items()}
-        except auto.CommandError as error:
-            raise self._failure(error, Collector()) from error
-
     # -- operations ---------------------------------------------------------------------------------------------
     def preview(self, program: Program, plan_name: str | None = None, refresh: bool = False) -> Preview:
         """What `up` with this program would do. With `plan_name` the engine's own plan is saved for `up`.

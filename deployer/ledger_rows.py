@@ -50,8 +50,8 @@ PHASES = (
     "down",
 )
 
-# phases in which a cloud holds nothing of the participant
 STOPPED = "stopped"
+# phases in which a cloud holds nothing of the participant
 NOTHING_THERE = frozenset({"planned", "awaited", "down"})
 
 

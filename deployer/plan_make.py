@@ -193,10 +193,11 @@ class Planner:
 
     def preview(self, part: Part, engine: StackEngine, plan_name: str | None = None) -> Preview:
         """The engine's, where it is not known that nothing is to be changed."""
+        assert part.args is not None, "args are made first"
         ledger, name = self.deployment.ledger, part.member.name
         known = self._digest(part)
         # which image is today's, a cloud says: whoever wants it asks
-        settled = not part.refresh and part.args is not None and not part.args.reimage
+        settled = not part.refresh and not part.args.reimage
         if settled and unchanged.is_kept(ledger, name, known):
             return Preview(())
         load_program(part.member.cloud or "")

@@ -15,6 +15,7 @@ from deployer.expiry import expiry_of
 from deployer.member import Member
 from deployer.part import Part
 from deployer.plan_make import Planner
+from deployer.programs import PROVIDERS
 from deployer.recover import settle_stack
 
 
@@ -24,9 +25,8 @@ def install_plugins(crew: Crew, members: Iterable[Member]) -> None:
         return
     from deployer.engine_command import EngineCommand
 
-    packages = {"aws": ("aws", "pulumi-aws"), "azure": ("azure-native", "pulumi-azure-native")}
     for cloud in sorted({member.cloud for member in members if member.cloud}):
-        plugin, distribution = packages[cloud]
+        plugin, distribution = PROVIDERS[cloud]
         wanted = f"v{version(distribution)}"
         crew.screen.line(f"provider plugin {plugin} {wanted}")
         command = EngineCommand(crew.deployment.realm, crew.interrupts, plugin, crew.log.file("plugins"))

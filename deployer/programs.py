@@ -7,6 +7,9 @@ import threading
 from importlib import import_module
 from types import ModuleType
 
+PROVIDERS = {"aws": ("aws", "pulumi-aws"), "azure": ("azure-native", "pulumi-azure-native")}
+"""Of each cloud: the engine's plugin, and the package of its resources, which has the plugin's version."""
+
 _lock = threading.Lock()
 
 

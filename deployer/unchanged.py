@@ -17,10 +17,9 @@ from typing import Any
 
 import stacks
 from deployer.ledger import Ledger
+from deployer.programs import PROVIDERS
 from stacks.access import Access
 from stacks.args import ParticipantArgs
-
-_PROVIDERS = {"aws": "pulumi-aws", "azure": "pulumi-azure-native"}
 
 
 def digest(cloud: str, args: ParticipantArgs, access: Access, state: Mapping[str, Any]) -> str:
@@ -31,7 +30,7 @@ def digest(cloud: str, args: ParticipantArgs, access: Access, state: Mapping[str
 
 @functools.cache
 def _packages(cloud: str) -> str:
-    found = [f"{name} {version(name)}" for name in ("pulumi", _PROVIDERS[cloud])]
+    found = [f"{name} {version(name)}" for name in ("pulumi", PROVIDERS[cloud][1])]
     folder = Path(stacks.__file__).parent
     # not fedspan's version: a checkout changes without one
     for path in sorted([*folder.glob("*.py"), *folder.glob("*.csv")]):

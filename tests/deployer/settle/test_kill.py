@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from deployer.checkpoint import stack_outputs
 from deployer.errors import RefusedError
 from deployer.settle import Whose, find_all, settle
 
@@ -111,7 +112,7 @@ def test_a_replacement_that_was_killed_keeps_address_and_volume(
     one = rig(cloud)
     one.work("up")
     before = {thing.name: thing.id for thing in one.found()}
-    address = one.engine.outputs()["public_ip"]
+    address = stack_outputs(one.engine.state())[0]["public_ip"]
     one.change(ssh_user="keeper")  # another user-data: another machine
     one.killed("up", kind, operation)
     one.settle()
@@ -120,8 +121,8 @@ def test_a_replacement_that_was_killed_keeps_address_and_volume(
     after = {thing.name: thing.id for thing in one.found()}
     changed = {name.removeprefix(f"{one.participant}-") for name in before if before[name] != after[name]}
     assert changed <= {"vm", "os-disk", "state-attachment"}
-    assert one.engine.outputs()["public_ip"] == address
-    assert one.engine.outputs()["ssh_user"] == "keeper"
+    assert stack_outputs(one.engine.state())[0]["public_ip"] == address
+    assert stack_outputs(one.engine.state())[0]["ssh_user"] == "keeper"
 
 
 @pytest.mark.parametrize(
@@ -139,7 +140,7 @@ def test_an_update_that_was_killed_is_made_again(rig: Any, cloud: str, kind: str
     assert one.settle().refresh
     one.work("up")
     one.check_exactly_one_of_each()
-    assert one.engine.outputs()["size"] == size
+    assert stack_outputs(one.engine.state())[0]["size"] == size
 
 
 @pytest.mark.parametrize("cloud", [pytest.param("aws", marks=slow), "azure"])

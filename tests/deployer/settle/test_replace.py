@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from deployer.checkpoint import boots_another
+from deployer.checkpoint import boots_another, stack_outputs
 from deployer.sandbox.aws.images import IMAGES
 from stacks.args import Gpu
 from stacks.existing import Existing
@@ -33,10 +33,10 @@ def made(one: Any) -> str:
 def test_a_replaced_machine_has_the_old_one_s_address_and_volume(rig: Any, cloud: str) -> None:
     one = rig(cloud)
     one.work("address")
-    address = one.engine.outputs()["public_ip"]
+    address = stack_outputs(one.engine.state())[0]["public_ip"]
     one.work("up")
     before, born = ids(one), made(one)
-    assert one.engine.outputs()["public_ip"] == address
+    assert stack_outputs(one.engine.state())[0]["public_ip"] == address
 
     one.change(size=BIGGER[cloud])  # in place
     one.work("up")
@@ -49,7 +49,7 @@ def test_a_replaced_machine_has_the_old_one_s_address_and_volume(rig: Any, cloud
     changed = {name for name, known in ids(one).items() if before.get(name) != known}
     assert changed <= {"vm", "os-disk", "state-attachment"}
     assert made(one) != born
-    outputs = one.engine.outputs()
+    outputs = stack_outputs(one.engine.state())[0]
     assert (outputs["public_ip"], outputs["ssh_user"], outputs["size"]) == (address, "keeper", BIGGER[cloud])
 
 
@@ -73,7 +73,7 @@ def test_another_image_of_ones_own_is_booted_by_another_machine(rig: Any) -> Non
     one.check_exactly_one_of_each()
     assert made(one) != born
     assert ids(one)["state"] == before["state"]
-    assert one.engine.outputs()["image"] == other.image
+    assert stack_outputs(one.engine.state())[0]["image"] == other.image
     assert wanted(other) == []
     assert ("replace", "vm") in wanted(Existing())  # the cloud's again
 
@@ -106,13 +106,13 @@ def test_a_machine_that_gets_gpus_boots_another_image(
 ) -> None:
     one = rig(cloud)
     one.work("up")
-    before, address = ids(one), one.engine.outputs()["public_ip"]
-    assert one.engine.outputs()["image"] == "ubuntu-24.04"
+    before, address = ids(one), stack_outputs(one.engine.state())[0]["public_ip"]
+    assert stack_outputs(one.engine.state())[0]["image"] == "ubuntu-24.04"
     one.change(size=size, gpus=Gpu(1, 16), reimage=True)
     one.work("up")
     one.check_exactly_one_of_each()
     assert set(ids(one)) - set(before) == kinds
-    outputs = one.engine.outputs()
+    outputs = stack_outputs(one.engine.state())[0]
     assert (outputs["public_ip"], outputs["image"]) == (address, image)
     assert ids(one)["state"] == before["state"]
     one.work("destroy")
