@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,9 +16,8 @@ from fl_runtime.names import STOP_S
 
 _PASSED = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "USER", "LOGNAME", "LD_LIBRARY_PATH", "FEDSPAN_ROOT", "PYTHONPATH")
 _PASSED_PREFIXES = ("LC_", "CUDA_", "NVIDIA_", "OMP_", "MKL_", "OPENBLAS_", "NCCL_")
-
-
 _M_ARENA_MAX = -8
+_PARENT, _STARTED, _ENV_END = 1, 19, 48  # in /proc/PID/stat, counted from its third field
 
 
 @dataclass(frozen=True)
@@ -54,11 +53,10 @@ def boot_id() -> str:
 def start_time(pid: int) -> int | None:
     """When a process began, in clock ticks after boot; None when there is none (or only its zombie)."""
     try:
-        text = Path(f"/proc/{pid}/stat").read_text()
+        fields = _stat(pid)
     except OSError:
         return None
-    fields = text[text.rindex(")") + 2 :].split()
-    return None if fields[0] in ("Z", "X") else int(fields[19])
+    return None if fields[0] in ("Z", "X") else int(fields[_STARTED])
 
 
 def identify(pid: int) -> ProcessId | None:
@@ -85,6 +83,35 @@ def start(argv: Sequence[str], cwd: Path, env: Mapping[str, str], log: Path) -> 
             start_new_session=True,
             close_fds=True,
         )
+
+
+def environment(pid: int) -> list[bytes]:
+    """`NAME=VALUE`, each, as they were when a process began with its program; empty when there is none to be read.
+
+    For an instant the kernel shows a process that becomes another program without environment and arguments. Whoever
+    looks for a mark must not take it for one that bears none: it is looked at again, for a second at most.
+    """
+    process, end = Path(f"/proc/{pid}"), time.monotonic() + 1.0
+    with contextlib.suppress(OSError):  # it is gone, a zombie, one of the kernel's, or not ours to look at
+        while not (found := (process / "environ").read_bytes()) and time.monotonic() < end:
+            os.readlink(process / "exe")
+            if _stat(pid)[_ENV_END] != "0":
+                found = (process / "environ").read_bytes()
+                break
+            time.sleep(0.001)
+        return found.split(b"\0")[:-1]
+    return []
+
+
+def _stat(pid: int) -> list[str]:
+    """/proc/PID/stat from its third field, the state, on (proc(5)). Raises OSError."""
+    text = Path(f"/proc/{pid}/stat").read_text()
+    return text[text.rindex(")") + 2 :].split()
+
+
+def marked(bears: Callable[[bytes], bool]) -> list[int]:
+    """The processes of whose environment, as it was when they began with their program, an entry satisfies `bears`."""
+    return [int(name) for name in os.listdir("/proc") if name.isdigit() and any(map(bears, environment(int(name))))]
 
 
 def end_group(pid: int, child: subprocess.Popen[bytes] | None = None, grace: float = STOP_S) -> None:
@@ -124,17 +151,7 @@ def descends(pid: int, root: int) -> bool:
         if pid == root:
             return True
         try:
-            with open(f"/proc/{pid}/stat") as file:
-                pid = int(file.read().rpartition(")")[2].split()[1])
-        except (OSError, IndexError, ValueError):
+            pid = int(_stat(pid)[_PARENT])
+        except (OSError, ValueError):
             return False
     return False
-
-
-def is_running(pid: int) -> bool:
-    """A process of this id lives, and is no zombie."""
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().rpartition(")")[2].split()[0] not in ("Z", "X")
-    except (OSError, IndexError):
-        return False

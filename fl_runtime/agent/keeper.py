@@ -173,17 +173,8 @@ def _left(order: dict[str, Any]) -> list[int]:
     return found
 
 
-def end_user(uid: int) -> None:
-    """End all processes of a user (for the agent, when a keeper was killed)."""
-    _end_all(lambda: of_user(uid))
-
-
-def end_marked(variable: str) -> None:
-    """The same for those whose environment has held `NAME=VALUE` since their start: a program's descendants."""
-    _end_all(lambda: _marked(variable.encode()))
-
-
-def _end_all(find: Callable[[], list[int]]) -> None:
+def end_all(find: Callable[[], list[int]]) -> None:
+    """End all processes that `find` finds, until it finds none (for the agent, when a keeper was killed)."""
     for _ in range(100):
         left = find()
         for pid in left:
@@ -191,16 +182,6 @@ def _end_all(find: Callable[[], list[int]]) -> None:
         if not left:
             return
         time.sleep(0.01)
-
-
-def _marked(variable: bytes) -> list[int]:
-    found = []
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            with contextlib.suppress(OSError), open(f"/proc/{entry}/environ", "rb") as file:
-                if variable in file.read().split(b"\0"):  # a zombie's is empty
-                    found.append(int(entry))
-    return found
 
 
 def descendants(root: int) -> list[int]:

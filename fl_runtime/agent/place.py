@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import fl_runtime
+from fl_runtime import processes
 from fl_runtime.agent import cgroups, keeper, view
 from fl_runtime.agent.giving import give
 from fl_runtime.agent.interpreter import imports
@@ -248,9 +249,11 @@ class Place:
     def sweep(self) -> None:
         """End what a killed keeper has left: all of the job's user, or what has the job's environment."""
         if self.isolation.user and self.isolation.exclusive:
-            keeper.end_user(self.isolation.user[0])
+            user, _ = self.isolation.user
+            keeper.end_all(lambda: keeper.of_user(user))
         else:
-            keeper.end_marked(f"{SOCKET}={self.socket}")
+            mark = f"{SOCKET}={self.socket}".encode()
+            keeper.end_all(lambda: processes.marked(lambda entry: entry == mark))
 
 
 def clear(folder: Path) -> None:

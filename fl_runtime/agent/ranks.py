@@ -125,7 +125,7 @@ class Turns:
         """A process attaches as this rank; the process that is in its place, if that lives."""
         with self._condition:
             other = self._clients.get(rank)
-            if other is not None and other != pid and processes.is_running(other):
+            if other is not None and other != pid and processes.start_time(other) is not None:
                 return other
             self._clients[rank] = pid
             self._others = self._others or rank != 0

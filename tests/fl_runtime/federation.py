@@ -26,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # also for the benchmarks an
 
 from waiting import PATIENCE_S, until
 
+from fl_runtime import processes
 from fl_runtime.admin import Session
 from fl_runtime.signed import canonical
 from fl_runtime.status import read_status
@@ -246,11 +247,12 @@ class Federation:
 def job_processes(job: str) -> dict[str, psutil.Process]:
     """A job's living processes by whose they are: a site's name (its script), or `server` (its workflow)."""
     found = {}
-    for process in psutil.process_iter(["environ", "cmdline", "status"]):
-        if (process.info["environ"] or {}).get("FEDSPAN_JOB") == job and process.info["status"] != psutil.STATUS_ZOMBIE:
-            command = " ".join(process.info["cmdline"] or [])
-            socket = Path(process.info["environ"]["FEDSPAN_CLIENT_SOCKET"])  # STATE/jobs/JOB/agent.sock
-            found["server" if "workflow.process" in command else socket.parents[2].name] = process
+    for pid in processes.marked(lambda entry: entry == f"FEDSPAN_JOB={job}".encode()):
+        with contextlib.suppress(psutil.NoSuchProcess, KeyError):  # it has ended meanwhile
+            process = psutil.Process(pid)
+            socket = Path(process.environ()["FEDSPAN_CLIENT_SOCKET"])  # STATE/jobs/JOB/agent.sock
+            is_server = "workflow.process" in " ".join(process.cmdline())
+            found["server" if is_server else socket.parents[2].name] = process
     return found
 
 

@@ -84,7 +84,7 @@ def test_a_job_that_waits_for_room_goes_on_when_there_is_some(
     assert (server.state, server.process()) == (RUNNING, None)
     [go_on] = later
     go_on()
-    assert server.process() is not None
+    assert until(server.process)
 
 
 def test_a_new_job_whose_files_wait_for_room_takes_what_its_sites_answer(
@@ -98,7 +98,7 @@ def test_a_new_job_whose_files_wait_for_room_takes_what_its_sites_answer(
     assert (server.state, server.hub.store.sites("job-1")) == (RUNNING, {"site-1": ("accepted", "")})
     [go_on] = later
     go_on()
-    assert server.process() is not None
+    assert until(server.process)
 
 
 @pytest.mark.parametrize("deleted", [False, True])

@@ -15,6 +15,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Set
 
+from fl_runtime import processes
+
 _PR_SET_CHILD_SUBREAPER = 36
 LINUX = sys.platform.startswith("linux")
 
@@ -141,16 +143,10 @@ def end_descendants(grace: float, keep: Set[int] = frozenset()) -> int:
 
 def marked(mark: bytes, exact: bool = False) -> list[int]:
     """Living processes whose environment, at their start, had an entry that starts with `mark` (or equals it)."""
-    found = []
-    if LINUX:
-        for name in os.listdir("/proc"):
-            if not name.isdigit() or int(name) == os.getpid():
-                continue
-            with contextlib.suppress(OSError), open(f"/proc/{name}/environ", "rb") as file:
-                entries = file.read().split(b"\0")
-                if any(entry == mark if exact else entry.startswith(mark) for entry in entries):
-                    found.append(int(name))
-    return [pid for pid in found if start_time(pid) is not None]
+    if not LINUX:
+        return []
+    found = processes.marked(lambda entry: entry == mark if exact else entry.startswith(mark))
+    return [pid for pid in found if pid != os.getpid() and start_time(pid) is not None]
 
 
 def pause_until_gone(pids: list[int], seconds: float = 2.0) -> None:
