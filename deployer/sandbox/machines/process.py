@@ -228,7 +228,9 @@ class MachineProcess:
     def _reap(self) -> None:
         self._reaping = None
         for pid in tree.zombies(os.getpid()):
-            if pid not in self._commands.running:
+            if self._commands.awaits(pid):
+                self._child_ended()  # looked at again: it may be an orphan all the same
+            else:
                 with contextlib.suppress(ChildProcessError):
                     os.waitpid(pid, os.WNOHANG)
 

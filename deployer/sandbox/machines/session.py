@@ -30,7 +30,25 @@ class Commands:
     def __init__(self, root: Path, machine_environment: Mapping[str, str]) -> None:
         self._root = root
         self._extra = dict(machine_environment)
-        self.running: set[int] = set()  # processes that this object waits for itself
+        self._running: set[int] = set()
+        self._starting = 0
+
+    def awaits(self, pid: int) -> bool:
+        """Whether the end of that process is waited for here, or may be in a moment: then nobody else reaps it."""
+        return self._starting > 0 or pid in self._running
+
+    async def _start(
+        self, argv: Sequence[str], environment: Mapping[str, str], **options: Any
+    ) -> asyncio.subprocess.Process:
+        self._starting += 1  # it may end before we know its number
+        try:
+            child = await asyncio.create_subprocess_exec(
+                *argv, env=environment, cwd=environment["HOME"], start_new_session=True, **options
+            )
+            self._running.add(child.pid)
+            return child
+        finally:
+            self._starting -= 1
 
     def environment(self, user: str, client: Mapping[str, str] | None = None) -> dict[str, str]:
         """A command's whole environment: nothing of it comes from whoever runs the sandbox."""
@@ -75,17 +93,8 @@ class Commands:
     async def _on_pipes(
         self, process: asyncssh.SSHServerProcess[bytes], argv: list[str], environment: dict[str, str]
     ) -> None:
-        child = await asyncio.create_subprocess_exec(
-            *argv,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env=environment,
-            cwd=environment["HOME"],
-            start_new_session=True,
-            limit=_CHUNK,
-        )
-        self.running.add(child.pid)
+        pipe = asyncio.subprocess.PIPE
+        child = await self._start(argv, environment, stdin=pipe, stdout=pipe, stderr=pipe, limit=_CHUNK)
         assert child.stdin is not None
         assert child.stdout is not None
         assert child.stderr is not None
@@ -103,22 +112,14 @@ class Commands:
         master, slave = pty.openpty()
         _set_size(master, process.term_size)
         try:
-            child = await asyncio.create_subprocess_exec(
-                *argv,
-                stdin=slave,
-                stdout=slave,
-                stderr=slave,
-                env=environment,
-                cwd=environment["HOME"],
-                start_new_session=True,
-                preexec_fn=_take_terminal,
+            child = await self._start(
+                argv, environment, stdin=slave, stdout=slave, stderr=slave, preexec_fn=_take_terminal
             )
         except BaseException:
             os.close(master)
             raise
         finally:
             os.close(slave)
-        self.running.add(child.pid)
         reader = asyncio.StreamReader(limit=_CHUNK)
         read_end = os.fdopen(os.dup(master), "rb", 0)
         write_end = os.fdopen(master, "wb", 0)
@@ -161,11 +162,11 @@ class Commands:
             process.close()
             if child.returncode is None:
                 waiter = asyncio.ensure_future(child.wait())
-                waiter.add_done_callback(lambda _: self.running.discard(child.pid))
+                waiter.add_done_callback(lambda _: self._running.discard(child.pid))
                 _WAITERS.add(waiter)
                 waiter.add_done_callback(_WAITERS.discard)
             else:
-                self.running.discard(child.pid)
+                self._running.discard(child.pid)
 
 
 _WAITERS: set[asyncio.Future[int]] = set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 import threading
@@ -11,6 +12,8 @@ from typing import Any
 
 import pytest
 from machine_lab import Lab, run
+
+from deployer.sandbox.machines.session import Commands
 
 Machine = tuple[Lab, dict[str, Any]]
 
@@ -179,3 +182,25 @@ def test_client_may_set_its_language_and_nothing_else(machine: Machine) -> None:
     channel.exec_command("echo $LC_ALL; echo $LD_PRELOAD; echo $PATH")
     lines = _rest(channel).decode().splitlines()
     assert lines == ["C", "", f"{its['root']}/usr/local/bin:{its['root']}/usr/bin"]
+
+
+def test_a_command_that_ends_while_it_is_being_started_is_reaped_by_nobody_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands, begin = Commands(tmp_path, {}), asyncio.create_subprocess_exec
+    awaited: list[bool] = []
+
+    async def begins(*argv: str, **options: Any) -> asyncio.subprocess.Process:
+        child = await begin(*argv, **options)
+        awaited.append(commands.awaits(child.pid))  # what the machine asks before it reaps an orphan
+        return child
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", begins)
+
+    async def one() -> int:
+        child = await commands._start(["sh", "-c", "exit 3"], {"HOME": str(tmp_path), "PATH": os.environ["PATH"]})
+        assert commands.awaits(child.pid)
+        return await child.wait()
+
+    assert asyncio.run(one()) == 3
+    assert awaited == [True]
