@@ -156,7 +156,7 @@ class StackWork:
             load_program(part.member.cloud or "")
             try:
                 agreed = part.preview if stage == "full" else None
-                with self.crew.starts.begin(part.member):
+                with self.crew.starts.begin(part.member, stage):
                     outputs, steps = engine.up(part.program(stage), agreed, refresh=part.refresh)
             except Interrupted:
                 raise

@@ -1,8 +1,9 @@
 """`up`: from kits to registered participants, in two passes, from whatever an earlier `up` has reached.
 
-Addresses first (only for stacks that have none), because the server's rules need the sites' addresses and the sites
-need the server's; then rules and machines, each participant pushed and started as soon as its machine is there; then
-the wait for registration.
+Addresses first (only for stacks that have none), because the server's rules need the sites' addresses and the sites'
+kits the server's; then rules and machines, each participant pushed and started as soon as its machine is there; then
+the wait for registration. Nobody waits for more of the others than it needs: the server's rules for all addresses, a
+site's machine for none.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from deployer.arrivals import Arrivals
 from deployer.crew import Crew, together
 from deployer.deployment import Deployment
 from deployer.expiry import set_expiry
@@ -41,9 +43,12 @@ class Up:
     reaches: dict[str, Reach] = field(default_factory=dict, init=False)
     outcome: Outcome = field(default_factory=Outcome, init=False)
     errors: dict[str, BaseException] = field(default_factory=dict, init=False)
+    addressed: Arrivals = field(init=False)
+    """Who has an address, or will have none."""
 
     def __post_init__(self) -> None:
         self.planner = Planner(self.crew.deployment, addresses=self.crew.deployment.addresses())
+        self.addressed = Arrivals([member.name for member in self.members], self.crew.interrupts.check)
 
     @property
     def stacks(self) -> StackWork:
@@ -75,9 +80,9 @@ class Up:
         self.planner.final = True
         for name, at in self.planner.ends.items():
             set_expiry(self.deployment.ledger, name, at)
-        self._guard(self.stacks.leave_and_allocate, plan)
-        self._endpoint()
-        self._guard(self._machines, plan)
+        if all(member.role != "server" for member in self.members):
+            self._endpoint()
+        self._guard(self._deploy, plan)
         self._follow_addresses()
         if self.crew.interrupts.stopping.is_set():
             raise self.crew.interrupts.stopped()
@@ -135,7 +140,21 @@ class Up:
         if changed:
             self.crew.screen.line(f"server's address {endpoint} written into the kits of {', '.join(changed)}")
 
-    def _machines(self, member: Member, shown: ParticipantPlan | None) -> None:
+    def _deploy(self, member: Member, shown: ParticipantPlan | None) -> None:
+        """Both passes of one participant."""
+        try:
+            self.stacks.leave_and_allocate(member, shown)
+            if member.role == "server":
+                self._endpoint()
+        finally:
+            self.addressed.arrived(member.name)
+        if member.role == "server":
+            self.addressed.wait_for()  # its rules let them in
+        elif member.egress_restricted:
+            self.addressed.wait_for("server")  # its rules let it out
+        self._machine(member, shown)
+
+    def _machine(self, member: Member, shown: ParticipantPlan | None) -> None:
         """Pass 2: rules and machine, then kit and runtime."""
         if member.target == "kit":
             if self.deployment.ledger.participant(member.name) is None:
@@ -156,6 +175,7 @@ class Up:
         self.crew.interrupts.check()
         endpoint = None
         if member.role == "site":
+            self.addressed.wait_for("server")
             endpoint = self.outcome.endpoint or Kit.open(member.kit).endpoint().server
         start = Start(endpoint, labels(self.crew, member), self.planner.end_of(member))
         changed = install_and_start(self.crew, member, reach, start)
