@@ -5,13 +5,30 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from deployer.engine import cloud_resources
 from deployer.expiry_units import moment
 from deployer.plan import VM_TYPES
 from stacks.images import Image
 from stacks.names import tag_key
 
+_MACHINE_TYPES = VM_TYPES | {"aws:ec2/keyPair:KeyPair"}
 SHUTDOWN = "azure-native:devtestlab:GlobalSchedule"
+
+
+def pending_operations(state: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    """What a killed engine was in the middle of."""
+    return list((state or {}).get("pending_operations") or [])
+
+
+def cloud_resources(state: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    """The resources of a checkpoint that lie in a cloud (not the stack, providers and components)."""
+    found = (state or {}).get("resources") or []
+    return [entry for entry in found if entry.get("custom") and not entry["type"].startswith("pulumi:")]
+
+
+def stack_outputs(state: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    """The stack's own outputs in a checkpoint (one mapping, or none)."""
+    found = (state or {}).get("resources") or []
+    return [entry.get("outputs") or {} for entry in found if entry["type"] == "pulumi:pulumi:Stack"]
 
 
 def place_of(state: Mapping[str, Any] | None) -> tuple[str, str | None] | None:
@@ -23,12 +40,6 @@ def place_of(state: Mapping[str, Any] | None) -> tuple[str, str | None] | None:
     everything = [*stack_outputs(state), *(entry.get("outputs") or {} for entry in found)]
     regions = (outputs.get("region") or outputs.get("location") for outputs in everything)
     return cloud, next((region for region in regions if isinstance(region, str)), None)
-
-
-def stack_outputs(state: Mapping[str, Any] | None) -> list[dict[str, Any]]:
-    """The stack's own outputs in a checkpoint (one mapping, or none)."""
-    found = (state or {}).get("resources") or []
-    return [entry.get("outputs") or {} for entry in found if entry["type"] == "pulumi:pulumi:Stack"]
 
 
 def _machine_in(state: Mapping[str, Any] | None) -> Mapping[str, Any]:
@@ -81,3 +92,13 @@ def address_in(state: Mapping[str, Any] | None) -> str | None:
     """The public address that a checkpoint exports."""
     addresses = (outputs.get("public_ip") for outputs in stack_outputs(state))
     return next((address for address in addresses if isinstance(address, str)), None)
+
+
+def has_address(state: Mapping[str, Any] | None) -> bool:
+    """Whether the checkpoint exports an address: then the smaller program must never run on it again."""
+    return any(outputs.get("public_ip") for outputs in stack_outputs(state))
+
+
+def has_machine(state: Mapping[str, Any] | None) -> bool:
+    """Whether more than network and address is there (or was begun)."""
+    return any(entry["type"] in _MACHINE_TYPES for entry in cloud_resources(state))

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from deployer.checkpoint import cloud_resources
 from deployer.crew import Crew, together
 from deployer.deployment import Deployment
 from deployer.drain import jobs_on, server_says
-from deployer.engine import cloud_resources
 from deployer.errors import CloudError, UsageError
 from deployer.expiry import set_expiry
 from deployer.ledger import NOTHING_THERE, STOPPED, Ledger, Row

@@ -14,20 +14,20 @@ from typing import IO, Any
 
 from pulumi import automation as auto
 
+from deployer.checkpoint import stack_outputs
 from deployer.drift import Drift, DriftCollector
 from deployer.engine_command import EngineCommand
 from deployer.engine_events import Collector, Step
 from deployer.engine_home import EngineHome
+from deployer.engine_stack import Stack, Workspace
 from deployer.errors import Interrupted, RefusedError
 from deployer.failures import from_diagnostics, too_slow
 from deployer.interrupts import Interrupts
-from deployer.plan import VM_TYPES, is_rule
+from deployer.plan import is_rule
 from deployer.realm import Realm
 from deployer.watchdog import Watchdog, deadline_of
 
 Program = Callable[[], None]
-
-_MACHINE_TYPES = VM_TYPES | {"aws:ec2/keyPair:KeyPair"}
 
 
 @dataclass(frozen=True)
@@ -107,11 +107,13 @@ class StackEngine:
     verb: str = "up"
     failed: list[str] = field(default_factory=list, init=False)
     """URNs of the resources at which the last operation failed."""
-    _stack: auto.Stack | None = field(default=None, init=False)
-    _is_missing: bool = field(default=False, init=False)
+    made: dict[str, Any] | None = field(default=None, init=False)
+    """The checkpoint after the last `up`."""
+    _stack: Stack | None = field(default=None, init=False)
+    _is_there: bool | None = field(default=None, init=False)
 
     # -- the stack itself ---------------------------------------------------------------------------------------
-    def _workspace(self) -> auto.LocalWorkspace:
+    def _workspace(self) -> Workspace:
         work = self.home.work_dir(self.participant)
         work.mkdir(mode=0o700, parents=True, exist_ok=True)
         environment = {
@@ -122,7 +124,7 @@ class StackEngine:
         if self.realm.kind == "sandbox":
             pulumi_home = self.home.folder / "pulumi-home"
             pulumi_home.mkdir(mode=0o700, exist_ok=True)
-        return auto.LocalWorkspace(
+        return Workspace(
             work_dir=str(work),
             pulumi_home=str(pulumi_home) if pulumi_home else None,
             pulumi_command=EngineCommand(self.realm, self.interrupts, self.participant, self.log),
@@ -133,40 +135,45 @@ class StackEngine:
             secrets_provider="passphrase",
         )
 
-    def open(self, create: bool = True) -> auto.Stack | None:
-        """The stack; made when there is none and `create` is set, else None."""
-        if self._stack is not None:
-            return self._stack
-        if self._is_missing and not create:
-            return None
-        try:
-            workspace = self._workspace()
-            if self._is_missing:
-                self._stack = auto.Stack.create_or_select(self.participant, workspace)
-                return self._stack
-            try:
-                self._stack = auto.Stack.select(self.participant, workspace)
-            except auto.StackNotFoundError:
-                self._is_missing = True
-                return self.open() if create else None
-        except auto.CommandError as error:
-            raise self._failure(error, Collector()) from error
+    def _open(self) -> Stack:
+        """The stack, whether it is there or not."""
+        if self._stack is None:
+            self._stack = Stack(self.participant, self._workspace())
         return self._stack
+
+    def _there(self) -> Stack | None:
+        """The stack; None where there is none."""
+        if self._is_there is None:
+            self.state()
+        return self._open() if self._is_there else None
+
+    def _made(self) -> Stack:
+        """The stack; made where there is none."""
+        if self._there() is None:
+            try:
+                self._open().workspace.create_stack(self.participant)
+            except auto.CommandError as error:
+                raise self._failure(error, Collector()) from error
+            self._is_there = True
+        return self._open()
 
     def state(self) -> dict[str, Any] | None:
         """The deployment part of the checkpoint (`resources`, `pending_operations`, …), or None without a stack."""
-        stack = self.open(create=False)
-        if stack is None:
+        if self._is_there is False:
             return None
         try:
-            deployment = stack.export_stack().deployment
+            deployment = self._open().export_stack().deployment
+        except auto.StackNotFoundError:
+            self._is_there = False
+            return None
         except auto.CommandError as error:
             raise self._failure(error, Collector()) from error
+        self._is_there = True
         return dict(deployment or {})
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Put an edited checkpoint in the place of the stack's own."""
-        stack = self.open(create=False)
+        stack = self._there()
         assert stack is not None, "a state is edited, so there is a stack"
         try:
             stack.import_stack(auto.Deployment(version=3, deployment=dict(state)))
@@ -179,8 +186,7 @@ class StackEngine:
 
         With `refresh` it looks at the cloud first, as `up` would.
         """
-        stack = self.open()
-        assert stack is not None, "open() makes the stack"
+        stack = self._made()
         collector = Collector()
         plan = self.home.work_dir(self.participant) / plan_name if plan_name else None
         try:
@@ -202,8 +208,7 @@ class StackEngine:
             CloudError, CapacityError, CredentialsError, BusyError: told by the cloud or the engine.
             Interrupted: Ctrl-C; what was made is saved.
         """
-        stack = self.open()
-        assert stack is not None, "open() makes the stack"
+        stack = self._made()
         dog = Watchdog(lambda: self.interrupts.interrupt_engine(self.participant))
 
         def on_step(state: str, step: Step) -> None:
@@ -214,17 +219,19 @@ class StackEngine:
         plan = str(agreed.plan_file) if agreed is not None and agreed.plan_file else None
         try:
             with dog:
-                result = stack.up(program=program, on_event=collector, show_secrets=False, plan=plan, refresh=refresh)
+                stack.up(program=program, on_event=collector, show_secrets=False, plan=plan, refresh=refresh)
         except auto.CommandError as error:
             raise self._failure(error, collector, dog.overdue) from error
         finally:
             if agreed is not None and agreed.plan_file is not None:
                 agreed.plan_file.unlink(missing_ok=True)
-        return {name: output.value for name, output in result.outputs.items()}, collector.changed
+        self.made = self.state()
+        (outputs,) = stack_outputs(self.made)
+        return outputs, collector.changed
 
     def drift(self) -> list[Drift]:
         """What the clouds hold otherwise than the state has it; changes nothing. Empty without a stack."""
-        stack = self.open(create=False)
+        stack = self._there()
         if stack is None:
             return []
         collector = DriftCollector()
@@ -236,7 +243,7 @@ class StackEngine:
 
     def destroy(self, refresh: bool = False) -> list[Step]:
         """Delete everything in the stack, then the stack itself; with `refresh` after a look at the cloud."""
-        stack = self.open(create=False)
+        stack = self._there()
         if stack is None:
             return []
         collector = Collector(self.on_step)
@@ -244,16 +251,15 @@ class StackEngine:
             stack.destroy(on_event=collector, show_secrets=False, remove=True, refresh=refresh)
         except auto.CommandError as error:
             raise self._failure(error, collector) from error
-        self._stack, self._is_missing = None, True
+        self._stack, self._is_there = None, False
         return collector.changed
 
     def unlock(self) -> None:
         """Take the stack's locks away. The caller knows that their owner is dead."""
-        stack = self.open(create=False)
-        if stack is None:
-            return
         try:
-            stack.cancel()
+            self._open().cancel()
+        except auto.StackNotFoundError:
+            self._is_there = False
         except auto.CommandError as error:
             raise self._failure(error, Collector()) from error
 
@@ -275,26 +281,3 @@ class StackEngine:
             log=str(log) if log else None,
             verb=self.verb,
         )
-
-
-def pending_operations(state: Mapping[str, Any] | None) -> list[dict[str, Any]]:
-    """What a killed engine was in the middle of."""
-    return list((state or {}).get("pending_operations") or [])
-
-
-def cloud_resources(state: Mapping[str, Any] | None) -> list[dict[str, Any]]:
-    """The resources of a checkpoint that lie in a cloud (not the stack, providers and components)."""
-    found = (state or {}).get("resources") or []
-    return [entry for entry in found if entry.get("custom") and not entry["type"].startswith("pulumi:")]
-
-
-def has_address(state: Mapping[str, Any] | None) -> bool:
-    """Whether the checkpoint exports an address: then the smaller program must never run on it again."""
-    found = (state or {}).get("resources") or []
-    outputs = [entry.get("outputs") or {} for entry in found if entry["type"] == "pulumi:pulumi:Stack"]
-    return any(entry.get("public_ip") for entry in outputs)
-
-
-def has_machine(state: Mapping[str, Any] | None) -> bool:
-    """Whether more than network and address is there (or was begun)."""
-    return any(entry["type"] in _MACHINE_TYPES for entry in cloud_resources(state))

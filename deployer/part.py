@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from deployer import engine as engines
-from deployer.checkpoint import place_of
+from deployer import checkpoint
 from deployer.engine import Preview, Program
 from deployer.ingress import Opening
 from deployer.member import Member
@@ -39,12 +38,12 @@ class Part:
     @property
     def has_address(self) -> bool:
         """Whether the stack has its static address, so that the smaller program must not run any more."""
-        return engines.has_address(self.state)
+        return checkpoint.has_address(self.state)
 
     @property
     def moved_from(self) -> str | None:
         """Where the stack lies, when it is wanted in another cloud or region: then it is taken down and made anew."""
-        there = place_of(self.state)
+        there = checkpoint.place_of(self.state)
         if there is None or (there[0] == self.member.cloud and there[1] in (None, self.member.region)):
             return None
         return " ".join(word for word in there if word)
@@ -52,7 +51,7 @@ class Part:
     @property
     def holds_something(self) -> bool:
         """Whether the stack holds resources of a cloud."""
-        return bool(engines.cloud_resources(self.state))
+        return bool(checkpoint.cloud_resources(self.state))
 
     def program(self, stage: Stage = "full") -> Program:
         """The stack's program for what is known now."""

@@ -6,7 +6,6 @@ engine. Where something stands, the engine is asked what it would change.
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -16,7 +15,7 @@ from deployer import unchanged
 from deployer.checkpoint import address_in, boots_another, has_trusted_launch
 from deployer.deployment import Deployment
 from deployer.engine import Preview, StackEngine
-from deployer.errors import FedspanError, SpecError
+from deployer.errors import SpecError
 from deployer.expiry import azure_schedule, expiry_of
 from deployer.expiry_units import stamp
 from deployer.ingress import (
@@ -207,12 +206,11 @@ class Planner:
         return found
 
     def keep(self, part: Part, engine: StackEngine | None) -> None:
-        """What the engine has just made is known in the next preview; where its state can't be read, it is asked."""
+        """What the engine has just made is known in the next preview."""
         if not part.made or engine is None:
             return
-        with contextlib.suppress(FedspanError):
-            part.state = engine.state()
-            unchanged.keep(self.deployment.ledger, part.member.name, self._digest(part))
+        part.state = engine.made
+        unchanged.keep(self.deployment.ledger, part.member.name, self._digest(part))
 
     def _digest(self, part: Part) -> str:
         assert part.member.cloud is not None, "only a participant in a cloud has a stack"

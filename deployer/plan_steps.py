@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from deployer.engine import Preview, cloud_resources
+from deployer.checkpoint import cloud_resources
+from deployer.engine import Preview
 from deployer.engine_events import Step, urn_name
 from stacks.args import ParticipantArgs
 from stacks.names import Cloud

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime, timezone
 from typing import Any, NamedTuple
 
+from deployer.checkpoint import pending_operations
 from deployer.crew import Crew
-from deployer.engine import pending_operations
 from deployer.errors import CloudError, FedspanError
 from deployer.locks import wait_free
 from deployer.settings import setting

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from deployer.attempts import Attempts
-from deployer.checkpoint import stack_outputs, tells_its_machine
+from deployer.checkpoint import has_machine, stack_outputs, tells_its_machine
 from deployer.crew import Crew
-from deployer.engine import check_agreed, has_machine, only_rules
+from deployer.engine import check_agreed, only_rules
 from deployer.errors import CapacityError, Interrupted
 from deployer.host_keys import was_rotated
 from deployer.machine_run import reach_cloud
@@ -144,19 +144,20 @@ class StackWork:
         self.planner.addresses.pop(name, None)  # released: it is somebody else's soon
         part.state, part.preview, part.refresh = None, None, False
 
-    def _engine_up(self, part: Part, stage: Stage) -> dict[str, Any]:
-        """One `up` of the engine; what a failed create left is settled at once."""
+    def _engine_up(self, part: Part, stage: Stage, doing: str = "making") -> dict[str, Any]:
+        """One `up` of the engine; what a failed create left is settled at once. `doing`: shown, "" for nothing."""
         engine = self.crew.engine(part.member)
         assert engine is not None, "only a participant in a cloud has an engine"
         name = part.member.name
         self.crew.interrupts.check()
         with self.crew.slot():
-            self.crew.screen.phase(name, "allocating" if stage == "address" else "making", "")
+            if doing:
+                self.crew.screen.phase(name, "allocating" if stage == "address" else doing)
             self.crew.deployment.ledger.begin_operation(name)
             load_program(part.member.cloud or "")
             try:
                 agreed = part.preview if stage == "full" else None
-                with self.crew.starts.begin(part.member, stage):
+                with self.crew.starts.begin(part.member):
                     outputs, steps = engine.up(part.program(stage), agreed, refresh=part.refresh)
             except Interrupted:
                 raise
@@ -191,8 +192,8 @@ class StackWork:
                 self._next(part, attempts, error)
                 shown = None
 
-    def rules_again(self, part: Part) -> None:
-        """Another participant has another address now: nothing but rules may change.
+    def rules_again(self, part: Part, phase: str = "started") -> None:
+        """Another participant has another address now: nothing but rules may change. `phase`: the one it is in.
 
         Raises:
             RefusedError: the engine wants more than that.
@@ -206,8 +207,7 @@ class StackWork:
             part.preview = self.planner.preview(part, engine, "agreed.plan")
         only_rules(part.member.name, part.preview.steps)
         if part.preview.steps:
-            self._record(part, "started", self._engine_up(part, "full"))
-        self.crew.screen.phase(part.member.name, "started", "its rules follow")
+            self._record(part, phase, self._engine_up(part, "full", "making" if phase == "started" else ""))
 
     def _make_machine(self, part: Part, shown: ParticipantPlan | None) -> Reach:
         name = part.member.name

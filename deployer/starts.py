@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from deployer.member import Member
-from stacks.names import Stage
 
 
 def urgency(member: Member) -> int:
@@ -31,19 +30,16 @@ class Starts:
 
     def __init__(self, at_once: int) -> None:
         self._free = at_once
-        self._waiting: list[tuple[bool, int, int]] = []
+        self._waiting: list[tuple[int, int]] = []
         self._numbers = itertools.count()
         self._begun: set[str] = set()
         self._changed = threading.Condition()
 
     @contextmanager
-    def begin(self, member: Member, stage: Stage = "full") -> Iterator[None]:
-        """Around an operation of an engine; its turn is over at its end, if not before.
-
-        Addresses go before machines: the server's machine waits for all of them.
-        """
+    def begin(self, member: Member) -> Iterator[None]:
+        """Around an operation of an engine; its turn is over at its end, if not before."""
         with self._changed:
-            ticket = (stage != "address", urgency(member), next(self._numbers))
+            ticket = (urgency(member), next(self._numbers))
             heapq.heappush(self._waiting, ticket)
             self._changed.wait_for(lambda: self._free > 0 and self._waiting[0] == ticket)
             heapq.heappop(self._waiting)

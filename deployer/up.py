@@ -2,16 +2,19 @@
 
 Addresses first (only for stacks that have none), because the server's rules need the sites' addresses and the sites'
 kits the server's; then rules and machines, each participant pushed and started as soon as its machine is there; then
-the wait for registration. Nobody waits for more of the others than it needs: the server's rules for all addresses, a
-site's machine for none.
+the wait for registration. Nobody waits for more of the others than it needs: the server's rules for all addresses,
+machines for none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from deployer.arrivals import Arrivals
+from deployer.checkpoint import has_machine
 from deployer.crew import Crew, together
 from deployer.deployment import Deployment
 from deployer.expiry import set_expiry
@@ -129,6 +132,8 @@ class Up:
         self.crew.screen.line(f"server: lets in the new address of {', '.join(moved)}, and the one before no more")
         _, errors = self.crew.each([server.member], lambda member: self.stacks.rules_again(self.parts[member.name]))
         self.errors.update(errors)
+        if not errors:
+            self.crew.screen.phase("server", "started", "its rules follow")
 
     def _endpoint(self) -> None:
         """The server's address goes into every kit here."""
@@ -148,8 +153,8 @@ class Up:
                 self._endpoint()
         finally:
             self.addressed.arrived(member.name)
-        if member.role == "server":
-            self.addressed.wait_for()  # its rules let them in
+        if member.role == "server" and self._stands(member):
+            self.addressed.wait_for()  # its rules let them in: once, not twice
         elif member.egress_restricted:
             self.addressed.wait_for("server")  # its rules let it out
         self._machine(member, shown)
@@ -178,13 +183,34 @@ class Up:
             self.addressed.wait_for("server")
             endpoint = self.outcome.endpoint or Kit.open(member.kit).endpoint().server
         start = Start(endpoint, labels(self.crew, member), self.planner.end_of(member))
-        changed = install_and_start(self.crew, member, reach, start)
+        with self._letting_in(member):
+            changed = install_and_start(self.crew, member, reach, start)
         self.outcome.pushed[member.name] = changed
         row = self.deployment.ledger.participant(member.name)
         if changed or row is None or row.phase not in ("started", "registered"):
             self.deployment.ledger.record(member.name, "started", detail=", ".join(changed))
         self.crew.screen.phase(member.name, "started")
         self.planner.keep(self.parts[member.name], self.crew.engine(member))
+
+    def _stands(self, member: Member) -> bool:
+        """Whether it has a machine already, or none of which a cloud's rules are made here."""
+        return not member.cloud or has_machine(self.parts[member.name].state)
+
+    @contextmanager
+    def _letting_in(self, member: Member) -> Iterator[None]:
+        """Meanwhile the server's rules let in whoever got an address while its machine was made."""
+        if member.role != "server" or not member.cloud:
+            yield
+            return
+        with ThreadPoolExecutor(1, thread_name_prefix="rules") as beside:
+            rules = beside.submit(self._let_in, self.parts[member.name])
+            yield
+            rules.result()
+
+    def _let_in(self, part: Part) -> None:
+        self.addressed.wait_for()
+        if self.planner.openings(part.member) != part.openings:
+            self.stacks.rules_again(part, "machine")
 
     def _machine_of(self, member: Member) -> str:
         """The ID of the machine that the ledger knows; empty where it knows none."""

@@ -20,13 +20,8 @@ from typing import Any
 
 import pytest
 
-from deployer.engine import (
-    StackEngine,
-    check_agreed,
-    cloud_resources,
-    has_address,
-    pending_operations,
-)
+from deployer.checkpoint import cloud_resources, has_address, pending_operations
+from deployer.engine import StackEngine, check_agreed
 from deployer.engine_home import EngineHome
 from deployer.errors import BusyError, CapacityError, CloudError, Interrupted, MissingToolError, RefusedError
 from deployer.interrupts import Interrupts

@@ -14,14 +14,12 @@ from tests.waiting import until
 AWS, AZURE = member("site-1"), member("site-2", "azure")
 
 
-def begin(
-    starts: Starts, members: list[Member], over: threading.Event, addresses: tuple[str, ...] = ()
-) -> tuple[list[str], list[threading.Thread]]:
+def begin(starts: Starts, members: list[Member], over: threading.Event) -> tuple[list[str], list[threading.Thread]]:
     """Each in a thread of its own, which ends when it is over; their names as they begin."""
     begun: list[str] = []
 
     def run(one: Member) -> None:
-        with starts.begin(one, "address" if one.name in addresses else "full"):
+        with starts.begin(one):
             begun.append(one.name)
             over.wait(60)
 
@@ -46,18 +44,6 @@ def test_who_waits_begins_by_urgency_when_another_has_made_its_first_step() -> N
     for thread in threads:
         thread.join(60)
     assert starts._free == 1
-
-
-def test_addresses_go_before_machines_for_the_servers_machine_waits_for_all_of_them() -> None:
-    starts, over = Starts(1), threading.Event()
-    with starts.begin(member("site-0")):
-        begun, threads = begin(starts, [SERVER, AZURE, AWS], over, addresses=("site-1",))
-        until(lambda: len(starts._waiting) == 3)
-        starts.works("site-0")
-        until(lambda: begun == ["site-1"])
-    over.set()
-    for thread in threads:
-        thread.join(60)
 
 
 def test_an_engine_that_makes_no_step_stands_in_nobodys_way_for_long(monkeypatch: pytest.MonkeyPatch) -> None:

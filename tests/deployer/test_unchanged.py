@@ -30,14 +30,11 @@ class Engine:
     """Says what it was told to, and counts how often it was asked."""
 
     def __init__(self, *steps: Any) -> None:
-        self.steps, self.asked = steps, 0
+        self.steps, self.asked, self.made = steps, 0, STATE
 
     def preview(self, program: object, plan_name: str | None, refresh: bool) -> Preview:
         self.asked += 1
         return Preview(self.steps)
-
-    def state(self) -> dict[str, Any]:
-        return STATE
 
 
 @pytest.fixture

@@ -116,3 +116,21 @@ def test_a_stack_that_was_interrupted_in_its_move_is_taken_down_whole(bench: Ben
         "Delete address", "Delete disk", "Delete interface", "Delete machine", "Delete subnet"
     ]  # fmt: skip
     assert bench.things() == {}
+
+
+def test_a_stack_that_was_never_selected_is_read_and_one_that_is_not_there_is_told(bench: Bench) -> None:
+    participant(bench, "address")
+    up(bench)
+    known = bench.stack.workspace
+    elsewhere = auto.LocalWorkspace(
+        work_dir=known.work_dir,
+        pulumi_home=str(bench.home / "another home"),  # where the command keeps which stack is selected
+        pulumi_command=bench.command,
+        env_vars=known.env_vars,
+    )
+    assert len((elsewhere.export_stack("dev").deployment or {})["resources"]) > 1
+    with pytest.raises(auto.StackNotFoundError):
+        elsewhere.export_stack("not-there")
+    elsewhere.create_stack("another")
+    assert not (elsewhere.export_stack("another").deployment or {}).get("resources")
+    elsewhere.remove_stack("another")
