@@ -28,6 +28,8 @@ ADOPT_S = 60.0  # a job process waits so long for its agent to come back
 SUBMIT_WITHIN_S = 24 * 3600.0  # from a job's submission to the last byte of its bundle
 STOP_S = 3.0  # between SIGTERM and SIGKILL of a process group
 
+BUSY_MARK = "busy"  # in a site's state: touched while it has a job
+
 OWN_TASK = "fedspan."  # tasks so named are the runtime's own: no script sees them, no filter and no codec touches them
 
 INLINE_LIMIT = 64 * 1024  # blobs up to this travel in messages and lie in the database

@@ -52,6 +52,10 @@ class SiteJobs:
         with self._lock:
             return self._runs.get(job)
 
+    def any_unfinished(self) -> bool:
+        """Whether a job has been accepted here that has neither ended nor been given up by this site."""
+        return any(self.run_of(row.id) is not None for row in self._journal.jobs("accepted"))
+
     # --- before and after
 
     def recover(self) -> None:
@@ -187,6 +191,7 @@ class SiteJobs:
         if present is not None:
             return present
         folder = self._state / "jobs" / start.job
+        self._agent.busy.touch()
         self._bring(start, folder)
         try:
             spec = read_spec(folder / "bundle")
@@ -253,6 +258,7 @@ class SiteJobs:
             socket.close()
         self._agent.shaping.end(stop.job)
         self._journal.end_job(stop.job, stop.state)
+        self._agent.busy.touch()
         self._journal.blobs.collect()
         if run is not None and run.memory:
             cgroups.remove(self._state, stop.job)

@@ -13,6 +13,7 @@ from typing import Any
 
 from fl_runtime import version
 from fl_runtime.agent import transfer
+from fl_runtime.agent.busy import Busy
 from fl_runtime.agent.clients import serve_clients
 from fl_runtime.agent.isolation import means
 from fl_runtime.agent.jobs import SiteJobs
@@ -56,6 +57,7 @@ class Agent:
         self.shaping = Shaping(self.journal, kit, state, self.link.features)
         self.results = Results(self.journal, self.link, self.shaping, self.run_of)
         self.jobs = SiteJobs(self)
+        self.busy = Busy(state, self.jobs.any_unfinished)
         self.reports = Reports(self.link, self.jobs.runs)
         self.exit_code = 0
         self.orders = Orders(kit, state, self.link.send, self.stop, self.revocations.is_revoked)
@@ -65,12 +67,13 @@ class Agent:
         threading.Thread(target=self._look_around, name="means", daemon=True).start()
         clients = serve_clients(self, self.socket_path)
         self.reports.start()
+        self.busy.start()
         try:
             self.link.run()
         finally:
             clients.close()
             self.jobs.end_all()
-            for part in (self._jobs_worker, self._down, self.results, self.reports):
+            for part in (self._jobs_worker, self._down, self.results, self.reports, self.busy):
                 part.stop()
             self.shaping.close()
 
