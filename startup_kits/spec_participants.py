@@ -14,6 +14,7 @@ from startup_kits.spec_types import (
     GiB,
     Host,
     HostKeyPolicy,
+    IdleTime,
     Jump,
     Name,
     Port,
@@ -48,7 +49,7 @@ _ONLY_FOR: dict[str, tuple[str, ...]] = {
     "agent": ("host",),
     "host_key": ("host",),
     "proxy": ("host", "kit"),
-    **dict.fromkeys(("ssh_access", "mirrors", "network", "image", "kms_key"), CLOUDS),
+    **dict.fromkeys(("ssh_access", "mirrors", "network", "image", "kms_key", "idle_stop"), CLOUDS),
     "encryption_at_host": ("azure",),
 }
 
@@ -110,6 +111,7 @@ class ParticipantSpec(SpecPart):
     image: str | None = Field(default=None, max_length=300)
     kms_key: str | None = Field(default=None, max_length=300)
     encryption_at_host: bool = Field(default=False, description="caches and temporary disks too")
+    idle_stop: IdleTime | None = Field(default=None, description="off when no job ran for so long; seconds")
 
     @property
     def cloud(self) -> str | None:
@@ -162,6 +164,12 @@ class ServerSpec(ParticipantSpec):
         return self
 
     @model_validator(mode="after")
+    def _never_idle(self) -> ServerSpec:
+        if self.idle_stop is not None:
+            raise ValueError("idle_stop: the server never turns itself off: it would take every job down with it")
+        return self
+
+    @model_validator(mode="after")
     def _a_port_of_its_own(self) -> ServerSpec:
         if self.port == (self.ssh_port or 22):
             raise ValueError(f"port: {self.port} is the port of the machine's SSH; the default is {DEFAULT_PORT}")
@@ -174,6 +182,15 @@ class SiteSpec(ParticipantSpec):
     role: ClassVar[str] = "site"
     data: dict[Name, DataPath] = {}
     torch: Torch | None = Field(default=None, description="where job scripts get torch from")
+
+    @model_validator(mode="after")
+    def _off_ends_the_bill(self) -> SiteSpec:
+        if self.idle_stop is not None and self.target == "azure" and not getattr(self, "self_deallocate", False):
+            raise ValueError(
+                "idle_stop: Azure bills a machine on that powered itself off; wanted is self_deallocate: true, "
+                "or fedspan stop --idle 2h from a timer of yours"
+            )
+        return self
 
     @model_validator(mode="after")
     def _never_the_world(self) -> SiteSpec:

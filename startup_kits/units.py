@@ -13,6 +13,10 @@ EMAIL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}@[A-Za-z0-9](?:[A-Za-z0-9-]
 
 _UNITS = {"MB": 1 / 1024, "MIB": 1 / 1024, "GB": 1.0, "GIB": 1.0, "TB": 1024.0, "TIB": 1024.0}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]+)")
+_SECONDS = {"m": 60, "h": 3600, "d": 86400}
+#: No job for so long, in seconds, and a machine may turn itself off: it must outlive the pause between two jobs, and
+#: what is idle for a month needs no timer.
+SHORTEST_IDLE_S, LONGEST_IDLE_S = 300, 30 * 86400
 
 
 def gib(value: object) -> float:
@@ -28,6 +32,21 @@ def gib(value: object) -> float:
     if size <= 0:
         raise ValueError(f"a size above zero is wanted, not {value!r}")
     return size
+
+
+def idle_time(value: object) -> int:
+    """How long a machine may be idle, such as `30m`, `2h` or `3d`, in seconds.
+
+    Raises:
+        ValueError: it is no such time, or outside 5 minutes to 30 days.
+    """
+    match = re.fullmatch(r"(\d{1,6})([mhd])", value.strip()) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError(f"a time with a unit is wanted, such as 30m, 2h or 3d, not {value!r}")
+    seconds = int(match[1]) * _SECONDS[match[2]]
+    if not SHORTEST_IDLE_S <= seconds <= LONGEST_IDLE_S:
+        raise ValueError(f"5 minutes to 30 days (5m to 30d) are possible, not {value!r}")
+    return seconds
 
 
 def cidr(value: object) -> str:

@@ -88,6 +88,25 @@ def test_json_means_the_same_as_yaml_also_with_tabs(write_spec: Write) -> None:
             "size: m7i.large\n    jump: ana@bastion.example\n    ssh_access: during-operations",
             "in defaults.ssh_from and leave ssh_access out",
         ),
+        ("  port: 8002 ", "  idle_stop: 2h\n  port: 8002 ", "server.idle_stop: the server never turns itself off"),
+        (
+            "target: kit   ",
+            "idle_stop: 2h\n    target: kit   ",
+            "idle_stop: has no meaning for target kit, only for aws",
+        ),
+        ("size: m7i.large", "idle_stop: 4m", "site-2.idle_stop: 5 minutes to 30 days (5m to 30d) are possible"),
+        ("size: m7i.large", "idle_stop: 31d", "site-2.idle_stop: 5 minutes to 30 days (5m to 30d) are possible"),
+        (
+            "size: m7i.large",
+            "idle_stop: 120",
+            "idle_stop: a time with a unit is wanted, such as 30m, 2h or 3d, not 120",
+        ),
+        (
+            "target: aws\n    region: eu-west-1",
+            "target: azure\n    region: northeurope\n    idle_stop: 2h",
+            "site-2.idle_stop: Azure bills a machine on that powered itself off; wanted is self_deallocate: true, or "
+            "fedspan stop --idle 2h from a timer of yours",
+        ),
         ("size: m7i.large", "name: other", "sites.site-2.name: is not known here; the site's name is site-2"),
     ],
 )
@@ -111,6 +130,13 @@ def test_a_jump_host_in_a_cloud_is_taken_where_its_own_network_is_let_in(
     text = example().replace("ssh_from: auto", f"ssh_from: {ssh_from}")
     jump = "size: m7i.large\n    jump: ana@bastion.example"
     assert load_spec(write_spec(text.replace("size: m7i.large", jump + more))).sites["site-2"].jump
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("5m", 300), ("90m", 5400), ("2h", 7200), ("30d", 2_592_000)])
+def test_a_sites_machine_may_turn_itself_off_when_idle(write_spec: Write, text: str, seconds: int) -> None:
+    spec = load_spec(write_spec(example().replace("size: m7i.large", f"size: m7i.large\n    idle_stop: {text}")))
+    assert spec.sites["site-2"].idle_stop == seconds
+    assert spec.sites["site-1"].idle_stop is None
 
 
 def test_all_faults_are_told_at_once_in_the_order_of_lines(write_spec: Write) -> None:
