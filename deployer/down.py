@@ -17,6 +17,7 @@ from deployer.deployment import Deployment
 from deployer.drain import jobs_on, server_says
 from deployer.errors import CloudError, UsageError
 from deployer.expiry import set_expiry
+from deployer.idle import set_idle
 from deployer.ledger import NOTHING_THERE, STOPPED, Ledger, Row
 from deployer.machine_run import log_in
 from deployer.member import Member
@@ -172,6 +173,7 @@ class Down:
             self.deployment.keys.unpin(row.address, row.ssh_port or 22)
         self.deployment.keys.forget_host(member.name)
         set_expiry(self.deployment.ledger, member.name, None)
+        set_idle(self.deployment.ledger, member.name, None)
         self.deployment.ledger.record(member.name, "down", outputs={}, address=None)
         self.crew.screen.phase(member.name, "down")
 

@@ -188,7 +188,8 @@ class Ledger:
         names = [row.name for row in self.participants()]
         with self._write() as connection:
             connection.execute("delete from participant")
-            connection.execute("delete from meta where key like 'operation:%' or key like 'expires:%'")
+            for kind in ("operation", "expires", "idle"):
+                connection.execute("delete from meta where key like ?", (f"{kind}:%",))
         return names
 
     def set_notes(self, name: str, notes: list[str]) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from deployer.crew import Crew
 from deployer.errors import HostKeyError
 from deployer.expiry import apply_expiry
+from deployer.idle import apply_idle, held
 from deployer.interrupts import Interrupts
 from deployer.keys import KeyStore, host_entry
 from deployer.member import Member
@@ -143,6 +144,8 @@ class Start:
     labels: Mapping[str, str]
     end: float | None
     """When a site's machine in a cloud ends itself; seconds since the epoch."""
+    idle_s: int | None = None
+    """After how many seconds without a job it turns itself off."""
 
 
 # steps of an installation -> phases on the screen
@@ -181,11 +184,12 @@ def install_and_start(crew: Crew, member: Member, reach: Reach, start: Start) ->
             log.write("host key: the one it booted with is no longer accepted\n")
         # first of all: whatever fails later, the machine ends; one that was turned on after its end is soon off again
         ends_anew = bool(member.cloud) and apply_expiry(machine, start.end)
-        done = install_participant(
-            machine, member.kit, None, start.endpoint, start.labels, progress, torch=member.wanted_torch
-        )
-        if ends_anew:
-            done.changed.append("expiry")
+        with held(machine, start.idle_s):
+            idles_anew = bool(member.cloud) and apply_idle(machine, start.idle_s)
+            done = install_participant(
+                machine, member.kit, None, start.endpoint, start.labels, progress, torch=member.wanted_torch
+            )
+        done.changed += ["expiry"] * ends_anew + ["idle_stop"] * idles_anew
     for step, seconds in done.seconds.items():
         log.write(f"{step}: {seconds:.1f} s\n")
     crew.deployment.ledger.set_notes(member.name, done.notes)

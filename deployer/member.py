@@ -70,6 +70,8 @@ class Member:
     """What it uses of the account's own: the fields of `stacks.existing.Existing`."""
     encryption_at_host: bool = False
     """Azure: what lies on the host itself (caches, temporary disks) is encrypted too."""
+    idle_stop: int | None = None
+    """Seconds without a job after which a site's machine in a cloud turns itself off; None: never."""
     mirrors: tuple[str, ...] = ("0.0.0.0/0",)
     egress: tuple[str, ...] = ()
     port: int | None = None
@@ -195,6 +197,7 @@ def from_spec(spec: ParticipantSpec, kits_dir: Path) -> Member:
         ssh_access=spec.ssh_access or "always",
         existing=existing_of(spec),
         encryption_at_host=spec.encryption_at_host,
+        idle_stop=spec.idle_stop,
         egress_restricted=spec.egress == "restricted",
         mirrors=tuple(spec.mirrors) if spec.mirrors is not None else ("0.0.0.0/0",),
         port=getattr(spec, "port", None),

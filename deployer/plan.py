@@ -31,7 +31,8 @@ class ParticipantPlan:
     `zones` are the zones that offer the size, where the spec leaves the zone open and the cloud was asked.
 
     `steps` are what the engine will do; `note` says why there are none where that needs a word; `torch` says where job
-    scripts get torch from; `uses` names what is the account's own (network, image, key).
+    scripts get torch from; `uses` names what is the account's own (network, image, key); `idle` what its machine does
+    when no job runs.
     """
 
     name: str
@@ -54,6 +55,7 @@ class ParticipantPlan:
     note: str = ""
     torch: str = ""
     uses: str = ""
+    idle: str = ""
 
     def count(self, action: Action) -> int:
         """How many resources that happens to."""
@@ -105,6 +107,7 @@ class ParticipantPlan:
             "note": self.note or None,
             "torch": self.torch or None,
             "uses": self.uses or None,
+            "idle": self.idle or None,
         }
 
 
@@ -237,6 +240,7 @@ def _part(entry: Mapping[str, Any]) -> ParticipantPlan:
         note=entry["note"] or "",
         torch=entry.get("torch") or "",
         uses=entry.get("uses") or "",
+        idle=entry.get("idle") or "",
     )
 
 

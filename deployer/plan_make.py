@@ -18,6 +18,7 @@ from deployer.engine import Preview, StackEngine
 from deployer.errors import SpecError
 from deployer.expiry import azure_schedule, expiry_of
 from deployer.expiry_units import stamp
+from deployer.idle import promise
 from deployer.ingress import (
     Opening,
     cidrs,
@@ -233,6 +234,7 @@ class Planner:
             place=member.region or "",
             zone=member.zone or "",
             uses=uses_in_words(member),
+            idle=promise(member.idle_stop, member.cloud, terminated=bool(part.args.spot or part.args.expires)),
             size=offer.size,
             gpus=f"{offer.gpus}x {offer.gpu_model} {offer.gpu_memory_gib:g} GiB" if offer.gpus else "",
             usd_hour=offer.usd_hour,

@@ -12,9 +12,11 @@ from deployer.checkpoint import end_in
 from deployer.crew import Crew, together
 from deployer.errors import CloudError
 from deployer.expiry import expiry_of
+from deployer.idle import idle_of
 from deployer.member import Member
 from deployer.part import Part
 from deployer.plan_make import Planner
+from deployer.power import GONE, power_of
 from deployer.programs import PROVIDERS
 from deployer.recover import settle_stack
 
@@ -62,15 +64,27 @@ def prepare(crew: Crew, planner: Planner, members: Iterable[Member]) -> dict[str
             part = planner.prepare(member, stood.state, access)
             # a machine that has reached its end is gone without the engine's knowing, whatever its next end is to be
             ends = (expiry_of(crew.deployment.ledger, member.name), end_in(part.state))
-            part.refresh = (
-                stood.refresh or planner.refresh or any(end is not None and end <= time.time() for end in ends)
-            )
+            over = any(end is not None and end <= time.time() for end in ends)
+            part.refresh = stood.refresh or planner.refresh or over or _idled_away(crew, part)
             return part
 
     parts, errors = crew.each(members, work)
     if errors:
         raise together(errors, len(members))
     return {member.name: parts[member.name] for member in members}
+
+
+def _idled_away(crew: Crew, part: Part) -> bool:
+    """Whether AWS has terminated a machine that turned itself off, being idle, without the engine's knowing."""
+    member = part.member
+    row = crew.deployment.ledger.participant(member.name)
+    vm_id = row.outputs.get("vm_id") if row is not None else None
+    if member.cloud != "aws" or not vm_id or idle_of(crew.deployment.ledger, member.name) is None:
+        return False
+    if not (member.spot or end_in(part.state)):
+        return False  # it was stopped, as any other is
+    world = crew.deployment.realm.world(member.cloud, member, part.access)
+    return power_of(member.cloud, world, member.region or "", member.name).look(str(vm_id)) == GONE
 
 
 def complete(crew: Crew, planner: Planner, parts: dict[str, Part]) -> None:

@@ -19,11 +19,12 @@ from deployer.drain import Jobs, idle_seconds, server_says, settle_jobs
 from deployer.errors import RefusedError
 from deployer.expiry import expiry_of
 from deployer.expiry_units import stamp
+from deployer.idle import note_off
 from deployer.ledger import STOPPED, Ledger, Row
 from deployer.live import screen
 from deployer.machine_run import log_in
 from deployer.member import Member
-from deployer.power import power_of
+from deployer.power import OFF, power_of
 from deployer.reach import reach_of
 from deployer.register import Awaited, wait_for
 from deployer.session import Session, opened
@@ -168,6 +169,8 @@ def start_machine(crew: Crew, member: Member, row: Row) -> None:
     crew.screen.phase(member.name, "booting")
     if member.cloud:
         power, vm_id = switch(crew, member, row)
+        if power.look(vm_id) in OFF:
+            note_off(crew.deployment.ledger, row)
         power.start(vm_id)
     with log_in(reach_of(row, crew.deployment.state_dir / "ssh"), crew.interrupts, setting("SSH_DEADLINE")) as machine:
         crew.screen.phase(member.name, "starting")

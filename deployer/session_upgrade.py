@@ -20,6 +20,7 @@ from deployer.deployment import lead
 from deployer.drain import Jobs, server_says, settle_jobs
 from deployer.errors import RefusedError
 from deployer.expiry import expiry_of
+from deployer.idle import idle_of
 from deployer.launch import Launch
 from deployer.ledger import STOPPED, Ledger, Row
 from deployer.live import screen
@@ -181,8 +182,9 @@ def _one(crew: Crew, verb: str, member: Member, standing: Standing) -> None:
             if member.role == "site":
                 known = server_endpoint(crew.deployment, crew.deployment.addresses())
                 endpoint = known or Kit.open(member.kit).endpoint().server
-            end = expiry_of(crew.deployment.ledger, member.name)
-            install_and_start(crew, member, reach, Start(endpoint, labels(crew, member), end))
+            ledger = crew.deployment.ledger
+            end, idle_s = expiry_of(ledger, member.name), idle_of(ledger, member.name)
+            install_and_start(crew, member, reach, Start(endpoint, labels(crew, member), end, idle_s))
         else:
             crew.screen.phase(member.name, "starting", "the runtime before")
             with log_in(reach, crew.interrupts, setting("SSH_DEADLINE")) as machine:

@@ -6,7 +6,7 @@ Imports no engine, no provider, no gRPC: `status` must answer at once, also wher
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -16,7 +16,8 @@ from urllib.parse import unquote
 
 from deployer.errors import FedspanError
 from deployer.expiry import expiry_of
-from deployer.ledger import NOTHING_THERE, Event, Ledger, Row
+from deployer.idle import idle_of
+from deployer.ledger import NOTHING_THERE, STOPPED, Event, Ledger, Row
 from deployer.reach import reach_of
 from deployer.settings import setting
 from deployer.spent import billed_until, seconds_on
@@ -35,7 +36,8 @@ class Line:
     """One participant's status. `runtime` is what the server (or the machine) says of it, `machine` what its cloud.
 
     `gpus`: `1 of 2 free`. `machine` and `drift` are known only when the clouds were asked. `bill_ends`: when the
-    machine ends itself, where its cloud then bills it no more.
+    machine ends itself, where its cloud then bills it no more. `idle_stop`: seconds without a job after which the
+    machine turns itself off.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Line:
     seconds_on: float = 0.0
     expires: float | None = None
     bill_ends: float | None = None
+    idle_stop: int | None = None
 
     @property
     def usd(self) -> float | None:
@@ -183,7 +186,7 @@ def _with_times(line: Line, row: Row, ledger: Ledger, events: Sequence[Event], n
     expires = expiry_of(ledger, line.name)
     end = billed_until(row, expires)
     on = seconds_on(events, line.name, line.since, now, end) if line.since else 0.0
-    return replace(line, seconds_on=on, expires=expires, bill_ends=end)
+    return replace(line, seconds_on=on, expires=expires, bill_ends=end, idle_stop=idle_of(ledger, line.name))
 
 
 def _needs_visit(row: Row, answer: Mapping[str, Any] | None, sites: Mapping[str, Any]) -> bool:
@@ -251,14 +254,15 @@ def gpus_in_words(figures: Mapping[str, Any]) -> str:
     return f"{len(free)} of {len(has)} free" if has else ""
 
 
-def with_clouds(found: Status, views: Mapping[str, CloudView]) -> Status:
-    """The status with what the clouds say of the machines. Pure."""
+def with_clouds(found: Status, views: Mapping[str, CloudView], off: Collection[str] = ()) -> Status:
+    """The status with what the clouds say of the machines; `off` were found to have turned themselves off. Pure."""
     lines = []
     for line in found.lines:
         view = views.get(line.name)
         if view is None:
             lines.append(line)
             continue
+        phase = STOPPED if line.name in off else line.phase
         detail = "; ".join(text for text in (line.detail, view.trouble) if text)
-        lines.append(replace(line, machine=view.machine or "unknown", drift=view.drift, detail=detail))
+        lines.append(replace(line, phase=phase, machine=view.machine or "unknown", drift=view.drift, detail=detail))
     return replace(found, lines=tuple(lines))

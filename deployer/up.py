@@ -18,6 +18,7 @@ from deployer.checkpoint import has_machine
 from deployer.crew import Crew, together
 from deployer.deployment import Deployment
 from deployer.expiry import set_expiry
+from deployer.idle import note_off, set_idle
 from deployer.ledger import NOTHING_THERE
 from deployer.machine_run import Start, install_and_start, labels, reach_host
 from deployer.member import Member
@@ -182,7 +183,8 @@ class Up:
         if member.role == "site":
             self.addressed.wait_for("server")
             endpoint = self.outcome.endpoint or Kit.open(member.kit).endpoint().server
-        start = Start(endpoint, labels(self.crew, member), self.planner.end_of(member))
+        set_idle(self.deployment.ledger, member.name, member.idle_stop)
+        start = Start(endpoint, labels(self.crew, member), self.planner.end_of(member), member.idle_stop)
         with self._letting_in(member):
             changed = install_and_start(self.crew, member, reach, start)
         self.outcome.pushed[member.name] = changed
@@ -235,6 +237,7 @@ class Up:
         if stood:
             there(state, member.name)
         if state not in (RUNNING, GONE):
+            note_off(self.deployment.ledger, row)
             self.crew.screen.phase(member.name, "booting", f"it was {state}")
             power.start(vm_id)
 

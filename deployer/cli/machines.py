@@ -62,6 +62,8 @@ def cp(
 ) -> None:
     """Copy a file or a folder to or from a participant's machine. What arrives is whole, or not there at all."""
     from deployer.copies import parse_side, receive, send
+    from deployer.idle import held, idle_of
+    from deployer.ledger import Ledger
 
     here, there = parse_side(source), parse_side(destination)
     if (here.participant is None) == (there.participant is None):
@@ -70,7 +72,8 @@ def cp(
             next_step="fedspan cp digits.csv site-1:/srv/data/digits/, or fedspan cp site-1:/srv/data/x .",
         )
     participant = here.participant or there.participant or ""
-    with _connected(participant) as machine:
+    idle_s = idle_of(Ledger(context.workspace().ledger_path), participant)
+    with _connected(participant) as machine, held(machine, idle_s):
         if there.participant is not None:
             done = send(machine, here.path, there.path)
         else:

@@ -74,6 +74,7 @@ def look() -> Status:
 def refreshed(found: Status) -> Status:
     """The status with what the clouds say. Raises CredentialsError and the like when none of them can be asked."""
     from deployer import realm as realms
+    from deployer.idle import note_seen
     from deployer.ledger import Ledger
     from deployer.look import Look
     from deployer.session_down import from_ledger
@@ -84,7 +85,8 @@ def refreshed(found: Status) -> Status:
     if not ledger.exists():
         return found
     deployment = from_ledger(workspace, ledger, realms.current())
-    return with_clouds(found, Look(deployment, workspace.kits_dir).take())
+    views = Look(deployment, workspace.kits_dir).take()
+    return with_clouds(found, views, note_seen(ledger, views))
 
 
 def check_realm_of(ledger: Any) -> None:
@@ -133,6 +135,7 @@ def render(found: Status) -> RenderableType:
     from rich.table import Table
 
     from deployer.expiry import in_words
+    from deployer.idle import in_words as idle_in_words
     from deployer.status import ago
 
     asked = any(line.machine for line in found.lines)
@@ -165,6 +168,8 @@ def render(found: Status) -> RenderableType:
         if line.expires and line.since:
             armed = line.bill_ends is not None
             notes.append(f"{line.name}: {in_words(line.expires, time.time(), line.target, line.machine, armed=armed)}")
+        if idles := idle_in_words(line.idle_stop, line.phase, line.runtime):
+            notes.append(f"{line.name}: {idles}")
         if line.jobs:
             notes.append(f"{line.name}: runs {', '.join(line.jobs)}")
     if any(line.drift for line in found.lines):

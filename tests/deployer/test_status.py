@@ -11,7 +11,9 @@ import pytest
 from deployer import status
 from deployer.drain import idle_seconds
 from deployer.expiry import azure_schedule, expiry_of, in_words, set_expiry
+from deployer.idle import idle_of, note_seen, set_idle
 from deployer.ledger import Event, Ledger, Row
+from deployer.look import CloudView
 from deployer.spent import billed_until, seconds_on
 
 
@@ -119,6 +121,23 @@ def test_the_end_of_azures_bill_is_promised_by_what_stands_in_the_stack_and_neve
     words = in_words(at, time.time(), "azure", armed=line.bill_ends is not None)
     assert words.startswith("ends itself" if told else "powers itself off")
     assert ("Azure bills it on until fedspan stop" in words) is not told
+
+
+def test_a_machine_seen_to_be_off_has_turned_itself_off_only_where_its_spec_said_so(ledger: Ledger) -> None:
+    for name, target in (("site-1", "aws"), ("site-2", "azure"), ("site-3", "aws"), ("site-4", "aws")):
+        ledger.record(name, "registered", role="site", target=target)
+        set_idle(ledger, name, None if name == "site-3" else 7200)
+
+    def seen(**machines: str) -> list[str]:
+        return note_seen(ledger, {name.replace("_", "-"): CloudView(machine) for name, machine in machines.items()})
+
+    assert seen(site_1="running", site_2="stopped", site_3="stopped", site_4="") == []  # Azure bills on what is stopped
+    assert seen(site_1="stopped", site_2="deallocated", site_4="gone") == ["site-1", "site-2", "site-4"]
+    assert seen(site_1="stopped", site_2="deallocated", site_4="gone") == []
+    events = [(event.participant, event.detail) for event in ledger.events() if event.phase == "stopped"]
+    assert events == [(f"site-{n}", "it turned itself off: no job ran for 2 h") for n in (1, 2, 4)]
+    ledger.forget_all()
+    assert idle_of(ledger, "site-1") is None
 
 
 def test_idle_is_counted_from_the_last_jobs_end() -> None:

@@ -27,7 +27,7 @@ from deployer.sandbox.machines.orders import Reports, Stop, read
 from deployer.sandbox.machines.session import Commands, proxy_environment
 from deployer.sandbox.machines.setup import SHUTDOWN_S, MachineSetup, volume_folder
 from deployer.sandbox.machines.ssh import MachineSsh, new_host_key, write_private
-from deployer.sandbox.machines.timer import end_of
+from deployer.sandbox.machines.timer import end_of, repeated
 
 _CONTROL_LINE = 4 * 1024 * 1024
 _REAP_S = 0.5
@@ -150,10 +150,18 @@ class MachineProcess:
         self.log("reached target power off")
 
     async def _obey_timers(self) -> None:
-        booted = time.time()
+        booted, looked = time.time(), 0.0
         while (end := end_of(self._root, booted)) is None or time.time() < end:
+            timer, now = repeated(self._root), time.monotonic()
+            due = max(self._booted + timer.first_s, looked + timer.every_s) if timer else 0.0
+            if timer is not None and now >= due:
+                looked = now
+                if timer.says_off(self._root):
+                    self.log("systemd: a timer's condition is met: power off")
+                    break
             await asyncio.sleep(_TIMERS_S)
-        self.log("systemd: a timer's date is reached: power off")
+        else:
+            self.log("systemd: a timer's date is reached: power off")
         self.switched_off = True
         self.stop(SHUTDOWN_S)
 
