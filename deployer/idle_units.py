@@ -29,7 +29,7 @@ RENEW_S = 240
 EVERY_S = 60
 """Seconds between two looks."""
 
-POWER_OFF = "/usr/bin/systemctl --no-block poweroff"
+POWER_OFF = "ExecStart=/usr/bin/systemctl --no-block poweroff"
 
 
 def timer_text() -> str:
@@ -51,7 +51,7 @@ WantedBy=timers.target
 
 
 def service_text(idle_s: int, off: str = POWER_OFF) -> str:
-    """The unit that the timer starts: if no job ran for `idle_s` seconds the runtime ends in order, then `off` runs.
+    """The unit that the timer starts: if no job ran for `idle_s` seconds, `off` turns the machine off.
 
     Its own words in the journal are notices; what systemd says of each look, which is less, is not kept.
     """
@@ -65,7 +65,7 @@ Type=oneshot
 SyslogLevel=notice
 LogLevelMax=notice
 ExecCondition=/bin/sh -c '{_in_unit(check_line(idle_s))}'
-ExecStart={off}
+{off}
 """
 
 

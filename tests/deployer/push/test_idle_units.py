@@ -157,7 +157,7 @@ def test_the_sandboxs_machines_obey_it_only_whole(tmp_path: Path) -> None:
     assert (box.timer.first_s, box.timer.every_s, box.timer.line) == (60, 60, check_line(600))
     assert end_of(box.root) is None
     service = box.root / SERVICE_PATH[1:]
-    service.write_text(service_text(600, off="/usr/bin/true"))
+    service.write_text(service_text(600, off="ExecStart=/usr/bin/true"))
     assert repeated(box.root) is None
     service.unlink()
     assert repeated(box.root) is None
