@@ -15,13 +15,14 @@ from e2e_world import SPEC, World, arm, copy_of
 from nspawn_world import PATIENCE_S, make_nspawn_world, on, reboot
 from waiting import until
 
+from deployer import idle_units
 from deployer.expiry_units import TIMER, calendar
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 SITES = {
-    "aws": {"target": "aws", "region": "eu-central-1", "size": "m7i.large"},
+    "aws": {"target": "aws", "region": "eu-central-1", "size": "m7i.large", "idle_stop": "1h"},
     "azure": {"target": "azure", "region": "westeurope", "size": "Standard_D2s_v5"},
 }
 
@@ -89,6 +90,12 @@ def test_the_date_is_kept_over_a_reboot_and_aws_terminates_the_machine_then(up: 
     assert calendar(end) in before
     reboot(up, "site-1")
     assert date_of(up) == before
+    # whether it is idle is looked at after the reboot too, and again after each look that left it on
+    on(up, "site-1", "sudo", "-n", "systemctl", "start", idle_units.SERVICE)
+    assert on(up, "site-1", "cat", "/run/fedspan-idle").split()[1].startswith("mark1")
+    show = ["systemctl", "show", idle_units.TIMER, "--value", "-p"]
+    assert on(up, "site-1", *show, "ActiveState") == "active"
+    assert on(up, "site-1", *show, "NextElapseUSecMonotonic") not in ("", "infinity")
     assert time.time() < end, "too slow to have seen it before its end"
     until(lambda: machine(up, "site-1") == "", end - time.time() + PATIENCE_S, "the end of the machine")
     assert time.time() >= end
