@@ -7,17 +7,15 @@ import copy
 import uuid
 from typing import Any
 
-from deployer.sandbox.azure import catalogue, comp_attach, comp_capacity, comp_checks
+from deployer.sandbox.azure import catalogue, comp_attach, comp_capacity, comp_checks, machine_identity
 from deployer.sandbox.azure.arm_errors import ArmError, missing_parameter
 from deployer.sandbox.azure.comp_checks import get
 from deployer.sandbox.azure.comp_disks import DISKS, ComputeKind, around
-from deployer.sandbox.azure.ids import ResourceId
+from deployer.sandbox.azure.ids import MACHINES, ResourceId
 from deployer.sandbox.azure.kinds import check_zones
 from deployer.sandbox.azure.net_addresses import ADDRESSES, INTERFACES
 from deployer.sandbox.azure.net_interfaces import nic_in_use, not_accelerated
 from deployer.sandbox.azure.state import Body, Cloud, Record, now
-
-MACHINES = "Microsoft.Compute/virtualMachines"
 
 
 class Machines(ComputeKind):
@@ -40,6 +38,7 @@ class Machines(ComputeKind):
         profile = self._profile(properties)
         comp_checks.check_security(cloud, properties, resource.subscription)
         self._check_price(properties)
+        machine_identity.wanted(body, old)
         nics = self._nics(cloud, resource, body, size, old)
         made, attached = comp_attach.disks(cloud, resource, body, size, old)
 
@@ -49,6 +48,7 @@ class Machines(ComputeKind):
         if old is None:
             record.inner["custom_data"] = comp_checks.decode_custom_data(custom) if custom is not None else b""
         record.body = body
+        machine_identity.settle(record)
         record.inner["reboot"] = resized
         for disk in attached:
             if disk.inner.get("system"):
@@ -226,7 +226,7 @@ class Machines(ComputeKind):
         image = properties["storageProfile"]["imageReference"]
         version = image.get("version", "latest")
         image["exactVersion"] = catalogue.IMAGE_VERSION if version == "latest" else version
-        more: dict[str, Any] = {"etag": f'"{record.etag}"'}
+        more: dict[str, Any] = {"etag": f'"{record.etag}"', **machine_identity.show(cloud, record)}
         if extensions := cloud.children(record.id, "extensions"):
             more["resources"] = [{"id": str(extension.id)} for extension in extensions]
         return around(record, properties, **more)

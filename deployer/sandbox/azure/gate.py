@@ -1,4 +1,5 @@
-"""Who may ask: a token of this server's, of the right tenant, for a subscription that exists; and an api-version."""
+"""Who may ask: a token of this server's, of the right tenant, for a subscription that exists; an api-version; and the
+right to what is asked for."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ import re
 import time
 from typing import Any
 
+from deployer.sandbox.azure import rights
 from deployer.sandbox.azure.arm_errors import ArmError
 from deployer.sandbox.azure.state import Cloud, Subscription
 from deployer.sandbox.azure.web import Request
@@ -59,15 +61,25 @@ class Gate:
                 " subscription is transferred to another tenant there is no impact to the services, but information"
                 " about new tenant could take time to propagate (up to an hour).",
             )
-        if found.client_id != claims["appid"]:
-            raise ArmError(
-                403,
-                "AuthorizationFailed",
-                f"The client '{claims['appid']}' with object id '{claims['oid']}' does not have authorization to"
-                f" perform action '{_action(request)}' over scope '/subscriptions/{found.id}' or the scope is invalid."
-                " If access was recently granted, please refresh your credentials.",
-            )
         return found
+
+    def authorize(self, one: Subscription, claims: dict[str, Any], request: Request, *, poll: bool) -> None:
+        """Refuses what the caller's rights and roles do not allow.
+
+        A poll of an operation needs no right of its own: whoever has anything to do with the subscription may.
+        """
+        with self.cloud.lock:
+            may = rights.sees(self.cloud, one, claims) if poll else rights.allowed(self.cloud, one, claims, request)
+        if may:
+            return
+        action, scope = rights.asked(request.method, request.parts)
+        raise ArmError(
+            403,
+            "AuthorizationFailed",
+            f"The client '{claims['appid']}' with object id '{claims['oid']}' does not have authorization to perform"
+            f" action '{action}' over scope '{scope}' or the scope is invalid. If access was recently granted, please"
+            " refresh your credentials.",
+        )
 
 
 def check_version(request: Request) -> None:
@@ -85,11 +97,3 @@ def check_version(request: Request) -> None:
             f"The api-version '{version}' is invalid. The supported versions are '2025-05-01,2025-04-01,2024-11-01,"
             "2024-05-01,2024-03-01,2023-07-01,2022-12-01,2021-04-01,2020-10-01,2019-10-01,2016-06-01'.",
         )
-
-
-def _action(request: Request) -> str:
-    parts = request.parts
-    verb = {"GET": "read", "HEAD": "read", "DELETE": "delete"}.get(request.method, "write")
-    if len(parts) > 6 and parts[4].lower() == "providers":
-        return f"{parts[5]}/{'/'.join(parts[6::2])}/{verb}"
-    return f"Microsoft.Resources/subscriptions/{'resourceGroups/' if len(parts) > 2 else ''}{verb}"

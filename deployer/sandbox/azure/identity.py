@@ -10,7 +10,7 @@ from deployer.sandbox.azure.state import Cloud
 from deployer.sandbox.azure.web import Answer, Request
 
 TOKEN_SECONDS = 3600
-_PUBLIC_AUDIENCES = ("https://management.azure.com", "https://management.core.windows.net")
+PUBLIC_AUDIENCES = ("https://management.azure.com", "https://management.core.windows.net")
 
 
 def endpoints(request: Request) -> Answer:
@@ -118,7 +118,7 @@ def token(cloud: Cloud, request: Request) -> Answer | None:
             401,
         )
     audience = (form.get("scope") or form.get("resource") or "").removesuffix("/.default").rstrip("/")
-    if audience not in (request.base, *_PUBLIC_AUDIENCES):
+    if audience not in (request.base, *PUBLIC_AUDIENCES):
         return _refusal(500011, "invalid_resource", f"The resource principal named {audience} was not found.")
     issued = cloud.issue_token(known[0].tenant_id, known[0].client_id, audience, TOKEN_SECONDS)
     return Answer(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 GROUP_TYPE = "Microsoft.Resources/resourceGroups"
+MACHINES = "Microsoft.Compute/virtualMachines"
 
 # How Azure itself writes the types that the emulator holds; a request may write them in any case.
 KNOWN_TYPES = (
@@ -15,7 +16,7 @@ KNOWN_TYPES = (
     "Microsoft.Network/publicIPAddresses",
     "Microsoft.Network/networkInterfaces",
     "Microsoft.Compute/disks",
-    "Microsoft.Compute/virtualMachines",
+    MACHINES,
     "Microsoft.Compute/virtualMachines/extensions",
     "Microsoft.DevTestLab/schedules",
 )

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from deployer.sandbox.azure import groups
 from deployer.sandbox.azure.arm_errors import ArmError, resource_not_found
 from deployer.sandbox.azure.comp_checks import merged
-from deployer.sandbox.azure.comp_machines import MACHINE, MACHINES
-from deployer.sandbox.azure.ids import ResourceId
+from deployer.sandbox.azure.comp_machines import MACHINE
+from deployer.sandbox.azure.ids import MACHINES, ResourceId
 from deployer.sandbox.azure.kinds import ResourceKind, check_place, check_tags
 from deployer.sandbox.azure.registry import KINDS
 from deployer.sandbox.azure.schema import Kind

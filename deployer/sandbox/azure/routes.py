@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from deployer.sandbox.azure import catalogue, groups, identity, resource_routes
+from deployer.sandbox.azure import authorization, catalogue, groups, identity, resource_routes, rights
 from deployer.sandbox.azure import subscription_routes as above
 from deployer.sandbox.azure.arm_errors import ArmError, group_not_found
 from deployer.sandbox.azure.comp_machines import MACHINE
@@ -72,18 +72,20 @@ class Router:
             return above.tenants(self.cloud, claims["tid"])
         if len(parts) == 1:
             with self.cloud.lock:
-                mine = [one for one in self.cloud.subscriptions.values() if one.client_id == claims["appid"]]
+                mine = [one for one in self.cloud.subscriptions.values() if rights.sees(self.cloud, one, claims)]
                 return Answer(200, {"value": [above.show_subscription(one) for one in mine]})
         subscription = self.gate.subscription(parts[1], claims, request)
+        self.gate.authorize(subscription, claims, request, poll=_polls(parts))
         if (operation := self._operation(parts)) is not None:
             return self._poll(operation, "operationresults" in [part.lower() for part in parts])
         with self.cloud.lock:
+            if (where := authorization.split(parts)) is not None:
+                return authorization.answer(self.cloud, subscription, claims, where, request)
             return self._subscribed(subscription, parts, request)
 
     # -- operations --------------------------------------------------------------------------------------------
     def _operation(self, parts: list[str]) -> Operation | None:
-        kind = parts[-2].lower() if len(parts) > 3 else ""
-        if kind not in ("operations", "operationresults"):
+        if not _polls(parts):
             return None
         with self.cloud.lock:
             found = self.cloud.operations.get(parts[-1].lower())
@@ -232,6 +234,10 @@ class Router:
         if child is None:
             raise _unknown_type(parts[5], "/".join(parts[6::2]), request)
         return resource_routes.children(self.cloud, parent, child.rsplit("/", 1)[1])
+
+
+def _polls(parts: list[str]) -> bool:
+    return len(parts) > 3 and parts[-2].lower() in ("operations", "operationresults")
 
 
 def _type(text: str, request: Request) -> str:

@@ -6,8 +6,8 @@ import re
 import time
 
 from deployer.sandbox.azure.arm_errors import ArmError
-from deployer.sandbox.azure.comp_machines import MACHINE, MACHINES
-from deployer.sandbox.azure.ids import ResourceId
+from deployer.sandbox.azure.comp_machines import MACHINE
+from deployer.sandbox.azure.ids import MACHINES, ResourceId
 from deployer.sandbox.azure.kinds import ResourceKind, envelope
 from deployer.sandbox.azure.state import Body, Cloud, Record
 

@@ -22,6 +22,7 @@ from typing import Any
 MODULES = {
     "network": "azure.mgmt.network.models",
     "compute": "azure.mgmt.compute.models",
+    "authorization": "deployer.sandbox.azure.authorization_models",
     "devtestlab": "deployer.sandbox.azure.devtest_models",
     "resources": "azure.mgmt.resource.resources.models",
 }

@@ -18,10 +18,17 @@ from typing import Any
 from deployer.sandbox.addresses import AddressPool
 from deployer.sandbox.azure.arm_errors import ArmError, bad_reference, group_not_found
 from deployer.sandbox.azure.ids import ResourceId, parse
+from deployer.sandbox.azure.roles import Permission
 from deployer.sandbox.faults import FaultBook
 
 Body = dict[str, Any]
-PROVIDERS = ("Microsoft.Compute", "Microsoft.DevTestLab", "Microsoft.Network", "Microsoft.Resources")
+PROVIDERS = (
+    "Microsoft.Authorization",
+    "Microsoft.Compute",
+    "Microsoft.DevTestLab",
+    "Microsoft.Network",
+    "Microsoft.Resources",
+)
 _OPERATIONS_KEPT = 2000
 
 
@@ -91,6 +98,29 @@ class Record:
 
 
 @dataclass
+class Assignment:
+    """A role that a principal has at a scope and beneath it.
+
+    `home` is what lies at the scope, and the assignment goes with it. It counts from `in_force` on (monotonic seconds).
+    """
+
+    name: str
+    scope: str
+    home: Subscription | Group | Record
+    role: str
+    principal: str
+    by: str
+    in_force: float
+    body: Body
+    created: str = field(default_factory=now)
+    updated: str = field(default_factory=now)
+
+    @property
+    def id(self) -> str:
+        return f"{self.scope}/providers/Microsoft.Authorization/roleAssignments/{self.name}"
+
+
+@dataclass
 class Operation:
     """A long-running operation, polled by its id."""
 
@@ -118,6 +148,8 @@ class Cloud:
         self.subscriptions: dict[str, Subscription] = {}
         self.groups: dict[str, Group] = {}
         self.records: dict[str, Record] = {}
+        self.assignments: dict[str, Assignment] = {}
+        self.rights: dict[str, Permission] = {}  # subscription -> what its principal may do there; all without an entry
         self.operations: dict[str, Operation] = {}
         self.registrations: dict[tuple[str, str], str] = {}
         self.features: dict[tuple[str, str], str] = {}
@@ -129,13 +161,13 @@ class Cloud:
     def new_etag(self) -> str:
         return str(uuid.uuid4())
 
-    def issue_token(self, tenant: str, client: str, audience: str, seconds: int) -> str:
-        """A signed access token (a JWT); only this process's key makes and checks it."""
+    def issue_token(self, tenant: str, client: str, audience: str, seconds: int, **more: str) -> str:
+        """A signed access token (a JWT) with `more` claims; only this process's key makes and checks it."""
         issued = int(time.time())
         claims = {
             "aud": audience, "iss": f"https://sts.windows.net/{tenant}/", "iat": issued, "nbf": issued - 300,
             "exp": issued + seconds, "appid": client, "tid": tenant,
-            "oid": str(uuid.uuid5(uuid.NAMESPACE_URL, client)), "ver": "1.0",
+            "oid": object_id(client), "ver": "1.0", **more,
         }  # fmt: skip
         text = f"{_b64(json.dumps({'alg': 'HS256', 'typ': 'JWT'}).encode())}.{_b64(json.dumps(claims).encode())}"
         return f"{text}.{self._sign(text)}"
@@ -200,6 +232,16 @@ class Cloud:
             )
         return record
 
+    def at(self, scope: str) -> Subscription | Group | Record | None:
+        """What lies at a scope: a subscription, a group or a resource."""
+        parts = scope.strip("/").split("/")
+        if len(parts) == 2:
+            return self.subscriptions.get(parts[1].lower())
+        found = parse(scope)
+        if found is None or found.type:
+            return self.find(found)
+        return self.groups.get(found.key)
+
     # -- operations --------------------------------------------------------------------------------------------
     def start(
         self,
@@ -239,6 +281,11 @@ class Cloud:
             except ArmError as error:
                 operation.error = error
             operation.done.set()
+
+
+def object_id(client: str) -> str:
+    """The object ID of a subscription's service principal."""
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, client))
 
 
 def _b64(data: bytes) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import ipaddress
 from typing import Any
 
+from deployer.sandbox.azure import rights
+from deployer.sandbox.azure.authorization import ASSIGNMENTS
 from deployer.sandbox.azure.comp_checks import get
-from deployer.sandbox.azure.comp_machines import MACHINES
-from deployer.sandbox.azure.ids import GROUP_TYPE
+from deployer.sandbox.azure.ids import GROUP_TYPE, MACHINES
 from deployer.sandbox.azure.net_addresses import INTERFACES
 from deployer.sandbox.azure.state import Body, Cloud, Record
 from deployer.sandbox.model import InventoryItem, MachineSpec, Rule
@@ -34,6 +35,10 @@ def inventory(cloud: Cloud) -> list[InventoryItem]:
                     "azure", place.subscription, top.location, place.type, str(place), place.name, record.tags
                 )
             )
+        for one in rights.standing(cloud):
+            whose, _, rest = one.scope.removeprefix("/subscriptions/").partition("/")
+            region = str(getattr(one.home, "location", "")) if rest else ""
+            found.append(InventoryItem("azure", whose, region, ASSIGNMENTS, one.id, one.name, {}))
         return found
 
 
