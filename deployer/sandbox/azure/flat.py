@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from deployer.sandbox.azure.schema import Field, Kind, model
+from deployer.sandbox.provider_values import UNKNOWN, is_secret
 
 
 @functools.cache
@@ -84,3 +85,14 @@ def project(space: str, kind: Kind, flat: Any) -> Any:
         for key, item in flat.items()
         if key in known and not known[key][0].read_only and item is not None
     }
+
+
+def previewed(space: str, kind: Kind, flat: Any) -> Any:
+    """What a preview knows of outputs: the inputs, and in each object that is one, that the rest is not known yet."""
+    if kind.word == "list" and kind.item and isinstance(flat, list):
+        return [previewed(space, kind.item, item) for item in flat]
+    if kind.word != "object" or not kind.model or not isinstance(flat, dict) or is_secret(flat):
+        return flat
+    known = fields(space, kind.model)
+    given = {key: previewed(space, known[key][0].kind, item) if key in known else item for key, item in flat.items()}
+    return {**dict.fromkeys(known, UNKNOWN), **given}

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import random
 import secrets
+import uuid
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import requests
 
 from deployer.sandbox.azure.arm_client import ArmClient
-from deployer.sandbox.azure.flat import from_rest, project, to_rest
+from deployer.sandbox.azure.flat import from_rest, previewed, project, to_rest
 from deployer.sandbox.azure.native_types import NativeType
 from deployer.sandbox.provider_resource import Call, InitError, Live, ProviderError, Resource, Values
 from deployer.sandbox.provider_values import UNKNOWN, Change, changes, has_unknown
@@ -64,7 +65,8 @@ class NativeResource(Resource):
         elif it.nested:
             filled[it.name_input] = call.name
         else:
-            filled[it.name_input] = call.name + _random_suffix(call.seed)
+            random_name = _random_uuid(call.seed) if it.named_by_uuid else call.name + _random_suffix(call.seed)
+            filled[it.name_input] = random_name
             filled[CREATE_FIRST] = True
 
     def _location(self, call: Call, filled: Values, olds: Values) -> str | None:
@@ -95,8 +97,9 @@ class NativeResource(Resource):
         return not old_inputs.get(CREATE_FIRST)
 
     def preview(self, call: Call, inputs: Values, olds: Values | None) -> Values:
-        known = dict.fromkeys(self.definition.outputs, UNKNOWN)
-        given = {key: value for key, value in inputs.items() if key in self.definition.outputs}
+        it = self.definition
+        known = dict.fromkeys(it.outputs, UNKNOWN)
+        given = previewed(it.space, it.kind, inputs)
         kept = {key: olds[key] for key in _KEPT_IN_PREVIEW if olds and key in olds}
         return {**known, **given, **kept}
 
@@ -200,6 +203,12 @@ def _random_suffix(seed: bytes) -> str:
     if not seed:
         return secrets.token_hex(4)
     return f"{random.Random(seed).getrandbits(32):08x}"  # noqa: S311 - a name, not a secret
+
+
+def _random_uuid(seed: bytes) -> str:
+    """A UUID, as random as `_random_suffix`."""
+    bits = random.Random(seed).getrandbits(128) if seed else secrets.randbits(128)  # noqa: S311 - a name, not a secret
+    return str(uuid.UUID(int=bits, version=4))
 
 
 def client_of(call: Call) -> ArmClient:

@@ -26,6 +26,7 @@ class NativeType:
     replaces: frozenset[str] = frozenset()  # besides the path and what the API's description fixes
     children: tuple[str, ...] = ()  # lists that other resources may fill; left alone where the inputs name none
     required: tuple[str, ...] = ()
+    named_by_uuid: bool = False
 
     @property
     def kind(self) -> Kind:
@@ -86,6 +87,22 @@ class NativeType:
             raise ValueError(f"'{resource_id}' is not the ID of an {self.token}: that has the form {shape}")
         names = [part for wanted, part in zip(template, parts, strict=True) if wanted is None]
         return dict(zip(self.path, names[1:], strict=True))
+
+
+@dataclass(frozen=True)
+class ExtensionType(NativeType):
+    """A type of which a resource lies at any other's ID, its `scope`, and not under a resource group."""
+
+    def id(self, subscription: str, values: dict[str, object]) -> str:
+        scope, name = (str(values[key]) for key in self.path)
+        return f"/{scope.strip('/')}/providers/{self.segments[0]}/{self.segments[1]}/{name}"
+
+    def path_inputs(self, resource_id: str) -> dict[str, str]:
+        scope, found, name = resource_id.rpartition(f"/providers/{self.segments[0]}/{self.segments[1]}/")
+        if not found or "/" in name:
+            shape = f"/{{scope}}/providers/{self.segments[0]}/{self.segments[1]}/{{}}"
+            raise ValueError(f"'{resource_id}' is not the ID of an {self.token}: that has the form {shape}")
+        return dict(zip(self.path, (scope, name), strict=True))
 
 
 _NETWORK, _COMPUTE, _DISKS, _RESOURCES = "2024-05-01", "2024-11-01", "2024-03-02", "2024-03-01"
@@ -185,5 +202,16 @@ TYPES = (
         ("Microsoft.DevTestLab", "schedules"),
         (_GROUP, "name"),
         "2018-09-15",
+    ),
+    ExtensionType(
+        "azure-native:authorization:RoleAssignment",
+        "authorization",
+        "RoleAssignment",
+        ("Microsoft.Authorization", "roleAssignments"),
+        ("scope", "roleAssignmentName"),
+        "2022-04-01",
+        replaces=frozenset({"principalId"}),
+        required=("principalId", "roleDefinitionId"),
+        named_by_uuid=True,
     ),
 )

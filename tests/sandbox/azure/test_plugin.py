@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import threading
+import uuid
 from collections.abc import Callable
 from typing import Any
 
@@ -388,3 +389,79 @@ def test_an_azure_that_is_gone_is_an_error_not_a_traceback(azure: Azure) -> None
         engine.configure()
         with pytest.raises(Failed, match="does not answer: ConnectionError"):
             group(engine)
+
+
+ROLE = "azure-native:authorization:RoleAssignment"
+
+
+def test_a_role_for_a_machines_identity_is_made_read_and_deleted_at_the_machine(plugin: Plugin, azure: Azure) -> None:
+    given = vm_inputs(nic(plugin), identity={"type": "SystemAssigned"})
+    machine, inputs, outputs = plugin.create(VM, "vm", given)
+    principal = outputs["identity"]["principalId"]
+    found, fresh, _ = plugin.read(VM, machine, inputs, outputs)
+    assert (found, plain(fresh)) == (machine, plain(inputs))
+    wanted = {
+        "scope": machine,
+        "principalId": principal,
+        "roleDefinitionId": f"/subscriptions/{azure.subscription}/providers/Microsoft.Authorization/roleDefinitions/"
+        "40c5ff49-9181-41f8-ae61-143b0e78555e",
+        "principalType": "ServicePrincipal",
+        "roleAssignmentName": "0b2f4d5e-0000-4000-8000-000000000001",
+    }
+    made, inputs, outputs = plugin.create(ROLE, "role", wanted)
+    assert made == f"{machine}/providers/Microsoft.Authorization/roleAssignments/{wanted['roleAssignmentName']}"
+    assert (outputs["scope"], outputs["principalId"], outputs["name"]) == (
+        machine,
+        principal,
+        wanted["roleAssignmentName"],
+    )
+    found, fresh, _ = plugin.read(ROLE, made, inputs, outputs)
+    assert (found, plain(fresh)) == (made, plain(inputs))
+    _, imported, _ = plugin.read(ROLE, made)
+    assert plain(imported) == plain(inputs)
+    with pytest.raises(Failed, match="cannot create already existing resource"):
+        plugin.create(ROLE, "role", wanted)
+    with pytest.raises(Failed, match='Status=409 Code="RoleAssignmentExists"'):
+        plugin.create(ROLE, "other", {**wanted, "roleAssignmentName": "0b2f4d5e-0000-4000-8000-000000000002"})
+    with pytest.raises(Failed, match="is not the ID of an azure-native:authorization:RoleAssignment"):
+        plugin.read(ROLE, machine)
+    plugin.delete(ROLE, made)
+    assert "roleAssignments" not in azure.kinds()
+    plugin.delete(ROLE, made)
+    assert plugin.read(ROLE, made, inputs, outputs)[0] == ""
+
+
+@pytest.mark.parametrize(
+    ("change", "replaced"),
+    [
+        ({"principalId": "0b2f4d5e-0000-4000-8000-000000000009"}, ["principalId"]),
+        ({"scope": "/subscriptions/s/resourceGroups/other"}, ["scope"]),
+        ({"roleAssignmentName": "0b2f4d5e-0000-4000-8000-000000000008"}, ["roleAssignmentName"]),
+        ({"roleDefinitionId": "/other"}, []),  # ARM will refuse it, as in the field
+        ({"description": "why"}, []),
+    ],
+)
+def test_another_principal_scope_or_name_is_another_assignment(
+    plugin: Plugin, change: dict[str, str], replaced: list[str]
+) -> None:
+    old = {
+        "scope": "/subscriptions/s/resourceGroups/rg",
+        "principalId": "0b2f4d5e-0000-4000-8000-000000000001",
+        "roleDefinitionId": "/role",
+        "roleAssignmentName": "0b2f4d5e-0000-4000-8000-000000000002",
+    }
+    inputs, failures = plugin.check(ROLE, "r", old)
+    assert failures == {}
+    answer = plugin.diff(ROLE, "r", "/x", inputs, inputs, {**old, **change})
+    assert list(answer.replaces) == replaced
+    unnamed, _ = plugin.check(ROLE, "r", {key: value for key, value in old.items() if key != "roleAssignmentName"})
+    assert uuid.UUID(unnamed["roleAssignmentName"]).version == 4
+    _, failures = plugin.check(ROLE, "r", {})
+    assert set(failures) == {"scope", "principalId", "roleDefinitionId"}
+
+
+def test_a_preview_does_not_know_what_only_azure_sets_within_an_object(plugin: Plugin) -> None:
+    _, _, outputs = plugin.create(VM, "vm", vm_inputs("/nic", identity={"type": "SystemAssigned"}), preview=True)
+    assert (outputs["identity"]["type"], outputs["identity"]["principalId"]) == ("SystemAssigned", UNKNOWN)
+    (interface,) = outputs["networkProfile"]["networkInterfaces"]
+    assert (interface["id"], outputs["hardwareProfile"]["vmSize"]) == ("/nic", "Standard_D2s_v5")

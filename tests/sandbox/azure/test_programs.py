@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from deployer.sandbox import engine
 from deployer.sandbox.azure import AzureNativeProvider
 
 from .arm_kit import PUBLIC_KEY, REGION, USER_DATA, Azure, serving
+from .identity_kit import POWER_ON_OFF
 
 PIECES = 10  # resources of the program below, the provider and the stack included
 
@@ -141,11 +143,23 @@ def participant(azure: Azure, **change: Any) -> Callable[[], None]:
                 ),
                 os_disk=compute.OSDiskArgs(name="os", create_option="FromImage", delete_option="Delete"),
             ),
+            identity=compute.VirtualMachineIdentityArgs(type=given["identity"]) if given.get("identity") else None,
             # Fixed names: the provider asks for delete-first only where it wants the replacement itself.
             opts=pulumi.ResourceOptions(
                 provider=provider, replace_on_changes=given.get("replace", []), delete_before_replace=True
             ),
         )
+        if given.get("identity") == "SystemAssigned":
+            roles = f"/subscriptions/{azure.subscription}/providers/Microsoft.Authorization/roleDefinitions"
+            authorization.RoleAssignment(
+                "role",
+                role_assignment_name=str(uuid.uuid5(uuid.NAMESPACE_URL, azure.subscription)),
+                scope=vm.id,
+                role_definition_id=f"{roles}/{POWER_ON_OFF}",
+                principal_id=vm.identity.apply(lambda own: own.principal_id if own else None),
+                principal_type="ServicePrincipal",
+                opts=pulumi.ResourceOptions(provider=provider, delete_before_replace=True),
+            )
         pulumi.export("ip", address.ip_address)
         pulumi.export("vm", vm.id)
         pulumi.export("vnet", vnet.name)
@@ -180,6 +194,27 @@ def test_a_participant_comes_up_stays_changes_and_goes(bench: Bench, azure: Azur
     assert [rule.cidr for rule in machine(azure).ingress] == ["203.0.113.7/32"]
 
     assert bench.changes("destroy", changed) == {"delete": PIECES}
+    assert azure.kinds() == {}
+
+
+def test_a_machine_gets_an_identity_and_a_role_loses_both_and_takes_its_role_with_it(
+    bench: Bench, azure: Azure
+) -> None:
+    own = participant(azure, identity="SystemAssigned")
+    assert bench.changes("preview", own) == {"create": PIECES + 1}
+    assert bench.changes("up", own) == {"create": PIECES + 1}
+    assert azure.kinds()["roleAssignments"] == 1
+    bench.run("refresh", own)
+    assert bench.changes("up", own) == {"same": PIECES + 1}
+    assert bench.changes("up", participant(azure, identity="None")) == {"same": PIECES - 1, "update": 1, "delete": 1}
+    assert "roleAssignments" not in azure.kinds()
+    assert azure.compute.virtual_machines.get("rg", "vm").identity is None
+    assert bench.changes("up", own) == {"same": PIECES - 1, "update": 1, "create": 1}
+    # A new machine has a new identity: the assignment of the old one is gone with it.
+    anew = participant(azure, identity="SystemAssigned", user_data="#cloud-config\n", replace=["osProfile.customData"])
+    assert bench.changes("up", anew) == {"same": PIECES - 1, "replace": 2}
+    assert azure.kinds()["roleAssignments"] == 1
+    bench.run("destroy", anew)
     assert azure.kinds() == {}
 
 
