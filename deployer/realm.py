@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Union
 
@@ -40,6 +41,18 @@ HARMLESS = frozenset(
     {"PATH", "LANG", "LC_ALL", "LC_CTYPE", "TERM", "TMPDIR", "TZ", "USER", "LOGNAME", "VIRTUAL_ENV", "PYTHONPATH"}
     | {"FEDSPAN_SANDBOX_HOME", "XDG_STATE_HOME", "COVERAGE_PROCESS_START"}
 )
+
+
+@dataclass(frozen=True)
+class Management:
+    """Where a machine in Azure finds Azure's management and the metadata service: URLs without a slash at their end.
+
+    `ca`: what the management's certificate is from, as PEM, where that is no public authority.
+    """
+
+    arm: str
+    metadata: str
+    ca: bytes | None = None
 
 
 class Realm(Protocol):
@@ -81,6 +94,10 @@ class Realm(Protocol):
 
     def clients(self, cloud: str, where: Any, access: Any) -> Clients:
         """The cloud's own clients with that identity, for questions before anything is made."""
+        ...
+
+    def azure_management(self, member: Any, vm_id: str) -> Management:
+        """Where a participant's machine, by its resource ID, asks Azure to deallocate it."""
         ...
 
     def enter(self) -> None:

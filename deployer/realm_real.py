@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from deployer.credentials import aws_identity, azure_credential, azure_environment, azure_identity, check_account
 from deployer.engine_find import command_in, find_engine, own_engine_root
 from deployer.my_address import ask_the_world
+from deployer.realm import Management
 
 if TYPE_CHECKING:
     from deployer.cloud_clients import AwsClients, AzureClients, Clients
@@ -99,6 +100,10 @@ class RealRealm:
 
         credential = azure_credential(self.environ)
         return AzureClients(credential, access.subscription_id, access.location, patient=patient)
+
+    def azure_management(self, member: Any, vm_id: str) -> Management:
+        """The public cloud's own."""
+        return Management("https://management.azure.com", "http://169.254.169.254")
 
     def enter(self) -> None:
         """The stack programs run in this process: they must see what the engine sees."""

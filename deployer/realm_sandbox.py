@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from deployer.engine_find import ROOT_VARIABLE, root_of
 from deployer.errors import SandboxError
-from deployer.realm import is_cloud_variable, scrubbed
+from deployer.realm import Management, is_cloud_variable, scrubbed
 
 if TYPE_CHECKING:
     import boto3
@@ -145,6 +145,15 @@ class SandboxRealm:
             base_url=endpoint,
             credential_scopes=[f"{endpoint}/.default"],
         )
+
+    def azure_management(self, member: Any, vm_id: str) -> Management:
+        """The emulated Azure's, where machines are processes: those share this computer's loopback.
+
+        One that is a system of its own asks at the addresses that it would ask at in the cloud: nobody is there.
+        """
+        if self.sandbox.driver != "process":
+            return Management("https://management.azure.com", "http://169.254.169.254")
+        return Management(*self.sandbox.azure_management(vm_id))
 
     def enter(self) -> None:
         """Take every credential out of this process: the stack programs run here and read the environment."""

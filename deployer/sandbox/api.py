@@ -35,6 +35,7 @@ def routes(daemon: Daemon) -> Routes:
         ("POST", "/subscriptions"): lambda _, body: _subscription(daemon, str(body["subscription"])),
         ("POST", "/quotas"): lambda _, body: _set_quota(daemon, body),
         ("POST", "/policies"): lambda _, body: _set_policy(body),
+        ("POST", "/roles"): lambda _, body: _set_role(daemon, body),
         ("POST", "/on-premises"): lambda _, body: vars(daemon.world.exit(str(body["world_address"]))),
         ("POST", "/hosts"): lambda _, body: _host(daemon, body),
         ("DELETE", "/hosts/(?P<name>[a-z0-9-]+)"): lambda match, _: _remove_host(daemon, match["name"]),
@@ -103,6 +104,15 @@ def _set_policy(body: Any) -> dict[str, str]:
     """From now on an AWS account's only rights (`policy` null: all)."""
     permissions.set_policy(str(body["account"]), body["policy"])
     return {"account": str(body["account"])}
+
+
+def _set_role(daemon: Daemon, body: Any) -> dict[str, str]:
+    """From now on a custom role is all that an Azure subscription's principal has (`role` null: everything)."""
+    from deployer.sandbox.azure.roles import permission_of
+
+    role = body["role"]
+    daemon.azure.set_rights(str(body["subscription"]), None if role is None else permission_of(role))
+    return {"subscription": str(body["subscription"])}
 
 
 def _host(daemon: Daemon, body: Any) -> dict[str, str]:

@@ -201,6 +201,17 @@ class Sandbox:
         """From now on an IAM policy is all that this AWS account's credentials may do; None: everything again."""
         self._ask("POST", "/policies", {"account": account, "policy": policy})
 
+    def enforce_role(self, subscription: str, role: Mapping[str, Any] | None) -> None:
+        """From now on a custom role's definition is all that may be done with this Azure subscription's credentials.
+
+        `role` is as `az role definition create` takes it. None: everything again.
+        """
+        self._ask("POST", "/roles", {"subscription": subscription, "role": role})
+
+    def azure_management(self, vm_id: str) -> tuple[str, str, bytes]:
+        """What a machine, by its resource ID, finds Azure by: the manager's and the metadata service's URL, the CA."""
+        return self._state.arm_url, f"{self._state.metadata_url}{vm_id}", Path(self._state.ca_file).read_bytes()
+
     def azure_environment(self, subscription: str | None = None) -> dict[str, str]:
         """Variables for Azure clients: dummy credentials, endpoints, and the file of the sandbox's own CA."""
         if subscription is None:

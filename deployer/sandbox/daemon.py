@@ -124,6 +124,7 @@ class Daemon:
             driver=self.kind.name,
             aws_url=self.aws_url,
             arm_url=self.azure_url,
+            metadata_url=self.azure.metadata_url,
             ca_file=str(self.azure.ca_file),
             azure=dict(self.azure.environment()),
         ).save(self.home)

@@ -49,6 +49,7 @@ class SandboxState:
     driver: str  # "process" or "nspawn"
     aws_url: str
     arm_url: str
+    metadata_url: str
     ca_file: str
     azure: Mapping[str, str] = field(default_factory=dict)  # environment of Azure's clients
 

@@ -18,7 +18,7 @@ import sys
 import time
 from pathlib import Path
 
-from deployer.sandbox.machines import disk, landlock, tree
+from deployer.sandbox.machines import disk, landlock, self_deallocation, tree
 from deployer.sandbox.machines.boot import BootPlan, plan_boot
 from deployer.sandbox.machines.egress import Egress
 from deployer.sandbox.machines.front import Front
@@ -163,6 +163,7 @@ class MachineProcess:
         else:
             self.log("systemd: a timer's date is reached: power off")
         self.switched_off = True
+        await self_deallocation.run(self._root, self._commands, self.log)
         self.stop(SHUTDOWN_S)
 
     def _start_ssh(self) -> None:
