@@ -210,7 +210,10 @@ class Sandbox:
 
     def azure_management(self, vm_id: str) -> tuple[str, str, bytes]:
         """What a machine, by its resource ID, finds Azure by: the manager's and the metadata service's URL, the CA."""
-        return self._state.arm_url, f"{self._state.metadata_url}{vm_id}", Path(self._state.ca_file).read_bytes()
+        ca = Path(self._state.ca_file).read_bytes()
+        if self.driver != "process":
+            return "https://169.254.169.254", "http://169.254.169.254", ca
+        return self._state.arm_url, f"{self._state.metadata_url}{vm_id}", ca
 
     def azure_environment(self, subscription: str | None = None) -> dict[str, str]:
         """Variables for Azure clients: dummy credentials, endpoints, and the file of the sandbox's own CA."""

@@ -35,6 +35,7 @@ from deployer.sandbox.machines import tree
 from deployer.sandbox.machines.driver import Driver
 from deployer.sandbox.machines.kind import PROCESS
 from deployer.sandbox.machines.nspawn.core import Core, NoNetwork
+from deployer.sandbox.machines.nspawn.doors import ARM, SERVICE, Door
 from deployer.sandbox.machines.nspawn.kind import nspawn_kind
 from deployer.sandbox.model import InventoryItem, MachineSpec
 from deployer.sandbox.plugins import Plugins
@@ -91,6 +92,8 @@ class Daemon:
             console=self.driver.console,
         )
         self.azure_url = self.azure.start()
+        ways = {} if self.kind is PROCESS else {ARM: self.azure_url, SERVICE: self.azure.metadata_url}
+        self._doors = [Door(self.home / "azure", name, url) for name, url in ways.items()]
         self.driver.on_switched_off = lambda spec: self_off.switched_off(spec, self.aws_url, self.azure)
 
     def _aws_provider(self) -> Any:
@@ -150,6 +153,8 @@ class Daemon:
         self.plugins.close()
         self.driver.close()
         self.world.close()
+        for door in self._doors:
+            door.close()
         for cloud in (self._aws, self.azure):
             cloud.stop()
         tree.end_descendants(0.0)

@@ -23,6 +23,9 @@ from deployer.sandbox.model import InventoryItem, MachineSpec
 
 log = logging.getLogger(__name__)
 _NAMESPACE = uuid.UUID("6b1b3a7e-3f0c-5e0a-9d53-fed59a200001")
+MACHINES_METADATA = "169.254.169.254"
+"""Where machines that are systems of their own find their metadata service, and beside it (port 443) this server."""
+
 _SCHEDULES_S = 1.0
 """How often machines' daily shutdowns are looked at."""
 
@@ -67,7 +70,7 @@ class ArmServer:
     def start(self) -> str:
         """Serves from now on; returns the URL."""
         authority = tls.open_authority(self._home)
-        context = tls.server_context(authority, (self._host,), self._home)
+        context = tls.server_context(authority, (self._host, MACHINES_METADATA), self._home)
         self._server = Listener(self._host, self._router.answer, context)
         self._metadata = Listener(self._host, lambda request: machine_identity.metadata(self.cloud, request))
         self._server.start()

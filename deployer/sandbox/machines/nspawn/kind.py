@@ -54,6 +54,6 @@ def nspawn_kind(home: Path, image: Path, core: str) -> MachineKind:
         shutdown_s=SHUTDOWN_S,
         command=command,
         buried=buried,
-        options={"image": str(image), "core": core, "group": prefix},
+        options={"image": str(image), "core": core, "group": prefix, "azure": str(home / "azure")},
         environment={"PATH": tools.PATH},
     )

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from deployer.sandbox.machines.kind import SWITCHED_OFF
-from deployer.sandbox.machines.nspawn import cgroup, edge, firmware, tools
+from deployer.sandbox.machines.nspawn import cgroup, doors, edge, firmware, tools
 from deployer.sandbox.machines.nspawn.kind import SHUTDOWN_S
 from deployer.sandbox.machines.nspawn.metadata import MetadataService, tree
 from deployer.sandbox.machines.nspawn.rules import Edge, Link, open_ports
@@ -67,6 +67,8 @@ class NspawnMachine:
         if self._spec.cloud == "aws":
             hardware = edge.mac(self._spec.id)
             MetadataService(lambda: tree(self._spec, hardware), self._spec.metadata_hops)
+        elif self._spec.cloud == "azure":
+            doors.open_for(Path(self._setup.options["azure"]), self._spec.id.partition("#")[0])
         self._system.boot(edge.NAMESPACE)
         orders = _lines(0) if self._setup.watch_stdin else iter(lambda: None, 0)
         while self._stop is None and self._system.alive():

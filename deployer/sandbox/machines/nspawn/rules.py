@@ -63,7 +63,7 @@ def ruleset(edge: Edge) -> str:
         "  chain input {",
         "    type filter hook input priority filter; policy drop;",
         "    ct state established,related accept",
-        f'    iifname "{DOWN}" ip daddr {METADATA} tcp dport 80 accept',
+        f'    iifname "{DOWN}" ip daddr {METADATA} tcp dport {{ 80, 443 }} accept',
         f'    iifname "{DOWN}" ip protocol tcp reject with tcp reset',
         "  }",
         "}",
