@@ -163,8 +163,10 @@ class MachineProcess:
         else:
             self.log("systemd: a timer's date is reached: power off")
         self.switched_off = True
-        await self_deallocation.run(self._root, self._commands, self.log)
-        self.stop(SHUTDOWN_S)
+        try:
+            await self_deallocation.run(self._root, self._commands, self.log)
+        finally:  # whatever becomes of that
+            self.stop(SHUTDOWN_S)
 
     def _start_ssh(self) -> None:
         if self._setup.never_ssh:

@@ -6,7 +6,6 @@ failure changes nothing (`ExecStart=-`). Here it is run as it is written there, 
 
 from __future__ import annotations
 
-import asyncio
 import re
 import shlex
 from collections.abc import Callable
@@ -37,18 +36,5 @@ async def run(root: Path, commands: Commands, log: Callable[[str], None]) -> Non
     argv = command_of(root)
     if argv is None:
         return
-    child = await asyncio.create_subprocess_exec(
-        *argv,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-        env=commands.environment("root"),
-        cwd=root,
-        start_new_session=True,
-    )
-    commands.running.add(child.pid)
-    assert child.stdout is not None
-    while line := await child.stdout.readline():
-        log(f"deallocate.py: {line.decode(errors='replace').rstrip()}")
-    log(f"deallocate.py: exit status {await child.wait()}")
-    commands.running.discard(child.pid)
+    code = await commands.run(argv, lambda line: log(f"deallocate.py: {line}"))
+    log(f"deallocate.py: exit status {code}")

@@ -12,7 +12,7 @@ import shlex
 import signal
 import struct
 import termios
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,18 @@ class Commands:
             **self._extra,
             **given,
         }
+
+    async def run(self, argv: Sequence[str], say: Callable[[str], None]) -> int:
+        """A command of the machine's own, as root, to its end; `say` gets each line of it. The exit status."""
+        environment = {**self.environment("root"), "HOME": str(self._root)}
+        quiet, pipe, same = asyncio.subprocess.DEVNULL, asyncio.subprocess.PIPE, asyncio.subprocess.STDOUT
+        child = await self._start(argv, environment, stdin=quiet, stdout=pipe, stderr=same, limit=_CHUNK)
+        assert child.stdout is not None
+        while line := await child.stdout.readline():
+            say(line.decode(errors="replace").rstrip())
+        code = await child.wait()
+        self._running.discard(child.pid)
+        return code
 
     async def serve(self, process: asyncssh.SSHServerProcess[bytes]) -> None:
         """One session of a login, to its end. Runs as a task of asyncssh."""
