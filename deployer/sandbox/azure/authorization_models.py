@@ -4,7 +4,7 @@ Its SDK is not among the installed ones; property names are those of API version
 and not texts: the emulator reads them.
 """
 
-from typing import Optional
+from typing import Any, Optional
 
 from azure.mgmt.compute._utils.model_base import Model, rest_field
 
@@ -35,4 +35,5 @@ class RoleAssignment(Model):  # type: ignore[misc]
     id: Optional[str] = rest_field(visibility=["read"])  # noqa: UP045
     name: Optional[str] = rest_field(visibility=["read"])  # noqa: UP045
     type: Optional[str] = rest_field(visibility=["read"])  # noqa: UP045
+    system_data: Optional[Any] = rest_field(name="systemData", visibility=["read"])  # noqa: UP045
     properties: Optional[RoleAssignmentProperties] = rest_field()  # noqa: UP045
