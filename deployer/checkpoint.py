@@ -12,6 +12,7 @@ from stacks.names import tag_key
 
 _MACHINE_TYPES = VM_TYPES | {"aws:ec2/keyPair:KeyPair"}
 SHUTDOWN = "azure-native:devtestlab:GlobalSchedule"
+ROLE = "azure-native:authorization:RoleAssignment"
 
 
 def pending_operations(state: Mapping[str, Any] | None) -> list[dict[str, Any]]:
@@ -47,11 +48,12 @@ def _machine_in(state: Mapping[str, Any] | None) -> Mapping[str, Any]:
 
 
 def tells_its_machine(state: Mapping[str, Any] | None, family: str) -> bool:
-    """Whether the stack's outputs are of the machine that it holds, of its image and of its daily shutdown.
+    """Whether the stack's outputs are of the machine that it holds, of its image and of how it is deallocated.
 
     An `up` that was cut off right after one was made, replaced or deleted has kept that, and the outputs from before.
     """
     known = {"vm_id": _machine_in(state).get("id"), "image": family, "deallocate_at": _shutdown_in(state)}
+    known["self_deallocate"] = True if any(entry["type"] == ROLE for entry in cloud_resources(state)) else None
     return any(all(outputs.get(name) == value for name, value in known.items()) for outputs in stack_outputs(state))
 
 
@@ -73,6 +75,11 @@ def has_trusted_launch(state: Mapping[str, Any] | None) -> bool:
     """Whether the machine in a checkpoint has trusted launch, or there is none that could be without."""
     machine = _machine_in(state)
     return not machine or bool(((machine.get("inputs") or {}).get("securityProfile") or {}).get("securityType"))
+
+
+def had_identity(state: Mapping[str, Any] | None) -> bool:
+    """Whether the machine in a checkpoint was ever given an identity of its own, or told to have none."""
+    return bool((_machine_in(state).get("inputs") or {}).get("identity"))
 
 
 def _shutdown_in(state: Mapping[str, Any] | None) -> str | None:

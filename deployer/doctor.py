@@ -34,6 +34,7 @@ EXPLAINED = {
     "credentials": "whose account or subscription will be used, and for how long",
     "region": "whether the account may use the region",
     "provider": "Azure: what a subscription must have switched on",
+    "roles": "Azure: whether you may give a machine the right to deallocate itself (self_deallocate)",
     "image": "what the machine boots",
     "size": "whether the size is offered to this account there, and in which zones",
     "quota": "how many vCPUs, networks, gateways and addresses the account may use there",

@@ -3,6 +3,7 @@
 AWS terminates a machine with an end when it powers itself off: nothing of it bills any more but its address and its
 state volume. Azure goes on billing one that is only powered off: there the last day is also given to the cloud's own
 daily shutdown, which deallocates (`azure_schedule`). Whether it stands is told by the stack's output `deallocate_at`.
+With `self_deallocate` the machine asks Azure itself (`deployer.deallocation`), and needs no schedule.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from deployer.deallocation import Deallocation, put_script
 from deployer.expiry_units import SERVICE_PATH, TIMER, TIMER_PATH, daily, service_text, stamp, timer_text
 from deployer.ledger import Ledger
 from deployer.spent import billed_until
@@ -41,8 +43,8 @@ def azure_schedule(at: float | None, now: float) -> str | None:
     return daily(at) if at is not None and now < at <= now + DAY_S - 120 else None
 
 
-def apply_expiry(machine: Machine, at: float | None) -> bool:
-    """Make the machine end at that time (or not any more); whether anything changed there.
+def apply_expiry(machine: Machine, at: float | None, how: Deallocation | None = None) -> bool:
+    """Make the machine end at that time (or not any more), `how` it does; whether anything changed there.
 
     The units are written on every machine of a cloud; systemd is told where it runs.
     """
@@ -55,7 +57,9 @@ def apply_expiry(machine: Machine, at: float | None) -> bool:
                 machine.run_privileged(["systemctl", "disable", "--now", "--quiet", TIMER], check=False)
             machine.run_privileged(["rm", "-f", timer, facts.path(SERVICE_PATH)])
         return there
-    changed = machine.put_file(service_text(at).encode(), facts.path(SERVICE_PATH), privileged=True).changed
+    put_script(machine, how)
+    service = service_text(at, how.argv if how else ()).encode()
+    changed = machine.put_file(service, facts.path(SERVICE_PATH), privileged=True).changed
     changed |= machine.put_file(timer_text(at).encode(), timer, privileged=True).changed
     if facts.systemd:
         if changed:
@@ -70,7 +74,7 @@ def apply_expiry(machine: Machine, at: float | None) -> bool:
 def in_words(at: float | None, now: float, target: str, machine: str = "", *, armed: bool = False) -> str:
     """What `status` says of a machine's end. Pure.
 
-    `machine`: what its cloud says of it, where that was asked. `armed`: Azure's own shutdown is there for this end.
+    `machine`: what its cloud says of it, where that was asked. `armed`: its bill ends then, too.
     """
     from deployer.status import ago
 

@@ -9,10 +9,12 @@ controller has to live for it.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from datetime import datetime, timezone
 
 from deployer.durations import parse_duration
 from deployer.errors import UsageError
+from deployer.unit_file import unit_word
 
 TIMER = "fedspan-expiry.timer"
 SERVICE = "fedspan-expiry.service"
@@ -79,8 +81,17 @@ WantedBy=timers.target
 """
 
 
-def service_text(at: float) -> str:
-    """The unit that the timer starts: if its time has come the runtime ends in order, then the machine is off."""
+def off_command(deallocate: Sequence[str] = ()) -> str:
+    """How a machine turns itself off, as lines of a oneshot service: the runtime ends in order, then it is off.
+
+    `deallocate`: a command that asks the machine's cloud first; it may take minutes, and fail.
+    """
+    first = [f"ExecStart=-{' '.join(unit_word(word) for word in deallocate)}"] if deallocate else []
+    return "\n".join([*first, "ExecStart=/usr/bin/systemctl --no-block poweroff"])
+
+
+def service_text(at: float, deallocate: Sequence[str] = ()) -> str:
+    """The unit that the timer starts: if its time has come the machine turns itself off; see `off_command`."""
     return f"""\
 # Written by fedspan.
 [Unit]
@@ -89,5 +100,5 @@ Description=fedspan: this machine has reached its end
 [Service]
 Type=oneshot
 ExecCondition=/bin/sh -c '[ $$(date +%%s) -ge {int(at)} ]'
-ExecStart=/usr/bin/systemctl --no-block poweroff
+{off_command(deallocate)}
 """

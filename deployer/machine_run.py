@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deployer.crew import Crew
+from deployer.deallocation import deallocation_of
 from deployer.errors import HostKeyError
 from deployer.expiry import apply_expiry
 from deployer.idle import apply_idle, held
@@ -183,7 +184,7 @@ def install_and_start(crew: Crew, member: Member, reach: Reach, start: Start) ->
         ):
             log.write("host key: the one it booted with is no longer accepted\n")
         # first of all: whatever fails later, the machine ends; one that was turned on after its end is soon off again
-        ends_anew = bool(member.cloud) and apply_expiry(machine, start.end)
+        ends_anew = bool(member.cloud) and apply_expiry(machine, start.end, deallocation_of(crew.deployment, member))
         with held(machine, start.idle_s):
             idles_anew = bool(member.cloud) and apply_idle(machine, start.idle_s)
             done = install_participant(

@@ -72,6 +72,8 @@ class Member:
     """Azure: what lies on the host itself (caches, temporary disks) is encrypted too."""
     idle_stop: int | None = None
     """Seconds without a job after which a site's machine in a cloud turns itself off; None: never."""
+    self_deallocate: bool = False
+    """Azure: its machine ends its own bill, by an identity of its own."""
     mirrors: tuple[str, ...] = ("0.0.0.0/0",)
     egress: tuple[str, ...] = ()
     port: int | None = None
@@ -198,6 +200,7 @@ def from_spec(spec: ParticipantSpec, kits_dir: Path) -> Member:
         existing=existing_of(spec),
         encryption_at_host=spec.encryption_at_host,
         idle_stop=spec.idle_stop,
+        self_deallocate=spec.self_deallocate,
         egress_restricted=spec.egress == "restricted",
         mirrors=tuple(spec.mirrors) if spec.mirrors is not None else ("0.0.0.0/0",),
         port=getattr(spec, "port", None),

@@ -32,7 +32,7 @@ class ParticipantPlan:
 
     `steps` are what the engine will do; `note` says why there are none where that needs a word; `torch` says where job
     scripts get torch from; `uses` names what is the account's own (network, image, key); `idle` what its machine does
-    when no job runs.
+    when no job runs. `self_deallocate`: its machine gets an identity of its own, which may turn that machine on and off.
     """
 
     name: str
@@ -56,6 +56,7 @@ class ParticipantPlan:
     torch: str = ""
     uses: str = ""
     idle: str = ""
+    self_deallocate: bool = False
 
     def count(self, action: Action) -> int:
         """How many resources that happens to."""
@@ -108,6 +109,7 @@ class ParticipantPlan:
             "torch": self.torch or None,
             "uses": self.uses or None,
             "idle": self.idle or None,
+            "self_deallocate": self.self_deallocate,
         }
 
 
@@ -241,6 +243,7 @@ def _part(entry: Mapping[str, Any]) -> ParticipantPlan:
         torch=entry.get("torch") or "",
         uses=entry.get("uses") or "",
         idle=entry.get("idle") or "",
+        self_deallocate=bool(entry.get("self_deallocate")),
     )
 
 

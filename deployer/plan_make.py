@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from deployer import unchanged
-from deployer.checkpoint import address_in, boots_another, has_trusted_launch
+from deployer.checkpoint import address_in, boots_another, had_identity, has_trusted_launch
 from deployer.deployment import Deployment
 from deployer.engine import Preview, StackEngine
 from deployer.errors import SpecError
@@ -136,6 +136,7 @@ class Planner:
             cidrs(openings, member.port or 0) if server else (),
             MAX_RULES - door_rules(member.ssh_access),
         )
+        scheduled = member.cloud == "azure" and not member.self_deallocate
         args = ParticipantArgs(
             federation=deployment.federation,
             deployment=deployment.ledger.deployment(),
@@ -163,7 +164,9 @@ class Planner:
             host_key=HostKey(host.private, host.public),
             spot=member.spot,
             expires=stamp(end) if (end := self.end_of(member)) is not None else None,
-            deallocate_at=azure_schedule(end, time.time()) if member.cloud == "azure" else None,
+            deallocate_at=azure_schedule(end, time.time()) if scheduled else None,
+            self_deallocate=member.self_deallocate,
+            drop_identity=not member.self_deallocate and had_identity(part.state),
             torch_image=(torch := member.wanted_torch) is not None and torch.from_image,
         )
         assert member.cloud is not None, "only a participant in a cloud has a stack"
@@ -235,6 +238,7 @@ class Planner:
             zone=member.zone or "",
             uses=uses_in_words(member),
             idle=promise(member.idle_stop, member.cloud, terminated=bool(part.args.spot or part.args.expires)),
+            self_deallocate=member.self_deallocate,
             size=offer.size,
             gpus=f"{offer.gpus}x {offer.gpu_model} {offer.gpu_memory_gib:g} GiB" if offer.gpus else "",
             usd_hour=offer.usd_hour,

@@ -96,6 +96,11 @@ def render(plan: Plan, verbose: bool = False) -> Iterator[RenderableType]:
     yield from opened(plan)
     yield from (f"{part.name} uses {part.uses}" for part in plan.participants if part.uses)
     yield from (f"{part.name} {part.idle}" for part in plan.participants if part.idle)
+    yield from (
+        f"{part.name} deallocates itself: its machine gets an identity that may turn this one machine on and off"
+        for part in plan.participants
+        if part.self_deallocate
+    )
     yield from (f"torch on {part.name}: {part.torch}" for part in plan.participants if part.torch)
     for note in plan.notes:
         yield f"note: {note}"

@@ -54,21 +54,38 @@ _USED = (
 )
 
 
-def actions(gpu_driver: bool = False, used: Iterable[str] = ()) -> list[str]:
+# what gives a machine the right to deallocate itself, and the question whether one may
+_GIVEN = (
+    "Microsoft.Authorization/permissions/read",
+    "Microsoft.Authorization/roleAssignments/delete",
+    "Microsoft.Authorization/roleAssignments/read",
+    "Microsoft.Authorization/roleAssignments/write",
+)
+
+
+def actions(gpu_driver: bool = False, used: Iterable[str] = (), gives_role: bool = False) -> list[str]:
     """Every action of the role, sorted.
 
     Args:
         gpu_driver: a size gets NVIDIA's driver as an extension of the machine.
         used: IDs of what participants use of the account's own (images, disk encryption sets, networks).
+        gives_role: a site's machine deallocates itself.
     """
     owned = [*_OWNED, *(("Microsoft.Compute/virtualMachines/extensions",) if gpu_driver else ())]
     kinds = {"/".join(one.lower().split("/")[6:8]) for one in used}
     read = {action for kind, action in _USED if kind.lower() in kinds}
-    return sorted({*LOOK, *_MORE, *read, *(f"{kind}/{verb}" for kind in owned for verb in ("read", "write", "delete"))})
+    given = _GIVEN if gives_role else ()
+    return sorted(
+        {*LOOK, *_MORE, *read, *given, *(f"{kind}/{verb}" for kind in owned for verb in ("read", "write", "delete"))}
+    )
 
 
 def role(
-    federation: str, subscriptions: Iterable[str], gpu_driver: bool = False, used: Iterable[str] = ()
+    federation: str,
+    subscriptions: Iterable[str],
+    gpu_driver: bool = False,
+    used: Iterable[str] = (),
+    gives_role: bool = False,
 ) -> dict[str, Any]:
     """The role's definition, as `az role definition create --role-definition @FILE` takes it.
 
@@ -80,7 +97,7 @@ def role(
         "Name": f"fedspan {federation}",
         "IsCustom": True,
         "Description": f"Makes, changes and takes down the machines of the federation {federation}, and nothing else.",
-        "Actions": actions(gpu_driver, used),
+        "Actions": actions(gpu_driver, used, gives_role),
         "NotActions": [],
         "DataActions": [],
         "NotDataActions": [],

@@ -6,6 +6,7 @@ import time
 
 from deployer import realm as realms
 from deployer.cli import context
+from deployer.deallocation import deallocation_of
 from deployer.deployment import Deployment, lead
 from deployer.engine import only
 from deployer.engine_events import Step
@@ -69,7 +70,7 @@ def extend(name: str, by: str) -> float | None:
             session.show(live)
             # the machine first: whatever fails then, it never lives shorter than was said
             with log_in(reach_of(row, workspace.ssh_dir), session.crew.interrupts, setting("SSH_DEADLINE")) as machine:
-                apply_expiry(machine, end)
+                apply_expiry(machine, end, deallocation_of(deployment, member))
             set_expiry(deployment.ledger, name, end)
             deployment.ledger.event(name, "expiry", detail=f"ends {'never' if end is None else by + ' later'}")
             up.rules_only(plan)

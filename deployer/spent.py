@@ -32,9 +32,10 @@ def seconds_on(events: Iterable[Event], name: str, since: float, now: float, end
 def billed_until(row: Row, expires: float | None) -> float | None:
     """When the bill of a machine that ends itself at `expires` ends; None: not by itself.
 
-    AWS terminates it. Azure goes on billing a machine that has powered itself off, unless its stack has made Azure's
-    own daily shutdown for this end (its output `deallocate_at`).
+    AWS terminates it. Azure goes on billing a machine that has powered itself off, unless its stack has given it an
+    identity by which it deallocates itself (its output `self_deallocate`), or has made Azure's own daily shutdown for
+    this end (`deallocate_at`).
     """
-    if expires is None or row.target != "azure":
+    if expires is None or row.target != "azure" or row.outputs.get("self_deallocate"):
         return expires
     return expires if row.outputs.get("deallocate_at") == daily(expires) else None

@@ -26,6 +26,10 @@ GPU_NODES = (
 asks for them, through a set-uid helper: no use to a service without new privileges. Nothing without a driver."""
 
 
+METADATA = "169.254.169.254"
+"""Where both clouds' metadata services tell whoever asks a machine's own credentials: nothing for a job."""
+
+
 @dataclass(frozen=True)
 class UnitSpec:
     """What differs between units.
@@ -58,8 +62,9 @@ def unit_text(spec: UnitSpec) -> str:
     may lie there) but not writable. `Delegate` and `OOMPolicy=continue`, because jobs are processes in the unit's
     cgroup: one that runs out of memory must not take the runtime along. No `PrivateDevices` and no
     `MemoryDenyWriteExecute`: GPUs and the compilers of numeric libraries need both. Of the namespaces those that jobs
-    are isolated with, of the sockets those of networks and of libraries that list interfaces (netlink). No start limit:
-    a runtime that cannot reach anything for a night has to come up in the morning.
+    are isolated with, of the sockets those of networks and of libraries that list interfaces (netlink), and no metadata
+    service of a cloud, which hands out the machine's own identity. No start limit: a runtime that cannot reach anything
+    for a night has to come up in the morning.
     """
     capability = "CAP_NET_BIND_SERVICE" if spec.port is not None and spec.port < 1024 else ""
     lines = [
@@ -77,10 +82,13 @@ def unit_text(spec: UnitSpec) -> str:
         f"User={spec.user}",
         f"Group={spec.user}",
         f"WorkingDirectory={_path(spec.state)}",
-        *(f"Environment={_word(f'{key}={value}', command=False)}" for key, value in sorted(spec.environment.items())),
-        f"ExecStartPre=-+{' '.join(_word(word) for word in GPU_NODES)}",
-        *(f"ExecStartPre={' '.join(_word(word) for word in argv)}" for argv in [spec.check] if argv),
-        f"ExecStart={' '.join(_word(word) for word in spec.argv)}",
+        *(
+            f"Environment={unit_word(f'{key}={value}', command=False)}"
+            for key, value in sorted(spec.environment.items())
+        ),
+        f"ExecStartPre=-+{' '.join(unit_word(word) for word in GPU_NODES)}",
+        *(f"ExecStartPre={' '.join(unit_word(word) for word in argv)}" for argv in [spec.check] if argv),
+        f"ExecStart={' '.join(unit_word(word) for word in spec.argv)}",
         "Restart=on-failure",
         f"RestartPreventExitStatus={KIT_REFUSED}",
         "RestartSec=2",
@@ -111,6 +119,7 @@ def unit_text(spec: UnitSpec) -> str:
         "LockPersonality=yes",
         "RestrictNamespaces=user mnt net",
         "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK",
+        f"IPAddressDeny={METADATA}/32",
         "SystemCallArchitectures=native",
         "SystemCallFilter=~@clock @cpu-emulation @module @obsolete @raw-io @reboot @swap",
         "SystemCallErrorNumber=EPERM",
@@ -133,7 +142,7 @@ def _path(path: str) -> str:
     return f'"{escaped}"' if any(char in escaped for char in " \t'") else escaped
 
 
-def _word(word: str, *, command: bool = True) -> str:
+def unit_word(word: str, *, command: bool = True) -> str:
     """One word of a command or an assignment, as systemd reads it back.
 
     Specifiers (`%`), quotes and backslashes are special in both, variables (`$`) only in commands.

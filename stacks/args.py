@@ -133,6 +133,10 @@ class ParticipantArgs:
     """When a site's machine ends itself, `2026-11-30T05:00:00Z` (a timer on it does it); None: never."""
     deallocate_at: str | None = None
     """`HHMM` in UTC: Azure deallocates the machine daily at that time. For the last day before `expires` only."""
+    self_deallocate: bool = False
+    """Azure: a site's machine gets an identity of its own that may turn this machine on and off, and nothing else."""
+    drop_identity: bool = False
+    """Azure: the machine that stands had an identity once. ARM keeps one that a request does not speak of."""
     reimage: bool = False
     """Another image than the machine's is wanted: a size with GPUs replaces one without (or back), or one's own image
     does. Else a machine that stands keeps its image."""
@@ -180,6 +184,10 @@ class ParticipantArgs:
             raise self._fail("expires", f"{self.expires!r} is no time", "2026-11-30T05:00:00Z")
         if self.expires is not None and self.role == "server":
             raise self._fail("expires", "the server never ends by itself: it would take every job down with it")
+        if self.self_deallocate and self.role == "server":
+            raise self._fail("self_deallocate", "the server never ends by itself: it would take every job down with it")
+        if self.self_deallocate and self.deallocate_at is not None:
+            raise self._fail("deallocate_at", "the machine deallocates itself", "leave one of them out")
         if not _USER.fullmatch(self.ssh_user) or self.ssh_user in _RESERVED_USERS:
             raise self._fail("ssh_user", f"{self.ssh_user!r} can't be the login name on every image", "fedspan")
 
@@ -276,6 +284,8 @@ def check_for(cloud: Cloud, args: ParticipantArgs) -> None:
             raise fail("zone", "is missing: the state volume is made in the subnet's zone", f"zone: {args.region}a")
         if args.encryption_at_host:
             raise fail("encryption_at_host", "is Azure's; EBS volumes are always encrypted here")
+        if args.self_deallocate:
+            raise fail("self_deallocate", "is Azure's; EC2 terminates a machine with an end that powers itself off")
         return
     if not size.startswith("standard_"):
         raise fail("size", f"{args.size!r} is no Azure VM size", "like Standard_D4s_v5")

@@ -16,6 +16,7 @@ from pulumi_azure_native import compute, network, resources
 
 from stacks.access import AzureAccess
 from stacks.args import ParticipantArgs, check_for
+from stacks.azure_identity import identity, power_role
 from stacks.azure_machine import FIXED, daily_shutdown, disk_encryption, os_profile, security, storage
 from stacks.azure_zones import has_zones
 from stacks.egress import DENY_SLOT, egress_rules
@@ -48,8 +49,8 @@ class AzureParticipant(pulumi.ComponentResource):
     """The resources of one participant. `stage="address"` makes a subset of `stage="full"` with the same inputs.
 
     Outputs: public_ip, region; with `full` also private_ip, vm_id (the resource ID), size, ssh_user,
-    host_key_fingerprint, image, and deallocate_at where the daily shutdown stands. Pass the provider by `opts`
-    (`ResourceOptions(providers=[…])`), for the children too.
+    host_key_fingerprint, image, deallocate_at where the daily shutdown stands, self_deallocate where the machine has an
+    identity of its own. Pass the provider by `opts` (`ResourceOptions(providers=[…])`), for the children too.
     """
 
     def __init__(
@@ -73,6 +74,8 @@ class AzureParticipant(pulumi.ComponentResource):
                 self._driver()
             if args.deallocate_at:
                 daily_shutdown(args, self._vm, self._fixed("vm"), self._logical("shutdown"), self._opts())
+            if args.self_deallocate:
+                power_role(self._vm, self._logical("deallocate-role"), self)
             self.outputs = {
                 **self.outputs,
                 "private_ip": self._private_ip,
@@ -82,6 +85,7 @@ class AzureParticipant(pulumi.ComponentResource):
                 "host_key_fingerprint": args.host_key.fingerprint,
                 "image": self._image.family,
                 **({"deallocate_at": args.deallocate_at} if args.deallocate_at else {}),
+                **({"self_deallocate": True} if args.self_deallocate else {}),
             }
         self.register_outputs(dict(self.outputs))
 
@@ -264,6 +268,7 @@ class AzureParticipant(pulumi.ComponentResource):
             storage_profile=storage(args, self._image, self._fixed("os"), self._disk.id),
             os_profile=os_profile(args),
             security_profile=security(args, self._image),
+            identity=identity(args),
             diagnostics_profile=compute.DiagnosticsProfileArgs(
                 boot_diagnostics=compute.BootDiagnosticsArgs(enabled=True)
             ),

@@ -17,12 +17,15 @@ DENY_SLOT = 4096
 
 # The clouds' own resolvers. EC2 does not filter traffic to its own, but a group that says so is read by people too.
 _DNS: dict[Cloud, tuple[str, ...]] = {"aws": ("10.42.0.2/32", "169.254.169.253/32"), "azure": ("168.63.129.16/32",)}
+# Azure's management, as a service tag; a slot of its own, so that another mirror changes no rule but its own
+_MANAGEMENT, _MANAGEMENT_SLOT = "AzureResourceManager", DENY_SLOT - 1
 _TIME: dict[Cloud, str] = {"aws": "169.254.169.123/32", "azure": "0.0.0.0/0"}
 
 
 @dataclass(frozen=True)
 class EgressRule:
-    """Where a machine may connect to. `port` None: every port; `protocol` `all`: every protocol."""
+    """Where a machine may connect to: `cidr`, on Azure also a service tag. `port` None: every port; `protocol` `all`:
+    every protocol."""
 
     kind: str
     protocol: Literal["tcp", "udp", "all"]
@@ -52,4 +55,8 @@ def egress_rules(cloud: Cloud, args: ParticipantArgs) -> list[EgressRule]:
     for number, mirror in enumerate(args.mirrors, start=1):
         for name, port in (("http", 80), ("https", 443)):
             wanted.append((f"egress-mirror-{name}-{number}", "tcp", mirror, port, "package mirrors"))
-    return [EgressRule(*rule, slot=_FIRST_SLOT + 10 * place) for place, rule in enumerate(wanted)]
+    rules = [EgressRule(*rule, slot=_FIRST_SLOT + 10 * place) for place, rule in enumerate(wanted)]
+    if cloud == "azure" and args.self_deallocate:
+        told = "Azure's management, to deallocate itself"
+        rules.append(EgressRule("egress-management", "tcp", _MANAGEMENT, 443, told, _MANAGEMENT_SLOT))
+    return rules

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+import uuid
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
@@ -52,6 +53,11 @@ def azure_name(federation: str, participant: str, kind: str) -> str:
     digest = hashlib.sha256(full.encode()).hexdigest()[:10]
     head = full[: AZURE_NAME_LIMIT - len(kind) - len(digest) - 2].rstrip("-")
     return f"{head}-{digest}-{kind}"
+
+
+def assignment_name(vm_id: str) -> str:
+    """The name of the role assignment by which a machine on Azure may deallocate itself: always the same UUID."""
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, f"fedspan:deallocate:{vm_id.lower()}"))
 
 
 def aws_name(federation: str, participant: str) -> str:

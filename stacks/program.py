@@ -20,7 +20,8 @@ def participant_program(
     """Check everything now; return the program for the Automation API, which makes the stack and exports its outputs.
 
     Exports with `stage="address"`: public_ip, region. With `"full"` also private_ip, vm_id, size, ssh_user,
-    host_key_fingerprint and image (the image's family), on Azure deallocate_at where the daily shutdown stands. Never
+    host_key_fingerprint and image (the image's family), on Azure deallocate_at where the daily shutdown
+    stands and self_deallocate where the machine has its identity. Never
     run `"address"` on a stack that holds more: the engine deletes what the program leaves out. Raises
     `StackArgumentError`.
     """

@@ -80,6 +80,8 @@ def describe(cloud: Cloud, args: ParticipantArgs, stage: Stage = "full") -> list
                 kinds.append(("azure-native:compute:VirtualMachineExtension", "gpu-driver"))
             if args.deallocate_at:
                 kinds.append(("azure-native:devtestlab:GlobalSchedule", "shutdown"))
+            if args.self_deallocate:
+                kinds.append(("azure-native:authorization:RoleAssignment", "deallocate-role"))
     existing = args.existing
     own = _OWN_NETWORK if existing.subnet else frozenset[str]()
     own |= {"firewall"} if existing.security_group else frozenset()

@@ -50,7 +50,7 @@ _ONLY_FOR: dict[str, tuple[str, ...]] = {
     "host_key": ("host",),
     "proxy": ("host", "kit"),
     **dict.fromkeys(("ssh_access", "mirrors", "network", "image", "kms_key", "idle_stop"), CLOUDS),
-    "encryption_at_host": ("azure",),
+    **dict.fromkeys(("encryption_at_host", "self_deallocate"), ("azure",)),
 }
 
 
@@ -112,6 +112,7 @@ class ParticipantSpec(SpecPart):
     kms_key: str | None = Field(default=None, max_length=300)
     encryption_at_host: bool = Field(default=False, description="caches and temporary disks too")
     idle_stop: IdleTime | None = Field(default=None, description="off when no job ran for so long; seconds")
+    self_deallocate: bool = Field(default=False, description="it ends its own bill, by an identity of its own")
 
     @property
     def cloud(self) -> str | None:
@@ -164,9 +165,11 @@ class ServerSpec(ParticipantSpec):
         return self
 
     @model_validator(mode="after")
-    def _never_idle(self) -> ServerSpec:
+    def _never_ends(self) -> ServerSpec:
         if self.idle_stop is not None:
             raise ValueError("idle_stop: the server never turns itself off: it would take every job down with it")
+        if self.self_deallocate:
+            raise ValueError("self_deallocate: the server never ends by itself, or every job would end with it")
         return self
 
     @model_validator(mode="after")

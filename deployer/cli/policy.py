@@ -47,7 +47,8 @@ def azure(out: Out = None) -> None:
         typer.echo("put your subscription's id in the place of SUBSCRIPTION-ID", err=True)
     driver = any(image.driver_extension for one in members for image in _images(one))
     used = [name for one in members for name in one.existing.values() if isinstance(name, str)]
-    _tell(role(federation, subscriptions, gpu_driver=driver, used=used), out)
+    gives = any(one.self_deallocate for one in members)
+    _tell(role(federation, subscriptions, gpu_driver=driver, used=used, gives_role=gives), out)
 
 
 def _images(member: Member) -> set[Image]:

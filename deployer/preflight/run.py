@@ -22,6 +22,7 @@ from deployer.preflight import (
     names,
     quota,
     region,
+    roles,
     rules,
     size,
 )
@@ -38,6 +39,7 @@ SUBJECTS: Mapping[str, Callable[[Place], Iterable[Finding]]] = {
     "quota": quota.check,
     "counts": counts.check,
     "rules": rules.check,
+    "roles": roles.check,
     "clock": clock.check,
 }
 AT_ONCE = 16

@@ -13,7 +13,7 @@ from azure.core.exceptions import AzureError, HttpResponseError, ResourceNotFoun
 from deployer.errors import CloudError, RefusedError
 from deployer.settle.decide import RESOURCE_GROUP
 from deployer.settle.model import AGAIN, Found, OnStep, Whose, undeleted
-from stacks.names import azure_name, belongs_to, logical_name, tag_key
+from stacks.names import assignment_name, azure_name, belongs_to, logical_name, tag_key
 
 if TYPE_CHECKING:
     from deployer.cloud_clients import AzureClients
@@ -36,9 +36,13 @@ MACHINE = "azure-native:compute:VirtualMachine"
 EXTENSION = "azure-native:compute:VirtualMachineExtension"
 SHUTDOWN = "azure-native:devtestlab:GlobalSchedule"
 
-_SHUTDOWN_API = "2018-09-15"
+ROLE = "azure-native:authorization:RoleAssignment"
 
-_ORDER = (RESOURCE_GROUP, SHUTDOWN, EXTENSION, MACHINE, DISK, INTERFACE, ADDRESS, RULE, SUBNET, VNET, FIREWALL)
+_SHUTDOWN_API = "2018-09-15"
+_ROLE_API = "2022-04-01"
+
+# a role is no part of the group: it is taken away before the machine that it is about
+_ORDER = (ROLE, RESOURCE_GROUP, SHUTDOWN, EXTENSION, MACHINE, DISK, INTERFACE, ADDRESS, RULE, SUBNET, VNET, FIREWALL)
 
 # ARM's words for "something else works on it" and "still in use": time mends them.
 _PATIENCE = frozenset(
@@ -151,6 +155,8 @@ class AzureWorld:
         for machine in machines:
             size = getattr(machine.hardware_profile, "vm_size", "") or ""
             add(MACHINE, machine, created=machine.time_created, size=str(getattr(size, "value", size)))
+            if role := self._role(machine.id):
+                add(ROLE, role, name=logical_name(whose.participant, "deallocate-role"))
             for extension in self._compute.virtual_machine_extensions.list(inside, machine.name).value or []:
                 add(EXTENSION, extension)
         for shutdown in self._shutdowns(inside):
@@ -194,11 +200,24 @@ class AzureWorld:
             for one in document["value"]
         ]
 
+    def _role(self, machine: str) -> Any | None:
+        """The role by which a machine deallocates itself: the one of the fixed name, as others are not ours."""
+        inside = machine.split("/", 3)[3]  # below the subscription
+        path = f"/{inside}/providers/Microsoft.Authorization/roleAssignments/{assignment_name(machine)}"
+        try:
+            document, _ = self._clients.get(path, _ROLE_API)
+        except HttpResponseError as error:
+            if error.status_code in (403, 404):
+                return None  # who may not look at roles has made none
+            raise
+        return SimpleNamespace(id=document["id"])
+
     def _deletion(self, thing: Found) -> Callable[[], Any]:
         """The call that starts a deletion: names are read from the resource ID's pairs of kind and name."""
-        if thing.type == SHUTDOWN:
+        if thing.type in (SHUTDOWN, ROLE):
             by_id = self._clients.resources.resources.begin_delete_by_id
-            return lambda: by_id(thing.id, api_version=_SHUTDOWN_API)
+            version = _ROLE_API if thing.type == ROLE else _SHUTDOWN_API
+            return lambda: by_id(thing.id, api_version=version)
         parts = thing.id.strip("/").split("/")
         pairs = {parts[i].lower(): parts[i + 1] for i in range(0, 4, 2)}
         group, names = pairs["resourcegroups"], parts[7::2]

@@ -87,6 +87,11 @@ def test_the_azure_role_reads_what_is_used_and_knows_every_size_that_may_be_trie
         assert f"Microsoft.Compute/{action}" in role["Actions"]
     assert "Microsoft.Compute/virtualMachines/extensions/write" in role["Actions"]
     assert "/subscriptions/00000000-1111-2222-3333-444444444444" in role["AssignableScopes"]
+    assert [one for one in role["Actions"] if "Authorization" in one] == []
+    spec["sites"]["site-3"]["self_deallocate"] = True
+    given = [one for one in written(tmp_path, spec, "azure")["Actions"] if "Authorization" in one]
+    verbs = ("permissions/read", *(f"roleAssignments/{verb}" for verb in ("delete", "read", "write")))
+    assert given == [f"Microsoft.Authorization/{verb}" for verb in verbs]
     del spec["sites"]["site-3"]  # into an image of one's own nobody installs a driver
     role = written(tmp_path, spec, "azure")
     assert "Microsoft.Compute/virtualMachines/extensions/write" not in role["Actions"]

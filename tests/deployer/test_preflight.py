@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections import Counter
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +13,7 @@ import pytest
 
 from deployer.engine_home import EngineHome
 from deployer.errors import CapacityError, CredentialsError, PreflightError
-from deployer.preflight import azure_provider, engine
+from deployer.preflight import azure_provider, engine, roles
 from deployer.preflight.clock import judged
 from deployer.preflight.credentials import aws_expiry, expiry, token_file_expiry
 from deployer.preflight.model import Finding, refuse
@@ -97,6 +98,29 @@ def test_the_provider_of_the_daily_shutdown_is_asked_for_only_where_a_machine_en
         "refused",
         "az provider register --namespace Microsoft.DevTestLab --subscription sub --wait",
     )
+
+
+CONTRIBUTOR = {
+    "actions": ["*"],
+    "notActions": ["Microsoft.Authorization/*/Delete", "Microsoft.Authorization/*/Write"],
+}
+
+
+def test_who_may_give_no_rights_may_not_let_a_machine_deallocate_itself() -> None:
+    def found(*permissions: dict[str, list[str]], creates: int = 1) -> list[Finding]:
+        wanted = SimpleNamespace(name="site-1", creates=Counter({roles.ASSIGNMENT: creates}))
+        azure = SimpleNamespace(get=lambda path, _: ({"value": list(permissions)}, {}))
+        return list(roles.check(SimpleNamespace(cloud="azure", owner="sub", azure=azure, wanted=(wanted,))))  # type: ignore[arg-type]
+
+    (refused,) = found(CONTRIBUTOR)
+    assert refused.level == "refused"
+    assert "site-1 asks for self_deallocate" in refused.why
+    assert "roleAssignments/write and Microsoft.Authorization/roleAssignments/delete" in refused.why
+    assert found(CONTRIBUTOR, creates=0) == []  # it stands already
+    administrator = {"actions": ["microsoft.authorization/roleassignments/*"], "notActions": []}
+    assert [one.level for one in found(CONTRIBUTOR, administrator)] == ["ok"]
+    (half,) = found({"actions": [roles.GIVE], "notActions": []})
+    assert "credentials lack Microsoft.Authorization/roleAssignments/delete (" in half.why
 
 
 def test_restrictions_of_a_subscription_close_zones_or_the_whole_region() -> None:

@@ -94,7 +94,7 @@ def test_an_end_that_is_over_is_remembered_when_another_one_or_none_takes_its_pl
 
 
 def test_azures_bill_ends_with_the_machine_only_where_its_own_shutdown_was_armed() -> None:
-    def row(target: str, **outputs: str) -> Row:
+    def row(target: str, **outputs: str | bool) -> Row:
         return Row("site-1", "site", target, "started", outputs=outputs)
 
     expires = 10 * 86_400.0  # at midnight
@@ -102,6 +102,8 @@ def test_azures_bill_ends_with_the_machine_only_where_its_own_shutdown_was_armed
     assert billed_until(row("azure"), expires) is None
     assert billed_until(row("azure", deallocate_at="0000"), expires) == expires
     assert billed_until(row("azure", deallocate_at="0500"), expires) is None  # of an end that was moved since
+    assert billed_until(row("azure", self_deallocate=True), expires) == expires
+    assert billed_until(row("azure", self_deallocate=True), None) is None
     assert billed_until(row("aws"), None) is None
     assert billed_until(row("azure", deallocate_at="0000"), None) is None
 

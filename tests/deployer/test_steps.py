@@ -31,6 +31,11 @@ def test_outputs_are_of_the_machine_that_the_stack_holds_or_made_again() -> None
     assert tells(armed, machine, shutdown)
     assert not tells(stack, machine, shutdown)  # armed, and cut off then
     assert not tells(armed, machine)  # deleted, and cut off then
+    role = {"type": "azure-native:authorization:RoleAssignment", "custom": True, "id": "r"}
+    able = {**stack, "outputs": {**told, "self_deallocate": True}}
+    assert tells(able, machine, role)
+    assert not tells(stack, machine, role)
+    assert not tells(able, machine)
 
 
 def event(op: str, type_: str = VM, **more: object) -> SimpleNamespace:

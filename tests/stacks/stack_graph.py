@@ -21,6 +21,10 @@ from stacks.program import participant_program
 _SPECIAL = "4dabf18193072939515e22adb298388d"
 
 
+VM_ID = "/subscriptions/sub/resourceGroups/rg/providers/Microsoft.Compute/virtualMachines/vm"
+"""Of a machine with an identity: its role is made from it."""
+
+
 @dataclass
 class Registered:
     """One registration: inputs as they go over the wire (secrets unwrapped, their paths noted), and the options."""
@@ -94,9 +98,12 @@ class _Mocks(mocks.Mocks):
         elif kind == "azure-native:network:NetworkInterface":
             configurations = [{**c, "privateIPAddress": "10.42.0.4"} for c in args.inputs["ipConfigurations"]]
             extra = {"ipConfigurations": configurations}
+        elif kind == "azure-native:compute:VirtualMachine" and args.inputs.get("identity"):
+            extra = {"identity": {**args.inputs["identity"], "principalId": "0000-its-own"}}
         if kind in _NAME_INPUTS:
             extra["name"] = args.inputs[_NAME_INPUTS[kind]]
-        return f"id-of-{args.name}", {**args.inputs, **extra}
+        made = VM_ID if extra.get("identity") else f"id-of-{args.name}"
+        return made, {**args.inputs, **extra}
 
     def call(self, args: mocks.MockCallArgs) -> Any:
         self.graph.calls.append((args.token, dict(args.args)))

@@ -88,6 +88,7 @@ WRONG_FOR_A_CLOUD: dict[str, tuple[str, dict[str, Any], str, str]] = {
     "a zone's letter": ("aws", {"zone": "a"}, "zone", "like eu-central-1a"),
     "AWS's zone on Azure": ("azure", {"zone": "westeurope-1"}, "zone", "Azure's are 1, 2 and 3"),
     "encryption at host on AWS": ("aws", {"encryption_at_host": True}, "encryption_at_host", "always encrypted"),
+    "self_deallocate on AWS": ("aws", {"self_deallocate": True}, "self_deallocate", "EC2 terminates a machine"),
     "a zone where none are": ("azure", {"region": "westus", "zone": "1"}, "zone", "westus has no zones that are known"),
 }
 

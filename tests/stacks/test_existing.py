@@ -6,12 +6,13 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
-from stack_graph import Graph, run
+from stack_graph import VM_ID, Graph, run
 from stack_samples import sample
 
 from stacks.args import Gpu, check_for
 from stacks.errors import StackArgumentError
 from stacks.existing import Existing
+from stacks.names import assignment_name
 from stacks.resources import describe
 
 AWS: dict[str, Any] = {"vpc": "vpc-0123456789abcdef0", "subnet": "subnet-0123456789abcdef0"}
@@ -226,6 +227,38 @@ def test_the_last_day_of_a_site_on_azure_has_azures_own_shutdown() -> None:
     earlier = made("azure", Existing(), expires="2026-12-30T05:00:00Z")
     assert [resource for resource in earlier.cloud if "shutdown" in resource.name] == []
     assert (graph.outputs["deallocate_at"], "deallocate_at" in earlier.outputs) == ("0501", False)
+
+
+def test_a_machine_that_deallocates_itself_may_do_that_to_itself_alone() -> None:
+    graph = made("azure", Existing(), expires="2026-11-30T05:00:00Z", self_deallocate=True)
+    machine, role = graph["site-1-vm"], graph["site-1-deallocate-role"]
+    assert machine.inputs["identity"] == {"type": "SystemAssigned"}
+    assert "identity" not in machine.request.replaceOnChanges
+    assert role.inputs == {
+        "scope": VM_ID,
+        "principalId": "0000-its-own",
+        "principalType": "ServicePrincipal",
+        "roleAssignmentName": assignment_name(VM_ID.upper()),
+        "roleDefinitionId": "/subscriptions/sub/providers/Microsoft.Authorization/roleDefinitions/"
+        "40c5ff49-9181-41f8-ae61-143b0e78555e",
+    }
+    assert role.request.deleteBeforeReplace
+    assert role.request.deletedWith == ""
+    assert graph.outputs["self_deallocate"] is True
+    plain, dropped = made("azure", Existing()), made("azure", Existing(), drop_identity=True)
+    assert "identity" not in plain["site-1-vm"].inputs
+    assert dropped["site-1-vm"].inputs["identity"] == {"type": "None"}
+    for other in (plain, dropped):
+        assert [one for one in other.cloud if "RoleAssignment" in one.type] == []
+        assert "self_deallocate" not in other.outputs
+    with pytest.raises(StackArgumentError, match="the server never ends by itself"):
+        sample("azure", "server", self_deallocate=True)
+
+
+def test_a_restricted_machine_that_deallocates_itself_reaches_azures_management() -> None:
+    more = {"egress_restricted": True, "mirrors": ["203.0.113.0/24"]}
+    assert ("tcp", "AzureResourceManager", "443") in outwards(made("azure", Existing(), self_deallocate=True, **more))
+    assert all(to != "AzureResourceManager" for _, to, _ in outwards(made("azure", Existing(), **more)))
 
 
 def test_only_a_site_with_an_end_is_terminated_by_its_own_power_off() -> None:

@@ -81,6 +81,7 @@ def test_json_means_the_same_as_yaml_also_with_tabs(write_spec: Write) -> None:
         ("    region: eu-west-1", "    # region", "sites.site-2.region: is missing; a machine on aws needs one"),
         ("/srv/data/digits", "srv/../digits", "an absolute path on the site's machine"),
         ("  port: 8002 ", "  spot: true\n  port: 8002 ", "server.spot: the server is never a spot machine"),
+        ("  port: 8002 ", "  self_deallocate: true\n  port: 8002 ", "server.self_deallocate: "),
         ("target: aws", "target: gcp", "one of 'aws', 'azure', 'host' or 'kit' is wanted, not 'gcp'"),
         ("size: m7i.large", "size: m7i.large\n    jump: ana@bastion.example", "in defaults.ssh_from, or let it in by"),
         (

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from deployer.deallocation import Deallocation
 from deployer.errors import UsageError
 from deployer.expiry import azure_schedule, in_words
 from deployer.expiry_units import GRACE_S, SERVICE, TIMER, calendar, parse_ttl, service_text, stamp, timer_text
+from deployer.realm import Management
 from deployer.sandbox.machines.timer import end_of
 from deployer.session_extend import new_end
 
@@ -21,13 +23,27 @@ needs_systemd = pytest.mark.skipif(analyze is None, reason="systemd-analyze is n
 
 
 @needs_systemd
-def test_systemd_takes_the_units_without_a_word(tmp_path: Path) -> None:
+@pytest.mark.parametrize("deallocate", [(), ("/usr/bin/python3", "-I", "/usr/local/lib/fedspan/deallocate.py")])
+def test_systemd_takes_the_units_without_a_word(tmp_path: Path, deallocate: tuple[str, ...]) -> None:
     (tmp_path / TIMER).write_text(timer_text(AT))
-    (tmp_path / SERVICE).write_text(service_text(AT))
+    (tmp_path / SERVICE).write_text(service_text(AT, deallocate))
     argv = [str(analyze), "verify", "--man=no", str(tmp_path / TIMER), str(tmp_path / SERVICE)]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
     about = [line for line in (done.stdout + done.stderr).splitlines() if str(tmp_path) in line or "expiry" in line]
     assert about == []
+
+
+def test_a_machine_that_can_not_deallocate_itself_powers_off_all_the_same() -> None:
+    how = Deallocation("/subscriptions/s/virtualMachines/a", Management("https://arm", "http://metadata", b"pem"))
+    lines = [line for line in service_text(AT, how.argv).splitlines() if line.startswith("Exec")]
+    assert lines == [
+        "ExecCondition=/bin/sh -c '[ $$(date +%%s) -ge " + f"{int(AT)} ]'",
+        "ExecStart=-/usr/bin/python3 -I /usr/local/lib/fedspan/deallocate.py --vm /subscriptions/s/virtualMachines/a "
+        "--arm https://arm --metadata http://metadata --ca /usr/local/lib/fedspan/arm-ca.crt",
+        "ExecStart=/usr/bin/systemctl --no-block poweroff",
+    ]
+    public = Deallocation("/a", Management("https://arm", "http://metadata", None))
+    assert "--ca" not in public.argv
 
 
 @needs_systemd

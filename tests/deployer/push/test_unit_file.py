@@ -31,6 +31,7 @@ def test_the_runtime_has_no_more_rights_than_it_needs() -> None:
         "CapabilityBoundingSet=",
         "ReadWritePaths=/var/lib/fedspan",
         "UMask=0077",
+        "IPAddressDeny=169.254.169.254/32",
     ):
         assert line in lines
 
