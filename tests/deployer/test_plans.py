@@ -30,6 +30,8 @@ def plan_of(*steps: Step, openings: tuple[Opening, ...] = (), digest: str = "d")
 
 def test_a_saved_plan_comes_back_as_it_was(tmp_path: Path) -> None:
     plan = plan_of(step("replace", "site-1-vm", VM, "userData"), openings=(Opening(22, "198.51.100.10/32", "you"),))
+    plan = replace(plan, participants=tuple(replace(part, self_deallocate=True) for part in plan.participants))
+    assert [line for line in render(plan) if "site-1 deallocates itself: its machine gets an identity" in str(line)]
     plan.save(tmp_path / "plan.json")
     assert read(tmp_path / "plan.json") == plan
     assert (tmp_path / "plan.json").stat().st_mode & 0o777 == 0o600
