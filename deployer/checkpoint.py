@@ -77,6 +77,12 @@ def has_trusted_launch(state: Mapping[str, Any] | None) -> bool:
     return not machine or bool(((machine.get("inputs") or {}).get("securityProfile") or {}).get("securityType"))
 
 
+def principal_in(state: Mapping[str, Any] | None) -> str | None:
+    """The ID of the identity that the machine in a checkpoint has of its own; None: it has none."""
+    found = ((_machine_in(state).get("outputs") or {}).get("identity") or {}).get("principalId")
+    return found if isinstance(found, str) else None
+
+
 def had_identity(state: Mapping[str, Any] | None) -> bool:
     """Whether the machine in a checkpoint was ever given an identity of its own, or told to have none."""
     return bool((_machine_in(state).get("inputs") or {}).get("identity"))

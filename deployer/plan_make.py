@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from deployer import unchanged
-from deployer.checkpoint import address_in, boots_another, had_identity, has_trusted_launch
+from deployer.checkpoint import address_in, boots_another, had_identity, has_trusted_launch, principal_in
 from deployer.deployment import Deployment
 from deployer.engine import Preview, StackEngine
 from deployer.errors import SpecError
@@ -166,6 +166,7 @@ class Planner:
             expires=stamp(end) if (end := self.end_of(member)) is not None else None,
             deallocate_at=azure_schedule(end, time.time()) if scheduled else None,
             self_deallocate=member.self_deallocate,
+            principal=principal_in(part.state),
             drop_identity=not member.self_deallocate and had_identity(part.state),
             torch_image=(torch := member.wanted_torch) is not None and torch.from_image,
         )

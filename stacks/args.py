@@ -135,6 +135,8 @@ class ParticipantArgs:
     """`HHMM` in UTC: Azure deallocates the machine daily at that time. For the last day before `expires` only."""
     self_deallocate: bool = False
     """Azure: a site's machine gets an identity of its own that may turn this machine on and off, and nothing else."""
+    principal: str | None = field(default=None, repr=False)
+    """Azure: the ID of that identity where it stands, as the checkpoint has it; for previews only."""
     drop_identity: bool = False
     """Azure: the machine that stands had an identity once. ARM keeps one that a request does not speak of."""
     reimage: bool = False

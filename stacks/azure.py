@@ -75,7 +75,7 @@ class AzureParticipant(pulumi.ComponentResource):
             if args.deallocate_at:
                 daily_shutdown(args, self._vm, self._fixed("vm"), self._logical("shutdown"), self._opts())
             if args.self_deallocate:
-                power_role(self._vm, self._logical("deallocate-role"), self)
+                power_role(args, self._vm, self._logical("deallocate-role"), self)
             self.outputs = {
                 **self.outputs,
                 "private_ip": self._private_ip,

@@ -19,7 +19,16 @@ def identity(args: ParticipantArgs) -> compute.VirtualMachineIdentityArgs | None
     return compute.VirtualMachineIdentityArgs(type=compute.ResourceIdentityType.NONE) if args.drop_identity else None
 
 
-def power_role(machine: compute.VirtualMachine, logical: str, parent: pulumi.Resource) -> authorization.RoleAssignment:
+def _principal(args: ParticipantArgs, machine: compute.VirtualMachine) -> pulumi.Output[str | None]:
+    """Whose identity it is. A preview does not know what an update leaves as it is, and would show another role."""
+    if args.principal and pulumi.runtime.is_dry_run():
+        return machine.id.apply(lambda _: args.principal)  # of a machine that is replaced the ID is not known either
+    return machine.identity.apply(lambda own: own.principal_id if own else None)
+
+
+def power_role(
+    args: ParticipantArgs, machine: compute.VirtualMachine, logical: str, parent: pulumi.Resource
+) -> authorization.RoleAssignment:
     """Lets the machine's identity turn this very machine on and off.
 
     It is taken away by itself and not only with the group: what stayed in Azure's directory would be in the way of the
@@ -34,7 +43,7 @@ def power_role(machine: compute.VirtualMachine, logical: str, parent: pulumi.Res
                 f"/subscriptions/{id.split('/')[2]}/providers/Microsoft.Authorization/roleDefinitions/{POWER_ROLE}"
             )
         ),
-        principal_id=machine.identity.apply(lambda own: own.principal_id if own else None),
+        principal_id=_principal(args, machine),
         # said, so that Azure does not look up an identity that it has made a moment ago
         principal_type=authorization.PrincipalType.SERVICE_PRINCIPAL,
         opts=pulumi.ResourceOptions(parent=parent, delete_before_replace=True),

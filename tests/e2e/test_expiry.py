@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import time
 from typing import Any
 
@@ -17,11 +18,22 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 @pytest.fixture(scope="module")
 def up(world: World) -> World:
     """A server and a site, registered, without an end."""
-    spec = copy_of(SPEC)
-    spec["sites"]["site-2"] = {"target": "azure", "region": "westeurope", "size": "Standard_D2s_v5"}
-    world.write(spec)
+    write(world, self_deallocate=False)
     world.run("up", "--yes").ok()
     return world
+
+
+def write(world: World, *, self_deallocate: bool) -> None:
+    """The spec; its site in Azure ends its own bill, or not."""
+    spec = copy_of(SPEC)
+    spec["sites"]["site-2"] = {"target": "azure", "region": "westeurope", "size": "Standard_D2s_v5"}
+    spec["sites"]["site-2"] |= {"self_deallocate": True} if self_deallocate else {}
+    world.write(spec)
+
+
+def things(world: World, name: str) -> dict[str, str]:
+    """What the clouds hold of a site: the ID by its kind's last word."""
+    return {item.kind.split("/")[-1]: item.id for item in world.sandbox.inventory() if name in item.id}
 
 
 @functools.cache
@@ -74,6 +86,38 @@ def test_extend_gives_an_end_to_stack_and_machine_and_never_takes_it_away(up: Wo
     assert up.json("up", "--yes").ok().last["nothing_changed"] is True
 
 
+def test_who_may_give_no_role_is_told_before_anything_is_made(up: World) -> None:
+    subscription = up.sandbox.azure_environment()["ARM_SUBSCRIPTION_ID"]
+    write(up, self_deallocate=True)
+    contributor = {
+        "Actions": ["*"],
+        "NotActions": [f"Microsoft.Authorization/*/{verb}" for verb in ("Write", "Delete")],
+    }
+    up.sandbox.enforce_role(subscription, contributor)
+    refused = up.run("up", "site-2", "--yes")
+    assert refused.code == 18
+    assert "site-2 asks for self_deallocate" in refused.err
+    assert "roleAssignments" not in things(up, "site-2")
+    # the role that fedspan prints for this spec is enough, from here to the end
+    up.run("policy", "azure", "--out", "role.json").ok()
+    up.sandbox.enforce_role(subscription, json.loads((up.fed / "role.json").read_text()))
+
+
+def test_a_machine_that_stands_gets_its_identity_in_place(up: World) -> None:
+    plan = up.run("plan").ok().out
+    assert "site-2 deallocates itself: its machine gets an identity" in plan
+    (part,) = (part for part in up.json("plan").ok().last["participants"] if part["name"] == "site-2")
+    assert (part["create"], part["update"], part["replace"], part["delete"]) == (1, 1, 0, 0)
+    assert part["self_deallocate"] is True
+    before = things(up, "site-2")["virtualMachines"]
+    up.run("up", "site-2", "--yes").ok()
+    after = things(up, "site-2")
+    assert after["virtualMachines"] == before
+    assert after["roleAssignments"].startswith(f"{before}/providers/Microsoft.Authorization/")
+    assert site(up, "--refresh", name="site-2")["drift"] == []
+    assert up.json("up", "--yes").ok().last["nothing_changed"] is True
+
+
 def test_a_machine_ends_itself_also_after_a_reboot(up: World) -> None:
     before = site(up)
     took = up.run("extend", "site-2", "8h").ok().seconds
@@ -90,10 +134,11 @@ def test_a_machine_ends_itself_also_after_a_reboot(up: World) -> None:
     assert time.time() >= begun + ttl - 5
     after = site(up, "--refresh")
     assert after["machine"] == "gone"
-    # Azure bills a machine that is only powered off: its own shutdown, armed for the last day, deallocates it
+    # Azure bills a machine that is only powered off: this one has deallocated itself, without any schedule
+    assert "schedules" not in things(up, "site-2")
     wait(lambda: site(up, "--refresh", name="site-2")["machine"] == "deallocated", 120)
     ended = site(up, name="site-2")
-    assert ended["bill_ends"] == ended["expires"]  # as the stack says, whose shutdown stands
+    assert ended["bill_ends"] == ended["expires"]  # as the stack says, which holds the role
     told = up.run("status").ok().out
     assert "site-1: ended itself at" in told
     assert "address and volume go on costing until fedspan down" in told
@@ -121,9 +166,18 @@ def test_a_site_that_ended_comes_back_without_an_end(up: World) -> None:
     assert "next: fedspan up site-2 --ttl 8h" in refused.err
     told = up.run("extend", "site-2", "never").ok().out
     assert "next: fedspan up site-2" in told
+    write(up, self_deallocate=False)
+    before = things(up, "site-2")
     assert "site-2" in up.json("up", "site-2", "--yes").ok().last["registered"]
     back = site(up, "--refresh", name="site-2")
     assert (back["machine"], back["expires"], back["bill_ends"], back["drift"]) == ("running", None, None, [])
+    # the option is switched off in place, and Azure's own shutdown ends the bill again
+    before.pop("roleAssignments")
+    assert things(up, "site-2") == before
+    up.run("extend", "site-2", "8h").ok()
+    assert "schedules" in things(up, "site-2")
+    back = site(up, name="site-2")
+    assert back["bill_ends"] == back["expires"]
 
 
 def test_an_end_is_forgotten_with_what_was_taken_down(up: World) -> None:
