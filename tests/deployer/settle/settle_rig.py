@@ -96,8 +96,11 @@ class Rig:
         if verb == "destroy":
             self.engine.destroy()
             return
-        stage: Any = "address" if verb == "address" else "full"
-        self.engine.up(participant_program(self.cloud, self.args, self.access, stage))  # type: ignore[arg-type]
+        self.engine.up(self.program("address" if verb == "address" else "full"))
+
+    def program(self, stage: Any = "full") -> Any:
+        """The stack's program for these arguments."""
+        return participant_program(self.cloud, self.args, self.access, stage)  # type: ignore[arg-type]
 
     def killed(self, verb: str, kind: str, operation: str) -> None:
         """Start `verb` in a process; kill -9 process and engine when the operation on `kind` is open."""

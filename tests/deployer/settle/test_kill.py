@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from deployer.checkpoint import stack_outputs
+from deployer.checkpoint import ROLE, principal_in, stack_outputs
 from deployer.errors import RefusedError
 from deployer.settle import Whose, find_all, settle
 
-INSTANCE = "aws:ec2/instance:Instance"
+INSTANCE, MACHINE = "aws:ec2/instance:Instance", "azure-native:compute:VirtualMachine"
 slow = pytest.mark.slow
 pytestmark = pytest.mark.timeout(280)
 
@@ -49,7 +49,7 @@ def test_a_create_that_was_killed(rig: Any, cloud: str, kind: str) -> None:
 
 
 @slow
-def test_a_daily_shutdown_whose_create_was_killed_is_found_and_made_again(rig: Any) -> None:
+def test_what_deallocates_a_machine_is_found_and_made_again_when_its_create_was_killed(rig: Any) -> None:
     """`up` on a site's last day, once its machine is there: what is left has no tag that a list would be asked for."""
     one = rig("azure")
     one.work("up")
@@ -62,6 +62,28 @@ def test_a_daily_shutdown_whose_create_was_killed_is_found_and_made_again(rig: A
     one.change(expires=None, deallocate_at=None)
     one.work("up")
     one.check_exactly_one_of_each()
+    one.change(self_deallocate=True)
+    one.work("up")
+    # a role is made too quickly to kill anybody meanwhile: the state as it would be
+    state = one.engine.state()
+    (role,) = (entry for entry in state["resources"] if entry["type"] == ROLE)
+    state["resources"].remove(role)
+    state["pending_operations"] = [{"type": "creating", "resource": {**role, "id": "", "outputs": {}}}]
+    one.engine.set_state(state)
+    settled = one.settle()
+    assert any(f"deleted RoleAssignment {one.participant}-deallocate-role" in action for action in settled.actions)
+    one.work("up")
+    one.check_exactly_one_of_each()
+    (machine,) = (thing.id for thing in one.found() if thing.type == MACHINE)
+    one.change(expires="2026-11-30T05:00:00Z", principal=principal_in(one.engine.state()))
+    (step,) = one.engine.preview(one.program()).steps
+    assert (step.action, step.name) == ("update", f"{one.participant}-vm")  # and no other role
+    one.change(self_deallocate=False, drop_identity=True)
+    one.work("up")
+    one.check_exactly_one_of_each()
+    assert [thing.id for thing in one.found() if thing.type == MACHINE] == [machine]
+    one.work("destroy")
+    assert one.found() == []
 
 
 @pytest.mark.parametrize(
