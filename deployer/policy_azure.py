@@ -35,6 +35,7 @@ _OWNED = (
 _MORE = (
     "Microsoft.Compute/locations/operations/read",
     "Microsoft.Compute/virtualMachines/deallocate/action",
+    "Microsoft.Compute/virtualMachines/extensions/read",
     "Microsoft.Compute/virtualMachines/instanceView/read",
     "Microsoft.Compute/virtualMachines/powerOff/action",
     "Microsoft.Compute/virtualMachines/start/action",

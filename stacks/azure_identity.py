@@ -19,11 +19,14 @@ def identity(args: ParticipantArgs) -> compute.VirtualMachineIdentityArgs | None
     return compute.VirtualMachineIdentityArgs(type=compute.ResourceIdentityType.NONE) if args.drop_identity else None
 
 
-def _principal(args: ParticipantArgs, machine: compute.VirtualMachine) -> pulumi.Output[str | None]:
+def _principal(args: ParticipantArgs, machine: compute.VirtualMachine) -> pulumi.Input[str]:
     """Whose identity it is. A preview does not know what an update leaves as it is, and would show another role."""
     if args.principal and pulumi.runtime.is_dry_run():
-        return machine.id.apply(lambda _: args.principal)  # of a machine that is replaced the ID is not known either
-    return machine.identity.apply(lambda own: own.principal_id if own else None)
+        # of a machine that is replaced the ID is not known either
+        known: pulumi.Output[str] = machine.id.apply(lambda _: args.principal)
+        return known
+    own: pulumi.Output[str] = machine.identity.apply(lambda given: given.principal_id if given else None)
+    return own
 
 
 def power_role(
