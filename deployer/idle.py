@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from deployer.deallocation import Deallocation, put_script
 from deployer.errors import FedspanError
 from deployer.ledger import NOTHING_THERE, STOPPED, Ledger, Row
 
@@ -35,8 +36,9 @@ def set_idle(ledger: Ledger, name: str, idle_s: int | None) -> None:
         ledger.set_meta(f"idle:{name}", "" if idle_s is None else str(idle_s))
 
 
-def apply_idle(machine: Machine, idle_s: int | None) -> bool:
-    """Make the machine turn itself off after so long without a job (or not any more); whether anything changed there.
+def apply_idle(machine: Machine, idle_s: int | None, how: Deallocation | None = None) -> bool:
+    """Make the machine turn itself off after so long without a job (or not any more), `how` it does; whether anything
+    changed there.
 
     The units are written on every machine of a cloud; systemd is told where it runs.
     """
@@ -51,7 +53,9 @@ def apply_idle(machine: Machine, idle_s: int | None) -> bool:
                 machine.run_privileged(["systemctl", "disable", "--now", "--quiet", TIMER], check=False)
             machine.run_privileged(["rm", "-f", timer, service])
         return there
-    changed = machine.put_file(service_text(idle_s).encode(), service, privileged=True).changed
+    put_script(machine, how)
+    text = service_text(idle_s, how.argv if how else ()).encode()
+    changed = machine.put_file(text, service, privileged=True).changed
     changed |= machine.put_file(timer_text().encode(), timer, privileged=True).changed
     if facts.systemd:
         if changed:

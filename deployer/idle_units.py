@@ -8,6 +8,9 @@ anew. No controller has to live for it, and an agent that is down for so long en
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from deployer.expiry_units import off_command
 from deployer.service import STATE
 from fl_runtime.names import BUSY_MARK
 
@@ -29,8 +32,6 @@ RENEW_S = 240
 EVERY_S = 60
 """Seconds between two looks."""
 
-POWER_OFF = "ExecStart=/usr/bin/systemctl --no-block poweroff"
-
 
 def timer_text() -> str:
     """The timer's unit."""
@@ -50,8 +51,8 @@ WantedBy=timers.target
 """
 
 
-def service_text(idle_s: int, off: str = POWER_OFF) -> str:
-    """The unit that the timer starts: if no job ran for `idle_s` seconds, `off` turns the machine off.
+def service_text(idle_s: int, deallocate: Sequence[str] = ()) -> str:
+    """The unit that the timer starts: if no job ran for `idle_s` seconds the machine is turned off (`off_command`).
 
     Its own words in the journal are notices; what systemd says of each look, which is less, is not kept.
     """
@@ -65,7 +66,7 @@ Type=oneshot
 SyslogLevel=notice
 LogLevelMax=notice
 ExecCondition=/bin/sh -c '{_in_unit(check_line(idle_s))}'
-{off}
+{off_command(deallocate)}
 """
 
 

@@ -184,9 +184,10 @@ def install_and_start(crew: Crew, member: Member, reach: Reach, start: Start) ->
         ):
             log.write("host key: the one it booted with is no longer accepted\n")
         # first of all: whatever fails later, the machine ends; one that was turned on after its end is soon off again
-        ends_anew = bool(member.cloud) and apply_expiry(machine, start.end, deallocation_of(crew.deployment, member))
+        how = deallocation_of(crew.deployment, member)
+        ends_anew = bool(member.cloud) and apply_expiry(machine, start.end, how)
         with held(machine, start.idle_s):
-            idles_anew = bool(member.cloud) and apply_idle(machine, start.idle_s)
+            idles_anew = bool(member.cloud) and apply_idle(machine, start.idle_s, how)
             done = install_participant(
                 machine, member.kit, None, start.endpoint, start.labels, progress, torch=member.wanted_torch
             )

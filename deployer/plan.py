@@ -32,7 +32,7 @@ class ParticipantPlan:
 
     `steps` are what the engine will do; `note` says why there are none where that needs a word; `torch` says where job
     scripts get torch from; `uses` names what is the account's own (network, image, key); `idle` what its machine does
-    when no job runs. `self_deallocate`: its machine gets an identity of its own, which may turn that machine on and off.
+    when no job runs. `self_deallocate`: its machine gets an identity of its own, which may turn it on and off.
     """
 
     name: str

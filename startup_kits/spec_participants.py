@@ -188,7 +188,7 @@ class SiteSpec(ParticipantSpec):
 
     @model_validator(mode="after")
     def _off_ends_the_bill(self) -> SiteSpec:
-        if self.idle_stop is not None and self.target == "azure" and not getattr(self, "self_deallocate", False):
+        if self.idle_stop is not None and self.target == "azure" and not self.self_deallocate:
             raise ValueError(
                 "idle_stop: Azure bills a machine on that powered itself off; wanted is self_deallocate: true, "
                 "or fedspan stop --idle 2h from a timer of yours"

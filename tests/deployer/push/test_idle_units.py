@@ -35,9 +35,10 @@ NOTE = "run/fedspan-idle"
 
 
 @pytest.mark.skipif(analyze is None, reason="systemd-analyze is not installed")
-def test_systemd_takes_the_units_without_a_word(tmp_path: Path) -> None:
+@pytest.mark.parametrize("deallocate", [(), ("/usr/bin/python3", "-I", "/usr/local/lib/fedspan/deallocate.py")])
+def test_systemd_takes_the_units_without_a_word(tmp_path: Path, deallocate: tuple[str, ...]) -> None:
     (tmp_path / TIMER).write_text(timer_text())
-    (tmp_path / SERVICE).write_text(service_text(7200))
+    (tmp_path / SERVICE).write_text(service_text(7200, deallocate))
     argv = [str(analyze), "verify", "--man=no", str(tmp_path / TIMER), str(tmp_path / SERVICE)]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
     about = [line for line in (done.stdout + done.stderr).splitlines() if str(tmp_path) in line or "idle" in line]
