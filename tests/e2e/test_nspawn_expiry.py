@@ -132,7 +132,12 @@ def test_a_machine_in_azure_is_off_then_and_bills_on_and_turned_on_it_would_end_
     until(lambda: up.run("ssh", "site-1", "--", "true").code == 0, PATIENCE_S, "SSH")
     assert date_of(up) == ""
     assert on(up, "site-1", "systemctl", "show", TIMER, "-p", "NextElapseUSecMonotonic", "--value") != "infinity"
-    assert up.json("up", "site-1", "--ttl", "8h", "--yes").ok().last["registered"] == ["site-1"]
-    again = line(up, "site-1")["expires"]
-    assert calendar(datetime.fromisoformat(again.replace("Z", "+00:00")).timestamp()) in date_of(up)
-    assert power(up) == "VM running"
+    # by an identity of its own it ends its bill, and not before it is told to
+    up.spec["sites"]["site-1"]["self_deallocate"] = True
+    up.write(up.spec)
+    assert up.json("up", "site-1", "--ttl", "60s", "--yes").ok().last["registered"] == ["site-1"]
+    shown = line(up, "site-1")
+    assert shown["bill_ends"] == shown["expires"]
+    end = datetime.fromisoformat(shown["expires"].replace("Z", "+00:00")).timestamp()
+    until(lambda: power(up) == "VM deallocated", end - time.time() + PATIENCE_S, "the end of the bill")
+    assert time.time() >= end
