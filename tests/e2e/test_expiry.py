@@ -5,11 +5,13 @@ from __future__ import annotations
 import functools
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 from e2e_world import SPEC, World, copy_of
 
+from deployer.idle_units import SERVICE_PATH, TIMER_PATH, timer_text
 from deployer.realm_sandbox import aws_session
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -23,10 +25,10 @@ def up(world: World) -> World:
     return world
 
 
-def write(world: World, *, self_deallocate: bool) -> None:
+def write(world: World, *, self_deallocate: bool, **more: str) -> None:
     """The spec; its site in Azure ends its own bill, or not."""
     spec = copy_of(SPEC)
-    spec["sites"]["site-2"] = {"target": "azure", "region": "westeurope", "size": "Standard_D2s_v5"}
+    spec["sites"]["site-2"] = {"target": "azure", "region": "westeurope", "size": "Standard_D2s_v5", **more}
     spec["sites"]["site-2"] |= {"self_deallocate": True} if self_deallocate else {}
     world.write(spec)
 
@@ -176,6 +178,19 @@ def test_a_site_that_ended_comes_back_without_an_end(up: World) -> None:
     assert "schedules" in things(up, "site-2")
     back = site(up, name="site-2")
     assert back["bill_ends"] == back["expires"]
+
+
+def test_an_idle_machine_in_azure_ends_its_own_bill_too(up: World) -> None:
+    up.run("extend", "site-2", "never").ok()
+    write(up, self_deallocate=True, idle_stop="5m")
+    up.run("up", "site-2", "--yes").ok()
+    root = Path(next(one["root"] for one in up.sandbox.machines() if one["name"] == "site-2"))
+    timer, service = root / TIMER_PATH[1:], root / SERVICE_PATH[1:]
+    service.write_text(service.read_text().replace(" -ge 300 ", " -ge 3 "))  # three seconds are as five minutes now
+    timer.write_text(timer_text().replace("Sec=60s", "Sec=1s"))
+    wait(lambda: site(up, "--refresh", name="site-2")["machine"] == "deallocated", 120)
+    assert "site-2: off, as no job ran" in up.run("status").ok().out
+    assert "schedules" not in things(up, "site-2")
 
 
 def test_an_end_is_forgotten_with_what_was_taken_down(up: World) -> None:
