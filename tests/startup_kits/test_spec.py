@@ -138,6 +138,11 @@ def test_a_sites_machine_may_turn_itself_off_when_idle(write_spec: Write, text: 
     spec = load_spec(write_spec(example().replace("size: m7i.large", f"size: m7i.large\n    idle_stop: {text}")))
     assert spec.sites["site-2"].idle_stop == seconds
     assert spec.sites["site-1"].idle_stop is None
+    azure = f"target: azure\n    region: northeurope\n    self_deallocate: true\n    idle_stop: {text}"
+    spec = load_spec(
+        write_spec(example().replace("target: aws\n    region: eu-west-1", azure).replace("m7i.large", ""))
+    )
+    assert spec.sites["site-2"].idle_stop == seconds
 
 
 def test_all_faults_are_told_at_once_in_the_order_of_lines(write_spec: Write) -> None:

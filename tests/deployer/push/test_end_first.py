@@ -9,6 +9,7 @@ from typing import Any, NoReturn, cast
 
 import pytest
 
+from deployer import idle_units
 from deployer.deallocation import CA_PATH, SCRIPT_PATH, deallocation_of
 from deployer.errors import MachineError
 from deployer.expiry import apply_expiry
@@ -38,6 +39,7 @@ def test_a_machine_whose_installation_fails_ends_all_the_same(
     make_machine: MakeMachine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, outputs: dict[str, Any]
 ) -> None:
     box = make_machine()
+    (box.root / "run").mkdir()
     monkeypatch.setattr("deployer.bootstrap.install_participant", fails)
     monkeypatch.setattr("deployer.host_keys.rotate_host_key", lambda *_: False)
     ledger = Ledger(tmp_path / "ledger.db")
@@ -46,9 +48,12 @@ def test_a_machine_whose_installation_fails_ends_all_the_same(
     member = SimpleNamespace(name="site-1", cloud="azure", kit=tmp_path, wanted_torch=None)
     reach = SimpleNamespace(address=box.address, port=box.port, connect=lambda *_: box.connect())
     with pytest.raises(MachineError, match="pip found nothing"):
-        install_and_start(crew, cast(Any, member), cast(Any, reach), Start(None, {}, time.time() + 3600))
+        install_and_start(crew, cast(Any, member), cast(Any, reach), Start(None, {}, time.time() + 3600, 7200))
     assert (box.root / TIMER_PATH.lstrip("/")).is_file()
     assert (box.root / SCRIPT_PATH.lstrip("/")).is_file() == bool(outputs)
+    idle = (box.root / idle_units.SERVICE_PATH.lstrip("/")).read_text()
+    assert ("deallocate.py --vm /subscriptions/s/vm --arm https://arm" in idle) == bool(outputs)
+    assert not (box.root / idle_units.HOLD_PATH.lstrip("/")).exists()  # from now on it counts
     if outputs:
         assert (box.root / CA_PATH.lstrip("/")).read_bytes() == b"an authority"
 

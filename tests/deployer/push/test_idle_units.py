@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import pytest
 
+from deployer.deallocation import SCRIPT_PATH, Deallocation
 from deployer.errors import UnreachableError
 from deployer.idle import apply_idle, held, in_words, promise
 from deployer.idle_units import (
@@ -26,6 +27,7 @@ from deployer.idle_units import (
     service_text,
     timer_text,
 )
+from deployer.realm import Management
 from deployer.sandbox.machines.timer import Repeated, end_of, repeated
 from tests.deployer.push.conftest import MakeMachine
 from tests.waiting import until
@@ -158,7 +160,7 @@ def test_the_sandboxs_machines_obey_it_only_whole(tmp_path: Path) -> None:
     assert (box.timer.first_s, box.timer.every_s, box.timer.line) == (60, 60, check_line(600))
     assert end_of(box.root) is None
     service = box.root / SERVICE_PATH[1:]
-    service.write_text(service_text(600, off="ExecStart=/usr/bin/true"))
+    service.write_text(service_text(600).replace("systemctl --no-block poweroff", "true"))
     assert repeated(box.root) is None
     service.unlink()
     assert repeated(box.root) is None
@@ -174,6 +176,11 @@ def test_the_timer_is_written_changed_and_removed_in_place(make_machine: MakeMac
         assert apply_idle(machine, 7200) is False
         assert apply_idle(machine, 300) is True
         assert units[1].read_text() == service_text(300)
+        how = Deallocation("/v", Management("https://arm", "http://metadata", None))
+        assert apply_idle(machine, 300, how) is True
+        assert apply_idle(machine, 300, how) is False
+        assert units[1].read_text() == service_text(300, how.argv)
+        assert (box.root / SCRIPT_PATH.lstrip("/")).is_file()
         assert apply_idle(machine, None) is True
         assert not any(unit.exists() for unit in units)
 
