@@ -19,16 +19,17 @@ from deployer.deployment import Deployment, lead
 from deployer.errors import RefusedError, UsageError
 from deployer.expiry_units import stamp
 from deployer.interrupts import LEADS_NEXT, OWNERS_NEXT, Interrupts
-from deployer.ledger import Ledger
+from deployer.ledger import NOTHING_THERE, Ledger
 from deployer.live import Screen, Silent, screen
 from deployer.lockfile import exclusive
 from deployer.member import Member
-from deployer.plan import Plan, check_same, read
+from deployer.plan import Plan, read
+from deployer.plan_same import check_same
 from deployer.plan_view import render, summary
 from deployer.preflight.model import Finding, refuse
 from deployer.runlog import RunLog
 from deployer.stack_work import Outcome
-from deployer.up import Up, with_server
+from deployer.up import Up
 from startup_kits.spec import load_spec
 
 if TYPE_CHECKING:
@@ -153,7 +154,7 @@ def lead_session(
     if verb == "up" and (done := provision_if_needed(workspace, spec, passphrase_file)):
         tell(done)
     deployment = lead(workspace, spec, realm, complete=verb == "up")
-    members = with_server(deployment, deployment.chosen(names))
+    members = _with_server(deployment, deployment.chosen(names))
     with opened(deployment, members, verb) as session:
         session.up.planner.refresh = refresh
         yield session
@@ -281,3 +282,12 @@ def conclude(outcome: Outcome) -> None:
         where = f" --server {outcome.endpoint}" if outcome.endpoint else ""
         folders = ", ".join(f"kits/{name}" for name in sites_awaited)
         context.say(f"awaited owners get their folder ({folders}) and type ./start.sh{where}")
+
+
+def _with_server(deployment: Deployment, members: Iterable[Member]) -> list[Member]:
+    """The chosen participants, and the server with them when it is deployed: its rules follow the sites' addresses."""
+    chosen = list(members)
+    server, row = deployment.server, deployment.ledger.participant("server")
+    if server is None or server in chosen or not server.cloud or row is None or row.phase in NOTHING_THERE:
+        return chosen
+    return [server, *chosen]

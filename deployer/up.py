@@ -8,7 +8,7 @@ machines for none.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -292,12 +292,3 @@ class Up:
         if row is None or row.target == "kit" or row.phase in NOTHING_THERE or row.address is None:
             return None
         return reach_of(row, self.deployment.state_dir / "ssh")
-
-
-def with_server(deployment: Deployment, members: Iterable[Member]) -> list[Member]:
-    """The chosen participants, and the server with them when it is deployed: its rules follow the sites' addresses."""
-    chosen = list(members)
-    server, row = deployment.server, deployment.ledger.participant("server")
-    if server is None or server in chosen or not server.cloud or row is None or row.phase in NOTHING_THERE:
-        return chosen
-    return [server, *chosen]

@@ -10,11 +10,10 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal
 
-from stacks.azure_zones import has_zones
 from stacks.cidr import check_cidr
 from stacks.errors import StackArgumentError
 from stacks.existing import Existing
-from stacks.names import NAME, Cloud, key_fingerprint
+from stacks.names import NAME, key_fingerprint
 
 MAX_RULES = 60
 """Ingress rules of one machine: EC2's default quota for each security group (Azure allows 1000)."""
@@ -28,7 +27,6 @@ _USER = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 _REGION = re.compile(r"[a-z][a-z0-9-]{2,40}")
 _SIZE = re.compile(r"[A-Za-z][A-Za-z0-9._-]{1,60}")
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
-_AWS_ZONE = re.compile(r"[a-z][a-z0-9-]*[0-9][a-z]")
 _TAG_TEXT = re.compile(r"[\w .:/=+@-]*")
 _AZURE_TAG_KEY = re.compile(r"[^<>%&\\?/]+")
 # Azure refuses these as administrators' names; root and the images' own users would clash with cloud-init's.
@@ -49,8 +47,6 @@ _RESERVED_USERS = frozenset(
         "sshd",
     )
 )
-_ARM_AWS = re.compile(r"[a-z]+\d+g[a-z]*\.")
-_ARM_AZURE = re.compile(r"standard_[a-z]+\d+(?:-\d+)?[a-z]*p[a-z]*(?:_|$)")
 
 
 @dataclass(frozen=True)
@@ -91,8 +87,8 @@ Endpoints = Mapping[str, str]
 class ParticipantArgs:
     """Everything that decides one participant's infrastructure. Disks in GiB; CIDRs as IPv4 text.
 
-    Raises `StackArgumentError`, which names the field, when a value is wrong for every cloud; `check_for` finds
-    what is wrong for one of them.
+    Raises `StackArgumentError`, which names the field, when a value is wrong for every cloud; what is wrong for one
+    of them `stacks.cloud_checks` finds.
     """
 
     federation: str
@@ -265,38 +261,6 @@ class ParticipantArgs:
 def door_rules(ssh_access: str) -> int:
     """How many rules a command adds to a machine's own, past its stack, while it is logged in."""
     return 1 if ssh_access == "during-operations" else 0
-
-
-def check_for(cloud: Cloud, args: ParticipantArgs) -> None:
-    """Raise `StackArgumentError` for what this one cloud would refuse: a size or a zone of the other one's, Arm."""
-    size = args.size.lower()
-    args.existing.check(cloud, args.participant)
-
-    def fail(field_name: str, what: str, next_step: str | None = None) -> StackArgumentError:
-        return StackArgumentError(field_name, what, participant=args.participant, next_step=next_step)
-
-    if cloud == "aws":
-        if "." not in args.size:
-            raise fail("size", f"{args.size!r} is no EC2 instance type", "like m7i.large")
-        if _ARM_AWS.match(size):
-            raise fail("size", f"{args.size} has an Arm processor; the images are for x86-64", "like m7i.large")
-        if args.zone is not None and (not _AWS_ZONE.fullmatch(args.zone) or not args.zone.startswith(args.region)):
-            raise fail("zone", f"{args.zone!r} is no zone of {args.region}", f"like {args.region}a")
-        if args.existing.subnet and args.zone is None:
-            raise fail("zone", "is missing: the state volume is made in the subnet's zone", f"zone: {args.region}a")
-        if args.encryption_at_host:
-            raise fail("encryption_at_host", "is Azure's; EBS volumes are always encrypted here")
-        if args.self_deallocate:
-            raise fail("self_deallocate", "is Azure's; EC2 terminates a machine with an end that powers itself off")
-        return
-    if not size.startswith("standard_"):
-        raise fail("size", f"{args.size!r} is no Azure VM size", "like Standard_D4s_v5")
-    if _ARM_AZURE.match(size):
-        raise fail("size", f"{args.size} has an Arm processor; the images are for x86-64", "like Standard_D4s_v5")
-    if args.zone is not None and args.zone not in ("1", "2", "3"):
-        raise fail("zone", f"{args.zone!r} is no zone; Azure's are 1, 2 and 3", "zone: 1")
-    if args.zone is not None and not has_zones(args.region):
-        raise fail("zone", f"{args.region} has no zones that are known here", "leave zone out")
 
 
 def _is_public_key(line: str) -> bool:

@@ -13,7 +13,8 @@ import pulumi_aws as aws
 from pulumi_aws import ebs, ec2, ssm, vpc
 
 from stacks.access import AwsAccess
-from stacks.args import ParticipantArgs, check_for
+from stacks.args import ParticipantArgs
+from stacks.cloud_checks import check_for
 from stacks.cloud_init import user_data
 from stacks.egress import egress_rules
 from stacks.images import image_for, os_disk_gib

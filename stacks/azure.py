@@ -15,10 +15,11 @@ import pulumi_azure_native as azure
 from pulumi_azure_native import compute, network, resources
 
 from stacks.access import AzureAccess
-from stacks.args import ParticipantArgs, check_for
+from stacks.args import ParticipantArgs
 from stacks.azure_identity import identity, power_role
 from stacks.azure_machine import FIXED, daily_shutdown, disk_encryption, os_profile, security, storage
 from stacks.azure_zones import has_zones
+from stacks.cloud_checks import check_for
 from stacks.egress import DENY_SLOT, egress_rules
 from stacks.images import Image, image_for
 from stacks.names import Stage, azure_name, logical_name, machine_tags, resource_tags

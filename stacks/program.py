@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Literal
 
 from stacks.access import Access, AwsAccess, AzureAccess
-from stacks.args import ParticipantArgs, check_for
+from stacks.args import ParticipantArgs
+from stacks.cloud_checks import check_for
 from stacks.cloud_init import user_data
 from stacks.errors import StackArgumentError
 from stacks.names import Cloud, Stage

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from stacks.args import ParticipantArgs, check_for
+from stacks.args import ParticipantArgs
+from stacks.cloud_checks import check_for
 from stacks.egress import egress_rules
 from stacks.images import image_for
 from stacks.names import Cloud, Stage, logical_name

@@ -16,7 +16,8 @@ from deployer.engine_events import Step
 from deployer.errors import RefusedError, UsageError
 from deployer.ingress import Opening
 from deployer.live import Silent
-from deployer.plan import ParticipantPlan, Plan, check_same, read
+from deployer.plan import ParticipantPlan, Plan, read
+from deployer.plan_same import check_same
 from deployer.plan_view import price_line, render
 from deployer.stack_work import Outcome, StackWork
 from stacks.catalogue import choose_size

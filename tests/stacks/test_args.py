@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from stack_samples import HOST_KEY, PRIVATE_BODY, PUBLIC_KEY, sample
 
-from stacks.args import Gpu, HostKey, check_for
+from stacks.args import Gpu, HostKey
 from stacks.cidr import cidrs
+from stacks.cloud_checks import check_for
 from stacks.errors import StackArgumentError
 
 WRONG: dict[str, tuple[dict[str, Any], str, str]] = {

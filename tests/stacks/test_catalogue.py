@@ -7,8 +7,9 @@ from datetime import date
 import pytest
 from stack_samples import CLOUDS, sample
 
-from stacks.args import Gpu, check_for
+from stacks.args import Gpu
 from stacks.catalogue import choose_size, find, looks_like_gpu, offers, price
+from stacks.cloud_checks import check_for
 from stacks.errors import StackArgumentError
 from stacks.images import image_for, os_disk_gib
 

@@ -9,7 +9,8 @@ import pytest
 from stack_graph import VM_ID, Graph, run
 from stack_samples import sample
 
-from stacks.args import Gpu, check_for
+from stacks.args import Gpu
+from stacks.cloud_checks import check_for
 from stacks.errors import StackArgumentError
 from stacks.existing import Existing
 from stacks.names import assignment_name
