@@ -19,7 +19,8 @@ test: $(VENV)/.dev ## The default suite, under ten minutes on two cores
 	$(PYTEST) -m "not slow" $(ARGS)
 
 test-slow: $(VENV)/.dev $(VENV)/.torch ## The slow suite: kills, fuzzing, torch, whole topologies
-	$(PYTEST) -m slow $(ARGS)
+	@# one more at a time than processors: most of it waits for machines to boot and for clouds that answer late
+	$(PYTEST) -n 3 -m slow $(ARGS)
 
 bench: $(VENV)/.dev $(VENV)/.torch ## The figures of benchmarks/README.md but deployments' (deploy.py): some ten minutes and 25 GB of disk; nothing else should run
 	$(BIN)/python benchmarks/rounds.py --model-mib 512
