@@ -202,6 +202,7 @@ class Service:
                 after=[STATE_UNIT] if self._state_unit() else [],
                 environment={"HOME": STATE_ROOT, "PYTHONUNBUFFERED": "1", **launch.environment},
                 check=self.verify_argv(launch),
+                metadata=launch.labels.get("target") not in ("aws", "azure"),
             )
         )
 

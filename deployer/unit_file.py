@@ -43,6 +43,8 @@ class UnitSpec:
         after: further units that have to run before (the state volume's).
         environment: variables, nothing secret: units can be read by everybody.
         check: command that has to succeed before each start (the kit's verification), empty for none.
+        metadata: whether it may ask a cloud's metadata service: on machines that are somebody's own, jobs may use a
+            role that their owner has given them.
     """
 
     description: str
@@ -53,6 +55,7 @@ class UnitSpec:
     after: Sequence[str] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     check: Sequence[str] = ()
+    metadata: bool = False
 
 
 def unit_text(spec: UnitSpec) -> str:
@@ -119,7 +122,7 @@ def unit_text(spec: UnitSpec) -> str:
         "LockPersonality=yes",
         "RestrictNamespaces=user mnt net",
         "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK",
-        f"IPAddressDeny={METADATA}/32",
+        *(() if spec.metadata else (f"IPAddressDeny={METADATA}/32",)),
         "SystemCallArchitectures=native",
         "SystemCallFilter=~@clock @cpu-emulation @module @obsolete @raw-io @reboot @swap",
         "SystemCallErrorNumber=EPERM",

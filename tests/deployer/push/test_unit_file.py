@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,12 @@ def test_the_runtime_has_no_more_rights_than_it_needs() -> None:
         "IPAddressDeny=169.254.169.254/32",
     ):
         assert line in lines
+
+
+def test_on_a_machine_of_somebodys_own_jobs_may_use_the_role_that_it_has() -> None:
+    text = unit_text(replace(SPEC, metadata=True))
+    assert "IPAddressDeny" not in text
+    assert text == unit_text(SPEC).replace("IPAddressDeny=169.254.169.254/32\n", "")
 
 
 def test_it_comes_back_after_any_failure_but_not_with_a_kit_that_was_refused() -> None:
