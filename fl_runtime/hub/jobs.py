@@ -223,10 +223,10 @@ class Jobs(JobViews):
         if message.figures:
             self.starter.said(site, message.figures)
         known = self.taking_part(message.job).get(site)
-        if known is None or message.state == known:
-            return
         if self.running(message.job) is None:
             self._after_the_end(site, message, known)
+            return
+        if known is None or message.state == known:
             return
         if message.state in ("left", "failed"):
             with self._hub.store.tx():
@@ -239,16 +239,17 @@ class Jobs(JobViews):
             self._hub.store.set_site(message.job, site, "running")
         self._hub.changed()
 
-    def _after_the_end(self, site: str, message: pb.SiteState, known: str) -> None:
+    def _after_the_end(self, site: str, message: pb.SiteState, known: str | None) -> None:
         job = self._hub.store.job(message.job)
-        if job is None or job.state not in FINAL:
+        if job is not None and job.state not in FINAL:
             return
-        if message.state == "ended" and known in (*IN, "invited"):
+        if message.state == "running":  # it was away when the job ended, or was deleted
+            state, why = (job.state, job.cause) if job is not None else ("", "over")
+            self._hub.sessions.send(site, job_stop=pb.JobStop(job=message.job, state=state, why=why))
+        elif message.state == "ended" and job is not None and known in (*IN, "invited"):
             self._hub.store.set_site(job.id, site, "ended")
             self.schedule(hurry=True)
             self._hub.changed()
-        elif message.state == "running":  # it was away when the job ended
-            self._hub.sessions.send(site, job_stop=pb.JobStop(job=job.id, state=job.state, why=job.cause))
 
     def tick(self) -> None:
         with self._lock:

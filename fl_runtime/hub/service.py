@@ -69,7 +69,6 @@ class HubService:
             )
         except StorageError as error:  # a full disk is no reason to lose a site
             log.error("%s: what it says of itself can't be stored: %s", identity.name, error)
-        threading.Thread(target=self._read, args=(session, messages), name=f"in-{identity.name}", daemon=True).start()
         yield pb.ToParticipant(
             welcome=pb.Welcome(
                 major=session.major,
@@ -85,6 +84,8 @@ class HubService:
         if current is not None:
             session.send(revocations=pb.Revocations(document=current.document, signature=current.signature))
         self._hub.sessions.enter(session)
+        # not before: what it says at once (that it is still at a job that is over) has its answer by this stream
+        threading.Thread(target=self._read, args=(session, messages), name=f"in-{identity.name}", daemon=True).start()
         try:
             while (message := session.out.get()) is not None:
                 yield message

@@ -72,7 +72,9 @@ class Told(Silent):
 def owner_up(kit: Kit, state: Path) -> tuple[OwnerUp, Told]:
     """The owner's `up`, with nothing below it but what it tells and writes."""
     told = Told()
-    crew: Any = SimpleNamespace(screen=told, deployment=SimpleNamespace(state_dir=state, addresses=dict))
+    crew: Any = SimpleNamespace(
+        screen=told, interrupts=Interrupts(), deployment=SimpleNamespace(state_dir=state, addresses=dict)
+    )
     work = OwnerUp(crew, [])
     work.kit, work.choice = kit, Choice("aws", "eu-west-1")
     return work, told
