@@ -71,6 +71,10 @@ class OwnerUp(Up):
         write_private(self.deployment.state_dir / SETTINGS, content.encode())
         return super().apply(plan)
 
+    @property
+    def _teller(self) -> str | None:
+        return self.kit.name
+
     def _endpoint(self) -> None:
         """The owner does not make the server's address: the kit has it. Tell what the server's owner must type."""
         address = self.planner.addresses.get(self.kit.name)

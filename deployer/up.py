@@ -84,7 +84,7 @@ class Up:
         self.planner.final = True
         for name, at in self.planner.ends.items():
             set_expiry(self.deployment.ledger, name, at)
-        if all(member.role != "server" for member in self.members):
+        if self._teller is None:
             self._endpoint()
         self._guard(self._deploy, plan)
         self._follow_addresses()
@@ -136,6 +136,11 @@ class Up:
         if not errors:
             self.crew.screen.phase("server", "started", "its rules follow")
 
+    @property
+    def _teller(self) -> str | None:
+        """After whose address the endpoint is told; None: nobody's of these."""
+        return next((member.name for member in self.members if member.role == "server"), None)
+
     def _endpoint(self) -> None:
         """The server's address goes into every kit here."""
         endpoint = server_endpoint(self.deployment, self.planner.addresses)
@@ -150,7 +155,7 @@ class Up:
         """Both passes of one participant."""
         try:
             self.stacks.leave_and_allocate(member, shown)
-            if member.role == "server":
+            if member.name == self._teller:
                 self._endpoint()
         finally:
             self.addressed.arrived(member.name)
