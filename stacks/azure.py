@@ -1,8 +1,7 @@
 """One participant on Azure: its own resource group, an address and a disk that outlive the machine, and the machine.
 
-All names are fixed, so that every resource ID can be computed.
-
-Property names as in pulumi-azure-native 3.29 (network 2024-05-01, compute 2024-11-01, resources 2024-03-01).
+All names are fixed, so that every resource ID can be computed. Property names as in pulumi-azure-native 3.29 (network
+2024-05-01, compute 2024-11-01, resources 2024-03-01).
 """
 
 from __future__ import annotations
