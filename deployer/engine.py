@@ -147,7 +147,7 @@ class StackEngine:
             self.state()
         return self._open() if self._is_there else None
 
-    def _made(self) -> Stack:
+    def _ensured(self) -> Stack:
         """The stack; made where there is none."""
         if self._there() is None:
             try:
@@ -186,7 +186,7 @@ class StackEngine:
 
         With `refresh` it looks at the cloud first, as `up` would.
         """
-        stack = self._made()
+        stack = self._ensured()
         collector = Collector()
         plan = self.home.work_dir(self.participant) / plan_name if plan_name else None
         try:
@@ -208,7 +208,7 @@ class StackEngine:
             CloudError, CapacityError, CredentialsError, BusyError: told by the cloud or the engine.
             Interrupted: Ctrl-C; what was made is saved.
         """
-        stack = self._made()
+        stack = self._ensured()
         dog = Watchdog(lambda: self.interrupts.interrupt_engine(self.participant))
 
         def on_step(state: str, step: Step) -> None:

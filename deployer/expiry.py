@@ -11,12 +11,13 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from deployer.deallocation import Deallocation, put_script
-from deployer.expiry_units import SERVICE_PATH, TIMER, TIMER_PATH, daily, service_text, stamp, timer_text
+from deployer.expiry_units import NAME, daily, service_text, stamp, timer_text
 from deployer.ledger import Ledger
+from deployer.machine_timer import drop_timer, put_timer
 from deployer.spent import billed_until
 
 if TYPE_CHECKING:
+    from deployer.deallocation import Deallocation
     from deployer.ssh import Machine
 
 DAY_S = 86400.0
@@ -44,31 +45,10 @@ def azure_schedule(at: float | None, now: float) -> str | None:
 
 
 def apply_expiry(machine: Machine, at: float | None, how: Deallocation | None = None) -> bool:
-    """Make the machine end at that time (or not any more), `how` it does; whether anything changed there.
-
-    The units are written on every machine of a cloud; systemd is told where it runs.
-    """
-    facts = machine.facts()
-    timer = facts.path(TIMER_PATH)
+    """Make the machine end at that time (or not any more), `how` it does; whether anything changed there."""
     if at is None:
-        there = machine.run_privileged(["test", "-e", timer], check=False).status == 0
-        if there:
-            if facts.systemd:
-                machine.run_privileged(["systemctl", "disable", "--now", "--quiet", TIMER], check=False)
-            machine.run_privileged(["rm", "-f", timer, facts.path(SERVICE_PATH)])
-        return there
-    put_script(machine, how)
-    service = service_text(at, how.argv if how else ()).encode()
-    changed = machine.put_file(service, facts.path(SERVICE_PATH), privileged=True).changed
-    changed |= machine.put_file(timer_text(at).encode(), timer, privileged=True).changed
-    if facts.systemd:
-        if changed:
-            machine.run_privileged(["systemctl", "daemon-reload"])
-            machine.run_privileged(["systemctl", "enable", "--quiet", TIMER])
-            machine.run_privileged(["systemctl", "restart", TIMER])
-        else:
-            machine.run_privileged(["systemctl", "enable", "--now", "--quiet", TIMER])
-    return changed
+        return drop_timer(machine, NAME)
+    return put_timer(machine, NAME, timer_text(at), service_text(at, how.argv if how else ()), how)
 
 
 def in_words(at: float | None, now: float, target: str, machine: str = "", *, armed: bool = False) -> str:

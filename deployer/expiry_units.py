@@ -14,12 +14,11 @@ from datetime import datetime, timezone
 
 from deployer.durations import parse_duration
 from deployer.errors import UsageError
-from deployer.unit_file import unit_word
+from deployer.unit_file import UNITS, unit_word
 
-TIMER = "fedspan-expiry.timer"
-SERVICE = "fedspan-expiry.service"
-TIMER_PATH = f"/etc/systemd/system/{TIMER}"
-SERVICE_PATH = f"/etc/systemd/system/{SERVICE}"
+NAME = "fedspan-expiry"
+TIMER, SERVICE = f"{NAME}.timer", f"{NAME}.service"
+TIMER_PATH, SERVICE_PATH = f"{UNITS}/{TIMER}", f"{UNITS}/{SERVICE}"
 
 SHORTEST_S = 60
 """A machine must live long enough to be installed."""

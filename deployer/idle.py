@@ -12,14 +12,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from deployer.deallocation import Deallocation, put_script
 from deployer.errors import FedspanError
 from deployer.ledger import NOTHING_THERE, STOPPED, Ledger, Row
+from deployer.machine_timer import drop_timer, put_timer
 
 if TYPE_CHECKING:
+    from deployer.deallocation import Deallocation
     from deployer.look import CloudView
     from deployer.ssh import Machine
 
+_BY_ITSELF = "it turned itself off"
 _OFF = {"aws": frozenset({"stopped", "gone"}), "azure": frozenset({"deallocated"})}
 """What a cloud says of a machine that turned itself off and bills no more."""
 
@@ -39,29 +41,12 @@ def set_idle(ledger: Ledger, name: str, idle_s: int | None) -> None:
 def apply_idle(machine: Machine, idle_s: int | None, how: Deallocation | None = None) -> bool:
     """Make the machine turn itself off after so long without a job (or not any more), `how` it does; whether anything
     changed there.
-
-    The units are written on every machine of a cloud; systemd is told where it runs.
     """
-    from deployer.idle_units import SERVICE_PATH, TIMER, TIMER_PATH, service_text, timer_text
+    from deployer.idle_units import NAME, service_text, timer_text
 
-    facts = machine.facts()
-    timer, service = facts.path(TIMER_PATH), facts.path(SERVICE_PATH)
     if idle_s is None:
-        there = machine.run_privileged(["test", "-e", timer], check=False).status == 0
-        if there:
-            if facts.systemd:
-                machine.run_privileged(["systemctl", "disable", "--now", "--quiet", TIMER], check=False)
-            machine.run_privileged(["rm", "-f", timer, service])
-        return there
-    put_script(machine, how)
-    text = service_text(idle_s, how.argv if how else ()).encode()
-    changed = machine.put_file(text, service, privileged=True).changed
-    changed |= machine.put_file(timer_text().encode(), timer, privileged=True).changed
-    if facts.systemd:
-        if changed:
-            machine.run_privileged(["systemctl", "daemon-reload"])
-        machine.run_privileged(["systemctl", "enable", "--now", "--quiet", TIMER])
-    return changed
+        return drop_timer(machine, NAME)
+    return put_timer(machine, NAME, timer_text(), service_text(idle_s, how.argv if how else ()), how)
 
 
 @contextmanager
@@ -102,7 +87,7 @@ def note_off(ledger: Ledger, row: Row) -> bool:
     idle_s = idle_of(ledger, row.name)
     if idle_s is None or row.phase in NOTHING_THERE | {STOPPED}:
         return False
-    ledger.record(row.name, STOPPED, detail=f"it turned itself off: no job ran for {span(idle_s)}")
+    ledger.record(row.name, STOPPED, detail=f"{_BY_ITSELF}: no job ran for {span(idle_s)}")
     return True
 
 
@@ -113,12 +98,17 @@ def note_seen(ledger: Ledger, views: Mapping[str, CloudView]) -> list[str]:
     return [row.name for row in found if note_off(ledger, row)]
 
 
-def in_words(idle_s: int | None, phase: str, runtime: str) -> str:
-    """What `status` says of it. Pure."""
+def turned_itself_off(row: Row) -> bool:
+    """Whether it is known to be off by itself, and not by `fedspan stop`. Pure."""
+    return row.phase == STOPPED and row.detail.startswith(_BY_ITSELF)
+
+
+def in_words(idle_s: int | None, phase: str, runtime: str, *, by_itself: bool) -> str:
+    """What `status` says of it. `by_itself`: it is off, and turned itself off. Pure."""
     if idle_s is None or phase in NOTHING_THERE:
         return ""
     if phase == STOPPED:
-        return "off, as no job ran; nothing but fedspan up or start turns it on"
+        return "off, as no job ran; nothing but fedspan up or start turns it on" if by_itself else ""
     rule = f"turns itself off when no job ran for {span(idle_s)}"
     return f"{rule}; it may have: fedspan status --refresh asks its cloud" if runtime.startswith("lost") else rule
 

@@ -12,12 +12,12 @@ from collections.abc import Sequence
 
 from deployer.expiry_units import off_command
 from deployer.service import STATE
+from deployer.unit_file import UNITS
 from fl_runtime.names import BUSY_MARK
 
-TIMER = "fedspan-idle.timer"
-SERVICE = "fedspan-idle.service"
-TIMER_PATH = f"/etc/systemd/system/{TIMER}"
-SERVICE_PATH = f"/etc/systemd/system/{SERVICE}"
+NAME = "fedspan-idle"
+TIMER, SERVICE = f"{NAME}.timer", f"{NAME}.service"
+TIMER_PATH, SERVICE_PATH = f"{UNITS}/{TIMER}", f"{UNITS}/{SERVICE}"
 MARK_PATH = f"{STATE}/{BUSY_MARK}"
 
 HOLD_PATH = "/run/fedspan-hold"

@@ -16,7 +16,7 @@ from urllib.parse import unquote
 
 from deployer.errors import FedspanError
 from deployer.expiry import expiry_of
-from deployer.idle import idle_of
+from deployer.idle import idle_of, turned_itself_off
 from deployer.ledger import NOTHING_THERE, STOPPED, Event, Ledger, Row
 from deployer.reach import reach_of
 from deployer.settings import setting
@@ -37,7 +37,7 @@ class Line:
 
     `gpus`: `1 of 2 free`. `machine` and `drift` are known only when the clouds were asked. `bill_ends`: when the
     machine ends itself, where its cloud then bills it no more. `idle_stop`: seconds without a job after which the
-    machine turns itself off.
+    machine turns itself off. `idled`: it did.
     """
 
     name: str
@@ -62,6 +62,7 @@ class Line:
     expires: float | None = None
     bill_ends: float | None = None
     idle_stop: int | None = None
+    idled: bool = False
 
     @property
     def usd(self) -> float | None:
@@ -186,7 +187,14 @@ def _with_times(line: Line, row: Row, ledger: Ledger, events: Sequence[Event], n
     expires = expiry_of(ledger, line.name)
     end = billed_until(row, expires)
     on = seconds_on(events, line.name, line.since, now, end) if line.since else 0.0
-    return replace(line, seconds_on=on, expires=expires, bill_ends=end, idle_stop=idle_of(ledger, line.name))
+    return replace(
+        line,
+        seconds_on=on,
+        expires=expires,
+        bill_ends=end,
+        idle_stop=idle_of(ledger, line.name),
+        idled=turned_itself_off(row),
+    )
 
 
 def _needs_visit(row: Row, answer: Mapping[str, Any] | None, sites: Mapping[str, Any]) -> bool:
@@ -262,7 +270,8 @@ def with_clouds(found: Status, views: Mapping[str, CloudView], off: Collection[s
         if view is None:
             lines.append(line)
             continue
-        phase = STOPPED if line.name in off else line.phase
+        if line.name in off:
+            line = replace(line, phase=STOPPED, idled=True)
         detail = "; ".join(text for text in (line.detail, view.trouble) if text)
-        lines.append(replace(line, phase=phase, machine=view.machine or "unknown", drift=view.drift, detail=detail))
+        lines.append(replace(line, machine=view.machine or "unknown", drift=view.drift, detail=detail))
     return replace(found, lines=tuple(lines))

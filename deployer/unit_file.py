@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 UNIT_NAME = "fedspan-runtime.service"
-UNIT_PATH = f"/etc/systemd/system/{UNIT_NAME}"
+UNITS = "/etc/systemd/system"
+UNIT_PATH = f"{UNITS}/{UNIT_NAME}"
 RUNTIME_USER = "fedspan-runtime"
 """Owns nothing but the state and the kit; the login user `fedspan` may sudo, this one may not."""
 

@@ -168,7 +168,7 @@ def render(found: Status) -> RenderableType:
         if line.expires and line.since:
             armed = line.bill_ends is not None
             notes.append(f"{line.name}: {in_words(line.expires, time.time(), line.target, line.machine, armed=armed)}")
-        if idles := idle_in_words(line.idle_stop, line.phase, line.runtime):
+        if idles := idle_in_words(line.idle_stop, line.phase, line.runtime, by_itself=line.idled):
             notes.append(f"{line.name}: {idles}")
         if line.jobs:
             notes.append(f"{line.name}: runs {', '.join(line.jobs)}")

@@ -217,7 +217,10 @@ def test_what_becomes_of_it_is_said() -> None:
     assert told.startswith("turns itself off when no job ran for 2 h: AWS stops it, address and disks stay")
     assert "AWS terminates it, address and state volume stay" in promise(5400, "aws", terminated=True)
     assert "90 min: Azure deallocates it, address and disks stay" in promise(5400, "azure", terminated=True)
-    assert in_words(None, "registered", "registered") == in_words(7200, "down", "") == ""
-    assert in_words(86400, "registered", "registered") == "turns itself off when no job ran for 1 d"
-    assert "it may have: fedspan status --refresh" in in_words(7200, "registered", "lost 5 min ago")
-    assert "nothing but fedspan up or start turns it on" in in_words(7200, "stopped", "lost 5 min ago")
+    assert (
+        in_words(None, "registered", "registered", by_itself=False) == in_words(7200, "down", "", by_itself=True) == ""
+    )
+    assert in_words(86400, "registered", "registered", by_itself=False) == "turns itself off when no job ran for 1 d"
+    assert "it may have: fedspan status --refresh" in in_words(7200, "registered", "lost 5 min ago", by_itself=False)
+    assert "nothing but fedspan up or start turns it on" in in_words(7200, "stopped", "lost 5 min ago", by_itself=True)
+    assert in_words(7200, "stopped", "lost 5 min ago", by_itself=False) == ""  # somebody stopped it
