@@ -144,15 +144,15 @@ class StackWork:
         self.planner.addresses.pop(name, None)  # released: it is somebody else's soon
         part.state, part.preview, part.refresh = None, None, False
 
-    def _engine_up(self, part: Part, stage: Stage, doing: str = "making") -> dict[str, Any]:
-        """One `up` of the engine; what a failed create left is settled at once. `doing`: shown, "" for nothing."""
+    def _engine_up(self, part: Part, stage: Stage, *, shown: bool = True) -> dict[str, Any]:
+        """One `up` of the engine, `shown` as the participant's phase; what a failed create left is settled at once."""
         engine = self.crew.engine(part.member)
         assert engine is not None, "only a participant in a cloud has an engine"
         name = part.member.name
         self.crew.interrupts.check()
         with self.crew.slot():
-            if doing:
-                self.crew.screen.phase(name, "allocating" if stage == "address" else doing)
+            if shown:
+                self.crew.screen.phase(name, "allocating" if stage == "address" else "making")
             self.crew.deployment.ledger.begin_operation(name)
             load_program(part.member.cloud or "")
             try:
@@ -192,8 +192,10 @@ class StackWork:
                 self._next(part, attempts, error)
                 shown = None
 
-    def rules_again(self, part: Part, phase: str = "started") -> None:
-        """Another participant has another address now: nothing but rules may change. `phase`: the one it is in.
+    def rules_again(self, part: Part, *, beside: bool = False) -> None:
+        """Another participant has another address now: nothing but rules may change.
+
+        `beside`: the participant's installation goes on meanwhile, and is what is shown.
 
         Raises:
             RefusedError: the engine wants more than that.
@@ -207,7 +209,7 @@ class StackWork:
             part.preview = self.planner.preview(part, engine, "agreed.plan")
         only_rules(part.member.name, part.preview.steps)
         if part.preview.steps:
-            self._record(part, phase, self._engine_up(part, "full", "making" if phase == "started" else ""))
+            self._record(part, "machine" if beside else "started", self._engine_up(part, "full", shown=not beside))
 
     def _make_machine(self, part: Part, shown: ParticipantPlan | None) -> Reach:
         name = part.member.name

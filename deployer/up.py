@@ -217,7 +217,7 @@ class Up:
     def _let_in(self, part: Part) -> None:
         self.addressed.wait_for()
         if self.planner.openings(part.member) != part.openings:
-            self.stacks.rules_again(part, "machine")
+            self.stacks.rules_again(part, beside=True)
 
     def _machine_of(self, member: Member) -> str:
         """The ID of the machine that the ledger knows; empty where it knows none."""
