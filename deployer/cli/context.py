@@ -11,9 +11,7 @@ def verb(...):
 from __future__ import annotations
 
 import json
-import signal
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -118,13 +116,11 @@ def interactive() -> bool:
 
 def ask(prompt: str) -> str:
     """A line from the terminal. Ctrl-C at a question ends the command, whatever it means while engines run."""
-    main = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGINT, signal.default_int_handler) if main else None
-    try:
-        return console().input(prompt, markup=False)
-    finally:
-        if before is not None:
-            signal.signal(signal.SIGINT, before)
+    from deployer.cli.answers import answers
+
+    with answers() as next_line:
+        console().print(prompt, end="", markup=False)
+        return next_line()
 
 
 def confirm(question: str) -> None:
