@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from google.protobuf import empty_pb2
 from pulumi.runtime.proto import provider_pb2
+from waiting import until
 
 from deployer.sandbox.azure import AzureNativeProvider
 
@@ -297,10 +298,15 @@ def test_a_region_without_capacity_makes_nothing(plugin: Plugin, azure: Azure, f
     assert "virtualMachines" not in azure.kinds()
 
 
-def test_cancel_ends_a_wait_and_keeps_what_was_made(plugin: Plugin, fault: Callable[..., None]) -> None:
+def test_cancel_ends_a_wait_and_keeps_what_was_made(plugin: Plugin, azure: Azure, fault: Callable[..., None]) -> None:
     group(plugin)
     fault(delays={"network": 600})
-    threading.Timer(0.5, lambda: plugin.stub.Cancel(empty_pb2.Empty())).start()
+
+    def cancel() -> None:
+        until(lambda: "virtualNetworks" in azure.kinds())
+        plugin.stub.Cancel(empty_pb2.Empty())
+
+    threading.Thread(target=cancel).start()
     with pytest.raises(Failed, match="cancelled") as caught:
         plugin.create(VNET, "vnet", VNET_INPUTS)
     assert caught.value.init is not None
