@@ -305,7 +305,9 @@ class Board:
             "used": [part.site for part in parts if part.state == ACCEPTED],
             "missing": {part.site: part.why or part.state for part in parts if part.state != ACCEPTED},
         }
-        self._store.close_call(call, outcome)
+        with self._store.tx():
+            self._store.close_call(call, outcome)
+            self.late.missed(call)
         del self._calls[(call.job, call.round, call.index)]
         return outcome
 

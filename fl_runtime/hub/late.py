@@ -1,12 +1,13 @@
 """Results that come after their round has closed, where the job says `late: use`.
 
 The newest one of each site is kept. It stands in for the site in the first later call of the same name that would close
-without a fresh answer from it, so each result counts once at most; a fresh answer makes an older late one void.
+without a fresh answer from it, so each result counts once at most; a fresh answer makes an older late one void. What a
+site was sent stays here until it has answered: the answer may be a difference to it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -22,10 +23,26 @@ class LateResults:
     def __init__(self, store: StateStore, blobs: BlobStore) -> None:
         self._store = store
         self._blobs = blobs
+        # where codecs come in (hub/wires.py): what answers to a call may be differences to
+        self.bases: Callable[[Call], Collection[bytes]] = lambda _: ()
 
     @staticmethod
     def owner(job: str, site: str) -> str:
         return f"job:{job}:late:{site}"
+
+    def missed(self, call: Call) -> None:
+        """A call is closed. Of several that a site missed it is at work on the first: the models of that are kept."""
+        if call.settings.get("late") != "use" or not (bases := self.bases(call)):
+            return
+        for task in self._store.tasks(call.job, call.round, call.index):
+            owner = _sent(call.job, task.site)
+            if (task.state == DROPPED or "late_round" in task.meta) and not self._blobs.owned(owner):
+                for blob in bases:
+                    self._blobs.add_ref(blob, owner)
+
+    def sent(self, task: Task) -> list[bytes]:
+        """What is kept of what the site was sent."""
+        return self._blobs.owned(_sent(task.job, task.site))
 
     def wanted(self, task: Task) -> bool:
         """Whether an answer to this task, whose call is closed, would be kept."""
@@ -83,12 +100,15 @@ class LateResults:
     def superseded(self, task: Task) -> None:
         """A fresh answer of the site has been accepted."""
         late = self._store.late(task.job, task.site)
-        if late is not None and not late.used and (late.round, late.index) < (task.round, task.index):
-            with self._store.tx():
+        with self._store.tx():
+            self._blobs.drop_refs(_sent(task.job, task.site))
+            if late is not None and not late.used and (late.round, late.index) < (task.round, task.index):
                 self._void(late)
 
     def _void(self, late: Late) -> None:
-        self._blobs.drop_all(self.owner(late.job, late.site))
+        owner = self.owner(late.job, late.site)
+        self._blobs.drop_refs(owner)
+        self._blobs.drop_refs(f"{owner}:base")
         self._store.bank(replace(late, used=True, meta={}, result=None))
 
     def closed(self, job: str, site: str) -> list[tuple[str, bool]]:
@@ -98,6 +118,10 @@ class LateResults:
             call = self._store.call(task.job, task.round, task.index)
             found.append((task.id, call is not None and call.settings.get("late") == "use"))
         return found
+
+
+def _sent(job: str, site: str) -> str:
+    return f"{LateResults.owner(job, site)}:sent"
 
 
 def _base(meta: Mapping[str, Any]) -> bytes | None:

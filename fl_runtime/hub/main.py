@@ -68,6 +68,7 @@ class Hub(Changes):
         self.board = Board(self.store, self.blobs, self.sessions, self.turnstile.queued)
         self.wires = Wires(self)
         self.board.payload_for, self.board.answers.noted = self.wires.payload, self.wires.noted
+        self.board.late.bases = self.wires.bases
         self.desk = Desk(self)
         self.orders = HubOrders(self)
         self.ordered: Callable[[int], None] = lambda code: None  # ends the process with this code

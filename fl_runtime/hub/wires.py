@@ -179,10 +179,15 @@ class Wires:
             self._hold(task, call, bytes(result.holds))
         if result.HasField("payload") and result.payload.form:
             base = bytes(result.payload.base)
-            if base and call.state != "open" and base not in self._models(call):
+            known = self._models(call) | set(self._hub.board.late.sent(task))
+            if base and call.state != "open" and base not in known:
                 raise ProtocolError("The result came late, and the model that it refers to is gone")
             meta["wire"] = {"plain": result.payload.plain.hex(), "base": base.hex()}
         return meta
+
+    def bases(self, call: Call) -> set[bytes]:
+        """What results of the call may be differences to."""
+        return self._models(call) if self._plan(call.job).differences else set()
 
     def _models(self, call: Call) -> set[bytes]:
         """The plain models that sites may have of this call, as far as they are still here."""

@@ -59,25 +59,37 @@ def round_over(tmp: Path) -> Iterator[tuple[Server, Session, pb.Task, bytes, str
         yield made, session, task, wire, form
 
 
-def test_a_difference_that_comes_a_round_late_stands_in_decoded(tmp_path: Path) -> None:
-    """The model that it refers to is kept with it, whatever the rounds after it release."""
+@pytest.mark.parametrize("later", [0, 1, 3])
+def test_a_difference_that_comes_late_stands_in_decoded(tmp_path: Path, later: int) -> None:
+    """The model that it refers to is kept: for it, then with it, whatever the rounds after its own release."""
     with round_over(tmp_path) as (made, _, task, wire, form):
+        for number in range(1, 1 + later):  # rounds that it misses, too
+            made.open(made.call(np.zeros(SIZE), round_=number, min=0))
+            made.hub.board.cancel((JOB, number, 0), "enough")
+            made.commit(number)
+        made.restart()
         made.answer(task.task, wire, form=form, base=task.payload.plain)
-        made.commit(1)
-        made.open(made.call(np.ones(SIZE), round_=2, min=1, deadline=0))
+        made.commit(1 + later)
+        made.open(made.call(np.ones(SIZE), round_=2 + later, min=1, deadline=0))
         (late,) = until(lambda: made.heard.results)
         blob, _ = made.hub.wires.plain(made.job, late)
         assert np.allclose(made.values(blob), np.linspace(-0.5, 1.5, SIZE), atol=0.02)
         made.hub.board.judge(late.id, True, "")
-        made.commit(2)
-        made.commit(3)
+        made.commit(2 + later)
+        assert "job:job-1:late:site-1:sent" in made.owners()  # of the round that it was taken for, which it may be at
+        made.connect()
+        made.open(made.call(np.ones(SIZE), round_=3 + later))
+        made.answer(f"{JOB}/{3 + later}.0/site-1", model(np.ones(SIZE)))
+        made.hub.board.judge(f"{JOB}/{3 + later}.0/site-1", True, "")
+        made.commit(3 + later)
+        made.commit(4 + later)
         assert made.owners() == owned("bundle")
 
 
-def test_a_late_difference_to_a_model_that_is_gone_is_refused(tmp_path: Path) -> None:
+def test_a_late_difference_to_a_model_that_was_not_sent_is_refused(tmp_path: Path) -> None:
     with round_over(tmp_path) as (made, session, task, wire, form):
         made.commit(1)
-        made.answer(task.task, wire, form=form, base=task.payload.plain)
+        made.answer(task.task, wire, form=form, base=bytes(32))
         assert [(ack.accepted, ack.why) for ack in acks(session)] == [
             (False, "The result came late, and the model that it refers to is gone")
         ]
