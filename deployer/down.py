@@ -6,10 +6,11 @@ ledger stay.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from deployer.checkpoint import cloud_resources
 from deployer.crew import Crew, together
@@ -25,9 +26,6 @@ from deployer.reach import reach_of
 from deployer.recover import free_stack, settle_stack
 from deployer.results import check_idle, fetch, running
 from deployer.settings import setting
-
-if TYPE_CHECKING:
-    from deployer.settle import Found
 
 
 def member_of(row: Row, kits_dir: Path) -> Member:
@@ -70,11 +68,10 @@ def deployed(ledger: Ledger, names: Iterable[str]) -> list[Row]:
 
 @dataclass
 class Taken:
-    """What a `down` did: resources deleted and wanted to be, what is left, where results lie."""
+    """What a `down` did: resources deleted and wanted to be, where results lie, who said that nothing is left."""
 
     deleted: dict[str, int] = field(default_factory=dict)
     expected: dict[str, int] = field(default_factory=dict)
-    left: list[Found] = field(default_factory=list)
     results: list[Path] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
 
@@ -137,8 +134,7 @@ class Down:
         """Delete everything, check with the clouds, delete what is left, check again.
 
         Raises:
-            CloudError: something is left; its message says what.
-            What went wrong otherwise, of all participants together.
+            What went wrong, of all participants together; something that is left is a CloudError that says what.
         """
         members = [member_of(row, self.kits_dir) for row in self.rows]
         _, errors = self.crew.each(members, self._guarded)
@@ -146,12 +142,6 @@ class Down:
             raise self.crew.interrupts.stopped()
         if errors:
             raise together(errors, len(members))
-        if self.taken.left:
-            raise CloudError(
-                f"{len(self.taken.left)} resources are left",
-                why=", ".join(found.title for found in self.taken.left),
-                next_step="fedspan down tries again",
-            )
         if not deployed(self.deployment.ledger, []):
             self.deployment.keys.destroy()
         return self.taken
@@ -210,7 +200,11 @@ class Down:
             ledger.end_operation(name)
 
     def _check(self, member: Member, access: Any) -> None:
-        """Nothing of it may be left: asked of the cloud itself, past the engine."""
+        """Nothing of it may be left: asked of the cloud itself, past the engine.
+
+        Raises:
+            CloudError: something is; its message says what.
+        """
         from deployer.settle import Whose, delete_all, find_all
 
         assert member.cloud is not None, "only a participant in a cloud has something there"
@@ -221,9 +215,19 @@ class Down:
         if found:
             self.crew.screen.line(f"{member.name}: deleting {len(found)} resources that no stack knew of")
             delete_all(world, found)
-            found = find_all(world, whose)
-        self.taken.left += found
+        until = time.monotonic() + setting("GONE_DEADLINE")
+        while found := find_all(world, whose):  # a volume is `deleting` for a while
+            if time.monotonic() > until:
+                break
+            self.crew.interrupts.wait(setting("GONE_INTERVAL"))
         self.taken.asked.append(f"{member.cloud} {member.region}")
+        if found:
+            raise CloudError(
+                f"{len(found)} resources are left",
+                participant=member.name,
+                why=", ".join(one.title for one in found),
+                next_step="fedspan down tries again",
+            )
 
 
 def without_spec(deployment: Deployment, rows: Iterable[Row], kits_dir: Path) -> Deployment:

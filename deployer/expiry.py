@@ -32,10 +32,22 @@ def expiry_of(ledger: Ledger, name: str) -> float | None:
 def set_expiry(ledger: Ledger, name: str, at: float | None) -> None:
     """Note when it ends; None: never. An end that is over becomes an event: the machine's bill ended there."""
     row, known = ledger.participant(name), expiry_of(ledger, name)
-    over = billed_until(row, known) if row is not None else None
+    over = billed_until(row, known, told=end_told(ledger, name)) if row is not None else None
     if over is not None and over <= time.time():
         ledger.event(name, "stopped", detail="it ended itself", at=over)
     ledger.set_meta(f"expires:{name}", "" if at is None else str(int(at)))
+
+
+def note_told(ledger: Ledger, name: str, at: float | None) -> None:
+    """The machine itself knows its end now; None: it knows of none."""
+    if (ledger.meta(f"told:{name}") or "") != (told := "" if at is None else str(int(at))):
+        ledger.set_meta(f"told:{name}", told)
+
+
+def end_told(ledger: Ledger, name: str) -> bool:
+    """Whether the machine knows the end that the ledger has for it: else it goes on until somebody tells it."""
+    known = ledger.meta(f"expires:{name}")
+    return bool(known) and ledger.meta(f"told:{name}") == known
 
 
 def azure_schedule(at: float | None, now: float) -> str | None:
@@ -51,15 +63,21 @@ def apply_expiry(machine: Machine, at: float | None, how: Deallocation | None = 
     return put_timer(machine, NAME, timer_text(at), service_text(at, how.argv if how else ()), how)
 
 
-def in_words(at: float | None, now: float, target: str, machine: str = "", *, armed: bool = False) -> str:
+def in_words(
+    at: float | None, now: float, target: str, machine: str = "", *, armed: bool = False, told: bool = True
+) -> str:
     """What `status` says of a machine's end. Pure.
 
-    `machine`: what its cloud says of it, where that was asked. `armed`: its bill ends then, too.
+    `machine`: what its cloud says of it, where that was asked. `armed`: its bill ends then, too. `told`: it knows its
+    end itself.
     """
     from deployer.status import ago
 
     if at is None:
         return ""
+    if not told and not armed:
+        still = "is" if at > now else "was"
+        return f"{still} to end at {stamp(at)}, but its machine was not told: it runs on\n  next: fedspan up tells it"
     bills = "address and volume go on costing until fedspan down"
     if at <= now:
         return _over(stamp(at), target, machine) or f"ended itself at {stamp(at)}; {bills}"

@@ -188,7 +188,7 @@ class Ledger:
         names = [row.name for row in self.participants()]
         with self._write() as connection:
             connection.execute("delete from participant")
-            for kind in ("operation", "expires", "idle"):
+            for kind in ("operation", "expires", "told", "idle"):
                 connection.execute("delete from meta where key like ?", (f"{kind}:%",))
         return names
 

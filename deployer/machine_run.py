@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from deployer.crew import Crew
 from deployer.deallocation import deallocation_of
 from deployer.errors import HostKeyError
-from deployer.expiry import apply_expiry
+from deployer.expiry import apply_expiry, note_told
 from deployer.idle import apply_idle, held
 from deployer.interrupts import Interrupts
 from deployer.keys import KeyStore, host_entry
@@ -186,6 +186,7 @@ def install_and_start(crew: Crew, member: Member, reach: Reach, start: Start) ->
         # first of all: whatever fails later, the machine ends; one that was turned on after its end is soon off again
         how = deallocation_of(crew.deployment, member)
         ends_anew = bool(member.cloud) and apply_expiry(machine, start.end, how)
+        note_told(crew.deployment.ledger, member.name, start.end)
         with held(machine, start.idle_s):
             idles_anew = bool(member.cloud) and apply_idle(machine, start.idle_s, how)
             done = install_participant(

@@ -10,9 +10,10 @@ from pulumi.automation import CommandError
 
 from deployer.checkpoint import end_in
 from deployer.crew import Crew, together
-from deployer.errors import CloudError
+from deployer.errors import CloudError, RefusedError
 from deployer.expiry import expiry_of
 from deployer.idle import idle_of
+from deployer.ledger import NOTHING_THERE, Ledger
 from deployer.member import Member
 from deployer.part import Part
 from deployer.plan_make import Planner
@@ -43,6 +44,24 @@ def install_plugins(crew: Crew, members: Iterable[Member]) -> None:
             ) from error
 
 
+def check_target(ledger: Ledger, member: Member) -> None:
+    """A participant goes from one cloud to the other by itself; anything else leaves things behind, unseen.
+
+    Raises:
+        RefusedError: it is deployed in a cloud or on a host, and the spec wants it elsewhere.
+    """
+    row = ledger.participant(member.name)
+    if row is None or row.phase in NOTHING_THERE or row.target in (member.target, "kit"):
+        return
+    if row.cloud is None or member.cloud is None:
+        raise RefusedError(
+            f"deployed on {row.target}, and federation.yml says {member.target}",
+            participant=member.name,
+            why=f"what is on {row.target} would be left there" + (", and cost on" if row.cloud else ""),
+            next_step=f"fedspan down {member.name} takes that down; then fedspan up",
+        )
+
+
 def prepare(crew: Crew, planner: Planner, members: Iterable[Member]) -> dict[str, Part]:
     """States and identities of `members`, all at once; what a crash left behind is settled first.
 
@@ -50,6 +69,8 @@ def prepare(crew: Crew, planner: Planner, members: Iterable[Member]) -> dict[str
         The first participant's error, or all of them together.
     """
     members = list(members)
+    for member in members:
+        check_target(crew.deployment.ledger, member)
     install_plugins(crew, members)
 
     def work(member: Member) -> Part:

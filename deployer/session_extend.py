@@ -11,7 +11,7 @@ from deployer.deployment import Deployment, lead
 from deployer.engine import only
 from deployer.engine_events import Step
 from deployer.errors import RefusedError, UsageError
-from deployer.expiry import apply_expiry, expiry_of, set_expiry
+from deployer.expiry import apply_expiry, expiry_of, note_told, set_expiry
 from deployer.expiry_units import parse_ttl, stamp
 from deployer.ledger import NOTHING_THERE
 from deployer.live import screen
@@ -25,10 +25,14 @@ from startup_kits.spec import load_spec
 
 NEVER = "never"
 
+_OF_AN_END = {"tags", "tagsAll", "instanceInitiatedShutdownBehavior"}
+"""Properties of a machine that its end decides: EC2 is told whether it terminates what powers itself off."""
+
 
 def is_end(step: Step) -> bool:
     """Whether a step moves a machine's end and nothing else: its tag, and Azure's schedule. Pure."""
-    tagged = step.type in VM_TYPES and step.action == "update"
+    reasons = {reason.partition(".")[0].partition("[")[0] for reason in step.reasons}
+    tagged = step.type in VM_TYPES and step.action == "update" and reasons <= _OF_AN_END
     return tagged or step.type == "azure-native:devtestlab:GlobalSchedule"
 
 
@@ -72,6 +76,7 @@ def extend(name: str, by: str) -> float | None:
             with log_in(reach_of(row, workspace.ssh_dir), session.crew.interrupts, setting("SSH_DEADLINE")) as machine:
                 apply_expiry(machine, end, deallocation_of(deployment, member))
             set_expiry(deployment.ledger, name, end)
+            note_told(deployment.ledger, name, end)
             deployment.ledger.event(name, "expiry", detail=f"ends {'never' if end is None else by + ' later'}")
             up.rules_only(plan)
     return end

@@ -79,9 +79,15 @@ def _not_idle(crew: Crew, rows: Iterable[Row], idle_s: float) -> dict[str, str]:
             next_step="fedspan status",
         )
     rows = list(rows)
-    since = max(row.since for row in rows)
+    since = max(on_since(crew.deployment.ledger, row) for row in rows)
     idle = idle_seconds(status, since, time.time())
     return {} if idle >= idle_s else {row.name: f"left on: no job for {ago(idle)} only" for row in rows}
+
+
+def on_since(ledger: Ledger, row: Row) -> float:
+    """When a participant's machine was deployed, or was turned on last; seconds since the epoch."""
+    turned_on = [event.at for event in ledger.events(row.name) if event.phase == "machine"]
+    return max([row.since, *turned_on])
 
 
 def chosen(ledger: Ledger, names: list[str], verb: str) -> list[Row]:
@@ -109,9 +115,11 @@ def _guarded(crew: Crew, member: Member, row: Row, work: Callable[[Crew, Member,
     try:
         return work(crew, member, row)
     except BaseException as error:
-        crew.failed(member.name, error) if row.phase != STOPPED else crew.screen.phase(
-            member.name, "failed", str(error)
-        )
+        now = crew.deployment.ledger.participant(member.name)
+        if now is not None and now.phase == STOPPED:  # still off: that is what `status` has to say
+            crew.screen.phase(member.name, "failed", str(error))
+        else:
+            crew.failed(member.name, error)
         raise
 
 
@@ -172,6 +180,7 @@ def start_machine(crew: Crew, member: Member, row: Row) -> None:
         if power.look(vm_id) in OFF:
             note_off(crew.deployment.ledger, row)
         power.start(vm_id)
+        crew.deployment.ledger.record(member.name, "machine", detail="turned on")  # it bills, whatever fails now
     with log_in(reach_of(row, crew.deployment.state_dir / "ssh"), crew.interrupts, setting("SSH_DEADLINE")) as machine:
         crew.screen.phase(member.name, "starting")
         service = Service(machine)

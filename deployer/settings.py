@@ -30,6 +30,9 @@ DEFAULTS: dict[str, float] = {
     # megabytes that one running stack takes: engine and provider plugin (a real AWS plugin takes 300 to 430)
     "STACK_MEMORY_REAL": 600,
     "STACK_MEMORY_SANDBOX": 160,
+    # how long a cloud may take until what was deleted is no longer listed, and the pause between two looks
+    "GONE_DEADLINE": 120,
+    "GONE_INTERVAL": 3,
     # how often `status --watch` looks again
     "WATCH_INTERVAL": 2,
     # how long a cloud may take to turn a machine on or off

@@ -13,6 +13,7 @@ from deployer.checkpoint import has_machine, stack_outputs, tells_its_machine
 from deployer.crew import Crew
 from deployer.engine import check_agreed, only_rules
 from deployer.errors import CapacityError, Interrupted
+from deployer.expiry import note_told
 from deployer.host_keys import was_rotated
 from deployer.machine_run import reach_cloud
 from deployer.member import Member
@@ -219,6 +220,8 @@ class StackWork:
         # a machine in the place of one that is gone (it reached its end, somebody deleted it) is another one too
         if shown is not None and (shown.replaces_machine or (_makes_machine(shown) and was_rotated(keys, name))):
             keys.renew_host(name)
+        if shown is not None and (shown.replaces_machine or _makes_machine(shown)):
+            note_told(self.crew.deployment.ledger, name, None)
         part.openings = self.planner.openings(part.member)
         part.args = self.planner.arguments(part)
         if part.holds_something and (part.preview is None or part.args != before):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from deployer.errors import FedspanError
-from deployer.expiry import expiry_of
+from deployer.expiry import end_told, expiry_of
 from deployer.idle import idle_of, turned_itself_off
 from deployer.ledger import NOTHING_THERE, STOPPED, Event, Ledger, Row
 from deployer.reach import reach_of
@@ -35,9 +35,9 @@ UNFINISHED = NO_MACHINE | {"machine", "pushed"}
 class Line:
     """One participant's status. `runtime` is what the server (or the machine) says of it, `machine` what its cloud.
 
-    `gpus`: `1 of 2 free`. `machine` and `drift` are known only when the clouds were asked. `bill_ends`: when the
-    machine ends itself, where its cloud then bills it no more. `idle_stop`: seconds without a job after which the
-    machine turns itself off. `idled`: it did.
+    `gpus`: `1 of 2 free`. `machine` and `drift` are known only when the clouds were asked. `end_told`: the machine
+    itself knows when it `expires`. `bill_ends`: when it ends itself, where its cloud then bills it no more.
+    `idle_stop`: seconds without a job after which the machine turns itself off. `idled`: it did.
     """
 
     name: str
@@ -60,6 +60,7 @@ class Line:
     drift: tuple[Drift, ...] = ()
     seconds_on: float = 0.0
     expires: float | None = None
+    end_told: bool = False
     bill_ends: float | None = None
     idle_stop: int | None = None
     idled: bool = False
@@ -184,13 +185,14 @@ def collect(ledger: Ledger, ssh_dir: Path, federation: str, expected: Iterable[t
 
 
 def _with_times(line: Line, row: Row, ledger: Ledger, events: Sequence[Event], now: float) -> Line:
-    expires = expiry_of(ledger, line.name)
-    end = billed_until(row, expires)
+    expires, told = expiry_of(ledger, line.name), end_told(ledger, line.name)
+    end = billed_until(row, expires, told=told)
     on = seconds_on(events, line.name, line.since, now, end) if line.since else 0.0
     return replace(
         line,
         seconds_on=on,
         expires=expires,
+        end_told=told,
         bill_ends=end,
         idle_stop=idle_of(ledger, line.name),
         idled=turned_itself_off(row),

@@ -245,6 +245,7 @@ class Up:
             note_off(self.deployment.ledger, row)
             self.crew.screen.phase(member.name, "booting", f"it was {state}")
             power.start(vm_id)
+            self.deployment.ledger.record(member.name, "machine", detail="turned on")  # it bills, whatever fails now
 
     def _record_host(self, member: Member, reach: Reach) -> None:
         row = self.deployment.ledger.participant(member.name)

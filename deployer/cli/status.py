@@ -167,7 +167,8 @@ def render(found: Status) -> RenderableType:
         notes += [f"{line.name}: drift: {one.text}" for one in line.drift]
         if line.expires and line.since:
             armed = line.bill_ends is not None
-            notes.append(f"{line.name}: {in_words(line.expires, time.time(), line.target, line.machine, armed=armed)}")
+            known = {"armed": armed, "told": line.end_told}
+            notes.append(f"{line.name}: {in_words(line.expires, time.time(), line.target, line.machine, **known)}")
         if idles := idle_in_words(line.idle_stop, line.phase, line.runtime, by_itself=line.idled):
             notes.append(f"{line.name}: {idles}")
         if line.jobs:

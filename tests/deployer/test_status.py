@@ -10,7 +10,7 @@ import pytest
 
 from deployer import status
 from deployer.drain import idle_seconds
-from deployer.expiry import azure_schedule, expiry_of, in_words, set_expiry
+from deployer.expiry import azure_schedule, expiry_of, in_words, note_told, set_expiry
 from deployer.idle import idle_of, note_seen, set_idle
 from deployer.ledger import Event, Ledger, Row
 from deployer.look import CloudView
@@ -83,6 +83,7 @@ def test_an_end_that_is_over_is_remembered_when_another_one_or_none_takes_its_pl
     ledger.record("site-1", "started", role="site", target="aws")
     over, ahead = int(time.time()) - 60, int(time.time()) + 3600
     set_expiry(ledger, "site-1", over)
+    note_told(ledger, "site-1", over)
     set_expiry(ledger, "site-1", ahead)
     set_expiry(ledger, "site-1", None)
     set_expiry(ledger, "site-1", None)
@@ -98,14 +99,18 @@ def test_azures_bill_ends_with_the_machine_only_where_its_own_shutdown_was_armed
         return Row("site-1", "site", target, "started", outputs=outputs)
 
     expires = 10 * 86_400.0  # at midnight
-    assert billed_until(row("aws"), expires) == expires
-    assert billed_until(row("azure"), expires) is None
-    assert billed_until(row("azure", deallocate_at="0000"), expires) == expires
-    assert billed_until(row("azure", deallocate_at="0500"), expires) is None  # of an end that was moved since
-    assert billed_until(row("azure", self_deallocate=True), expires) == expires
-    assert billed_until(row("azure", self_deallocate=True), None) is None
-    assert billed_until(row("aws"), None) is None
-    assert billed_until(row("azure", deallocate_at="0000"), None) is None
+    assert billed_until(row("aws"), expires, told=True) == expires
+    assert billed_until(row("azure"), expires, told=True) is None
+    assert billed_until(row("azure", deallocate_at="0000"), expires, told=False) == expires  # Azure itself knows
+    assert (
+        billed_until(row("azure", deallocate_at="0500"), expires, told=True) is None
+    )  # of an end that was moved since
+    assert billed_until(row("azure", self_deallocate=True), expires, told=True) == expires
+    assert billed_until(row("azure", self_deallocate=True), None, told=True) is None
+    assert billed_until(row("aws"), None, told=True) is None
+    assert billed_until(row("azure", deallocate_at="0000"), None, told=True) is None
+    for one in (row("aws"), row("azure", self_deallocate=True)):
+        assert billed_until(one, expires, told=False) is None
 
 
 @pytest.mark.parametrize(("schedule", "told"), [({}, False), ({"deallocate_at": True}, True)])
@@ -117,12 +122,38 @@ def test_the_end_of_azures_bill_is_promised_by_what_stands_in_the_stack_and_neve
     outputs = {"deallocate_at": azure_schedule(at, time.time())} if schedule else {}
     ledger.record("site-1", "started", role="site", target="azure", outputs=outputs)
     set_expiry(ledger, "site-1", at)
+    note_told(ledger, "site-1", at)
     ledger.event("site-1", "started")
     (line,) = status.collect(ledger, tmp_path / "ssh", "digits").lines
     assert (line.bill_ends is not None) is told
     words = in_words(at, time.time(), "azure", armed=line.bill_ends is not None)
     assert words.startswith("ends itself" if told else "powers itself off")
     assert ("Azure bills it on until fedspan stop" in words) is not told
+
+
+def test_an_end_of_which_the_machine_was_never_told_is_no_end_of_its_bill(ledger: Ledger, tmp_path: Path) -> None:
+    """`up --ttl` was killed, or nobody could log in, between the machine and its timer; or another machine was made."""
+
+    def said(at: float) -> str:
+        set_expiry(ledger, "site-1", at)
+        (line,) = status.collect(ledger, tmp_path / "ssh", "digits").lines
+        assert line.bill_ends is None
+        assert line.seconds_on == pytest.approx(time.time() - line.since, abs=5)
+        return in_words(at, time.time(), "aws", told=line.end_told)
+
+    ledger.record("site-1", "machine", role="site", target="aws", address="52.1.2.3")
+    assert "is to end at" in said(time.time() + 3600)
+    assert "was to end at" in (words := said(time.time() - 60))
+    assert "its machine was not told: it runs on\n  next: fedspan up" in words
+    assert [event for event in ledger.events("site-1") if event.phase == "stopped"] == []
+    at = time.time() + 3600
+    set_expiry(ledger, "site-1", at)
+    note_told(ledger, "site-1", at)
+    (line,) = status.collect(ledger, tmp_path / "ssh", "digits").lines
+    assert line.bill_ends == int(at)
+    note_told(ledger, "site-1", None)  # another machine is made
+    (line,) = status.collect(ledger, tmp_path / "ssh", "digits").lines
+    assert line.bill_ends is None
 
 
 def test_a_machine_seen_to_be_off_has_turned_itself_off_only_where_its_spec_said_so(ledger: Ledger) -> None:
