@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,10 +36,11 @@ def reach_cloud(crew: Crew, member: Member, address: str, port: int, user: str) 
 def reach_host(crew: Crew, member: Member) -> Reach:
     """How to log in to a machine that was there before us.
 
-    Its host key is the one that the operator's own `~/.ssh/known_hosts` knows, or one that the operator confirms now.
+    Its host key is the one that the spec gives, that the operator's own `~/.ssh/known_hosts` knows, or that was
+    confirmed before (`confirm_host_keys`).
 
     Raises:
-        HostKeyError: the key is not known, and nobody is there to confirm it.
+        HostKeyError: the key is not known, and nobody has confirmed it.
     """
     keys = crew.deployment.keys
     port = member.ssh_port or 22
@@ -80,38 +81,81 @@ def is_pinned(keys: KeyStore, address: str, port: int) -> bool:
     return keys.known_hosts.is_file() and bool(read_pins(keys.known_hosts, address, port))
 
 
+def confirm_host_keys(crew: Crew, members: Iterable[Member]) -> None:
+    """Ask about the host keys that are not known, one after the other, and pin those that are confirmed.
+
+    From the main thread, before a screen is drawn: questions of several threads would take each other's answers.
+    Of a machine that shows no key now nothing is asked: `reach_host` tells why.
+
+    Raises:
+        RefusedError: the answer was no.
+        Interrupted: Ctrl-C while the keys were looked at.
+    """
+    from deployer.cli import context
+
+    if not context.interactive() or context.options().json or context.options().yes:
+        return
+    keys = crew.deployment.keys
+    unknown = [member for member in members if member.target == "host" and _is_asked_about(keys, member)]
+    shown, _ = crew.each(unknown, lambda member: scanned(crew, member, *_place(member)))
+    crew.interrupts.check()
+    for member in unknown:
+        if member.name in shown:
+            context.say(_told(member, shown[member.name]))
+            context.confirm(f"{member.name}: is that its key?")
+            keys.pin(*_place(member), shown[member.name])
+
+
 def trusted_key(crew: Crew, member: Member, address: str, port: int) -> str:
     """The public host key of a machine that was there before us.
 
-    Known to the operator, given by the spec (`host_key`), accepted at first sight where the spec says so, or confirmed
-    now: ssh's own policies.
-    """
-    from deployer.cli import context
-    from deployer.ssh import fingerprint, read_pins
+    Given by the spec (`host_key`), known to the operator, or accepted at first sight where the spec says so: ssh's own
+    policies. One that has to be confirmed is pinned by then.
 
-    given = member.host_key or "ask"
-    if given.startswith(("ssh-", "ecdsa-")):
-        return given
-    known = Path.home() / ".ssh" / "known_hosts"
-    pins = read_pins(known, address, port) if known.is_file() else []
-    if pins:
-        return str(pins[0].public_key)
+    Raises:
+        HostKeyError: it is none of these.
+    """
+    if (known := _known_key(member)) is not None:
+        return known
     shown = scanned(crew, member, address, port)
-    told = f"{host_entry(address, port)} shows the host key {fingerprint(shown)}"
-    if given == "accept-new":
+    told = _told(member, shown)
+    if member.host_key == "accept-new":
         crew.screen.line(f"{member.name}: {told}; accepted as new")
-        return shown
-    if context.interactive() and not context.options().json and not context.options().yes:
-        crew.screen.line(told)
-        context.confirm(f"{member.name}: is that its key?")
         return shown
     jump = f" -J {member.jump}" if member.jump else ""
     raise HostKeyError(
         "its host key is not known",
         participant=member.name,
-        why=f"{told}; nobody is there to confirm it",
+        why=f"{told}; nobody has confirmed it",
         next_step=f"ssh{jump} -p {port} {address} once, so that ~/.ssh/known_hosts has the key, then try again",
     )
+
+
+def _place(member: Member) -> tuple[str, int]:
+    assert member.host is not None, "the spec names a host target's address"
+    return member.host, member.ssh_port or 22
+
+
+def _known_key(member: Member) -> str | None:
+    """The key that the spec gives, or else the operator's own ssh knows."""
+    from deployer.ssh import read_pins
+
+    if (member.host_key or "").startswith(("ssh-", "ecdsa-")):
+        return member.host_key
+    known = Path.home() / ".ssh" / "known_hosts"
+    pins = read_pins(known, *_place(member)) if known.is_file() else []
+    return str(pins[0].public_key) if pins else None
+
+
+def _is_asked_about(keys: KeyStore, member: Member) -> bool:
+    at_sight = member.host_key == "accept-new"
+    return not at_sight and not is_pinned(keys, *_place(member)) and _known_key(member) is None
+
+
+def _told(member: Member, key: str) -> str:
+    from deployer.ssh import fingerprint
+
+    return f"{host_entry(*_place(member))} shows the host key {fingerprint(key)}"
 
 
 def scanned(crew: Crew, member: Member, address: str, port: int) -> str:

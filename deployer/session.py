@@ -22,6 +22,7 @@ from deployer.interrupts import LEADS_NEXT, OWNERS_NEXT, Interrupts
 from deployer.ledger import NOTHING_THERE, Ledger
 from deployer.live import Screen, Silent, screen
 from deployer.lockfile import exclusive
+from deployer.machine_run import confirm_host_keys
 from deployer.member import Member
 from deployer.plan import Plan, read
 from deployer.plan_same import check_same
@@ -224,6 +225,7 @@ def carry_out(session: Session, plan: Plan, *, agreed: bool = False, cap: Cap | 
     refuse(findings)
     if plan.changes and not agreed:
         context.confirm(question(plan))
+    confirm_host_keys(session.crew, session.members)
     with screen([member.name for member in session.members]) as live:
         session.show(live)
         outcome = session.up.apply(plan)

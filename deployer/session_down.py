@@ -107,6 +107,8 @@ def down(
                 context.say(f"{row.name}: {place}, {row.phase}{f', {row.address}' if row.address else ''}")
         work.jobs(abort_jobs, discard_results, tell)
         context.confirm(f"Delete everything of {whom}?")
+        if any(row.cloud for row in rows):
+            base.realm.engine_root()  # where there is none it asks: not under the table, from a thread of each stack
         with screen([row.name for row in rows]) as live:
             session.show(live)
             taken = work.destroy()

@@ -28,8 +28,7 @@ def reap(regions: Iterable[str], deployment_id: str | None) -> None:
     workspace = context.workspace()
     deployment = _deployment(workspace)
     members = list(deployment.members.values())
-    with opened(deployment, members, "reap") as session, screen([]) as live:
-        session.show(live)
+    with opened(deployment, members, "reap") as session:
         work = Reap(session.crew, workspace.kits_dir, tuple(regions), deployment_id)
         orphans = work.find()
         _tell(work, orphans)
@@ -37,7 +36,9 @@ def reap(regions: Iterable[str], deployment_id: str | None) -> None:
         left: list[Orphan] = []
         if doomed:
             context.confirm(f"Delete {len(doomed)} resources?")
-            left = work.delete(doomed)
+            with screen([]) as live:  # only now: it would be drawn over the question
+                session.show(live)
+                left = work.delete(doomed)
     if context.options().json:
         context.emit({"event": "result", "deleted": len(doomed) - len(left), "left": len(left)})
     elif doomed:
