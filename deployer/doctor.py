@@ -20,6 +20,7 @@ from deployer.preflight import engine, local
 from deployer.preflight.engine import from_error
 from deployer.preflight.model import Finding
 from deployer.preflight.run import Candidate, check
+from deployer.preflight.standing import from_row
 from stacks.resources import describe
 from startup_kits.spec import load_spec
 
@@ -114,10 +115,10 @@ def _clouds(deployment: Deployment, members: list[Member]) -> Iterable[Finding]:
             yield from_error(subject, error, member.name)
             continue
         row = deployment.ledger.participant(member.name)
-        there = row is not None and row.phase not in NOTHING_THERE
         assert member.cloud is not None, "only those in a cloud"
-        creates = Counter() if there else Counter(entry.type for entry in describe(member.cloud, args))
-        candidates.append(Candidate(member, args, access, creates))
-        if there and row is not None:
+        if row is None or row.phase in NOTHING_THERE:
+            candidates.append(Candidate(member, args, access, Counter(e.type for e in describe(member.cloud, args))))
+        else:
+            candidates.append(Candidate(member, args, access, *from_row(member.cloud, row, args)))
             yield Finding("deployment", f"{row.phase}, at {row.address or 'no address yet'}", participant=member.name)
     yield from check(deployment, candidates).findings

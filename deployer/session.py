@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -52,18 +51,19 @@ class Session:
         return self.up.plan()
 
     def preflight(self, plan: Plan) -> tuple[Plan, tuple[Finding, ...]]:
-        """The checks of what the plan would create; the plan with the zones that offer each size."""
+        """The checks of what the plan would create or resize; the plan with the zones that offer each size."""
         if not plan.changes:
             return plan, ()
         from deployer.preflight.run import Candidate, check
+        from deployer.preflight.standing import creates, standing
 
         candidates = []
         for shown in plan.participants:
             part = self.up.parts.get(shown.name)
             if part is None or part.args is None or not shown.steps:
                 continue
-            creates = Counter(step.type for step in shown.steps if step.action == "create")
-            candidates.append(Candidate(part.member, part.args, part.access, creates))
+            stands = standing(shown.steps, part.state)
+            candidates.append(Candidate(part.member, part.args, part.access, creates(shown.steps), stands))
         report = check(self.deployment, candidates, self.up.allow_fallback)
         parts = (replace(part, zones=report.zones.get(part.name, ())) for part in plan.participants)
         return replace(plan, participants=tuple(parts)), report.findings

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from deployer.preflight.model import Finding
 from deployer.preflight.place import Place, Wanted, asking
@@ -20,12 +21,19 @@ def check(place: Place) -> Iterable[Finding]:
     seen: dict[Image, list[Wanted]] = {}
     for one in place.wanted:
         if one.makes_machine:
-            seen.setdefault(image_for(place.cloud, one.args), []).append(one)
+            seen.setdefault(_booted(place, one), []).append(one)
     for image, users in seen.items():
         if place.cloud == "aws":
             yield _aws(place, image, users)
         else:
             yield _azure_own(place, image, users) if image.own else _azure(place, image, users)
+
+
+def _booted(place: Place, one: Wanted) -> Image:
+    """On AWS a machine in another's place boots that one's AMI, where nothing else is wanted."""
+    image = image_for(place.cloud, one.args)
+    kept = one.standing.image if one.standing is not None and not one.args.reimage else ""
+    return replace(image, own=kept) if kept and not image.own else image
 
 
 def _aws(place: Place, image: Image, users: list[Wanted]) -> Finding:
@@ -89,11 +97,16 @@ def _azure_own(place: Place, image: Image, users: list[Wanted]) -> Finding:
 
 
 def _missing(place: Place, image: Image, users: list[Wanted], why: str) -> Finding:
+    step = "another `region:` in federation.yml"
+    if image.own and users[0].args.existing.image:
+        step = "mend `image:` in federation.yml"
+    elif image.own:
+        why, step = f"{why}, and its machine boots that one again", "name another one with `image:` in federation.yml"
     return Finding(
         "image",
         f"the image {image.family} is not in {place.region}",
         "refused",
         participant=users[0].name,
         why=why,
-        next_step="mend `image:` in federation.yml" if image.own else "another `region:` in federation.yml",
+        next_step=step,
     )

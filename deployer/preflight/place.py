@@ -14,6 +14,7 @@ from deployer.cloud_clients import AwsClients, AzureClients, Clients
 from deployer.failures import RIGHTS
 from deployer.member import Member
 from deployer.plan import VM_TYPES
+from deployer.preflight.standing import Standing
 from stacks.args import ParticipantArgs
 from stacks.names import Cloud
 
@@ -25,12 +26,14 @@ class Wanted:
     """One participant: what it is made from, and how many of each Pulumi type are going to be created.
 
     `others`: where the wanted size can't be had, `up` has other places to try.
+    `standing`: its machine that is going to be replaced or resized.
     """
 
     member: Member
     args: ParticipantArgs
     creates: Counter[str] = field(default_factory=Counter)
     others: bool = False
+    standing: Standing | None = None
 
     @property
     def name(self) -> str:
@@ -39,8 +42,18 @@ class Wanted:
 
     @property
     def makes_machine(self) -> bool:
-        """Whether a machine will be created."""
+        """Whether a machine will be created, the first one or in another's place."""
         return any(self.creates[kind] for kind in VM_TYPES)
+
+    @property
+    def needs_room(self) -> bool:
+        """Whether its size must be had: a machine will be created, or resized."""
+        return self.makes_machine or self.standing is not None
+
+    @property
+    def zone(self) -> str | None:
+        """Where its size must be had: in the zone that is wanted, else in the one where its machine and disk are."""
+        return self.args.zone or (self.standing.zone if self.standing is not None else None)
 
 
 @dataclass(frozen=True)

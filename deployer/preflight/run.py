@@ -12,6 +12,7 @@ from typing import Any
 from deployer.deployment import Deployment
 from deployer.errors import FedspanError
 from deployer.member import Member
+from deployer.placement import stood
 from deployer.preflight import (
     azure_provider,
     clock,
@@ -28,6 +29,7 @@ from deployer.preflight import (
 )
 from deployer.preflight.model import Finding, Level
 from deployer.preflight.place import NotAsked, Place, Wanted
+from deployer.preflight.standing import Standing
 from stacks.args import ParticipantArgs
 
 SUBJECTS: Mapping[str, Callable[[Place], Iterable[Finding]]] = {
@@ -48,12 +50,13 @@ _ORDER: dict[Level, int] = {"refused": 0, "warning": 1, "unknown": 2, "ok": 3}
 
 @dataclass(frozen=True)
 class Candidate:
-    """A participant with its identity and what is going to be created for it, by Pulumi type."""
+    """A participant with its identity, what is going to be created for it, by Pulumi type, and in whose place."""
 
     member: Member
     args: ParticipantArgs
     access: Any
     creates: Counter[str]
+    standing: Standing | None = None
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,11 @@ def has_others(member: Member, allow_fallback: bool) -> bool:
     return len(member.sizes) > 1 or len(member.zones) > 1 or member.spot or regions > 0
 
 
+def _moves(deployment: Deployment, member: Member, allow_fallback: bool) -> bool:
+    """Whether `up` would try another place: never for a machine that ever stood, whose volume may hold data."""
+    return has_others(member, allow_fallback) and not stood(deployment.ledger.events(member.name))
+
+
 def places(deployment: Deployment, candidates: Iterable[Candidate], allow_fallback: bool = False) -> list[Place]:
     """Participants by identity and region: quotas and counts are a region's, for all of them together."""
     grouped: dict[tuple[str, str, str, str], list[Candidate]] = {}
@@ -84,7 +92,8 @@ def places(deployment: Deployment, candidates: Iterable[Candidate], allow_fallba
         assert first.member.cloud is not None, "only participants in a cloud are candidates"
         clients = deployment.realm.clients(first.member.cloud, first.member, first.access)
         wanted = tuple(
-            Wanted(one.member, one.args, one.creates, has_others(one.member, allow_fallback)) for one in users
+            Wanted(one.member, one.args, one.creates, _moves(deployment, one.member, allow_fallback), one.standing)
+            for one in users
         )
         found.append(Place(first.member.cloud, where, owner, first.access, clients, wanted))
     return found

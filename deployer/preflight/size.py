@@ -25,8 +25,8 @@ class Offered:
 
 
 def check(place: Place) -> Iterable[Finding]:
-    """For each participant whose machine is going to be made."""
-    wanted = [one for one in place.wanted if one.makes_machine]
+    """For each participant whose machine is going to be made or resized."""
+    wanted = [one for one in place.wanted if one.needs_room]
     if not wanted:
         return
     offers = offered(place)
@@ -84,7 +84,7 @@ def _sku(sku: Any) -> Offered:
 
 
 def _judged(place: Place, one: Wanted, found: Offered | None) -> Finding:
-    size, zone = one.args.size, one.args.zone
+    size, zone = one.args.size, one.zone
 
     def refused(what: str, why: str, next_step: str) -> Finding:
         if one.others:
@@ -102,10 +102,11 @@ def _judged(place: Place, one: Wanted, found: Offered | None) -> Finding:
         )
     if zone is not None and zone not in found.zones:
         have = f"it can be had in {', '.join(found.zones)}" if found.zones else "no zone offers it"
-        return refused(
-            f"{size} is not offered in zone {zone}",
-            f"{have} ({found.restricted})" if found.restricted else have,
-            f"zone: {found.zones[0]} in federation.yml, or no zone:" if found.zones else "another `size:`",
-        )
+        if one.standing is not None and zone == one.standing.zone:
+            have, step = f"its machine and disk are there; {have}", "another `size:` in federation.yml"
+        else:
+            step = f"zone: {found.zones[0]} in federation.yml, or no zone:" if found.zones else "another `size:`"
+        why = f"{have} ({found.restricted})" if found.restricted else have
+        return refused(f"{size} is not offered in zone {zone}", why, step)
     where = zone or ", ".join(found.zones) or place.region
     return Finding("size", f"{size} is offered in {where}", participant=one.name)
