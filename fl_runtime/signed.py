@@ -60,6 +60,8 @@ def check(
     read: Callable[[Mapping[str, Any], Identity], T],
     refuse: Refuse,
     only: str,
+    *,
+    at_any_time: bool = False,
 ) -> tuple[T, float]:
     """What `read` makes of the document, and when it was issued: certificate, role, signature, form, federation and
     signer are checked against this kit's CA; the times are for the caller.
@@ -69,6 +71,7 @@ def check(
         read: of the document's own keys; whatever nonsense it meets, it may raise.
         refuse: makes the error of a reason.
         only: `only admins give orders`.
+        at_any_time: also after (or before) the time for which the signer's certificate is valid.
 
     Raises:
         RefusedError: with the reason.
@@ -79,7 +82,7 @@ def check(
     except ValueError:
         raise refuse("its signer's certificate is not from this federation's CA") from None
     now = datetime.now(timezone.utc)
-    if not certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc:
+    if not at_any_time and not certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc:
         raise refuse(f"the certificate of {signer.name} is not valid now")
     if signer.role != "admin" or signer.federation != kit.federation:
         raise refuse(f"{signer.name} is a {signer.role} of {signer.federation}; {only}")

@@ -174,6 +174,9 @@ class SiteJobs:
             self.capacity.release(start.job, only_lease=True)
         self._agent.link.send(job_answer=answer)
         if not answer.accepted:
+            if present is not None and not answer.busy:
+                present.end()
+                self._run_ended(present, "failed", answer.why)
             return
         self._agent.reports.resume(run, start.log_have, start.metric_have)
         known = self._journal.job(start.job)
@@ -186,7 +189,8 @@ class SiteJobs:
         known = self._journal.job(start.job)
         fresh = known is None or known.state == "refused"
         ended = known is not None and known.state == "over"
-        policy.check_envelope(self._kit, start, known.envelope if known else None, ended, self._agent.revocations)
+        envelope = known.envelope if known else None
+        policy.check_envelope(self._kit, start, envelope, ended, self._agent.revocations, goes_on=not fresh)
         present = self.run_of(start.job)
         if present is not None:
             return present

@@ -18,19 +18,30 @@ from fl_runtime.wire.revocations import RevocationBook
 
 
 def check_envelope(
-    kit: Kit, start: pb.JobStart, known: bytes | None, ended: bool, revocations: RevocationBook | None = None
+    kit: Kit,
+    start: pb.JobStart,
+    known: bytes | None,
+    ended: bool,
+    revocations: RevocationBook | None = None,
+    *,
+    goes_on: bool = False,
 ) -> Envelope:
     """The signature, the signer, and that this job id was not used for something else.
+
+    A job may take longer than its envelope and its signer's certificate are valid: they say how long it may be
+    begun. What the site's owner or the CA has decided meanwhile counts at any time.
 
     Args:
         known: the envelope under which this site has seen the job id before.
         revocations: the newest list of revoked certificates that is here.
+        goes_on: the site has accepted that envelope before.
 
     Raises:
         RefusedError: with the reason.
     """
     sealed = start.envelope
-    envelope = open_envelope(kit, sealed.document, sealed.signature, sealed.certificate)
+    goes_on = goes_on and known == sealed.document
+    envelope = open_envelope(kit, sealed.document, sealed.signature, sealed.certificate, at_any_time=goes_on)
     if envelope.job != start.job or envelope.bundle != start.bundle.blob:
         raise RefusedError(
             "The job is refused", participant=kit.name, why="its bundle or id is not the one that its submitter signed"

@@ -188,6 +188,10 @@ class Jobs(JobViews):
             log.info("%s: %s has no room now: %s", job.id, site, answer.why)
             self.starter.again(job.id, site)
             return
+        if not answer.accepted and known[site] in IN:  # revoked or not allowed meanwhile: it will answer no task
+            self._out(answer.job, site, "failed", f"it refuses to go on: {answer.why}")
+            self._hub.changed()
+            return
         state = "accepted" if answer.accepted else "refused"
         if known[site] != state:
             with self._hub.store.tx():
@@ -229,15 +233,19 @@ class Jobs(JobViews):
         if known is None or message.state == known:
             return
         if message.state in ("left", "failed"):
-            with self._hub.store.tx():
-                self._hub.store.set_site(message.job, site, message.state, message.why)
-                self._hub.store.add_event(message.job, {"event": message.state, "site": site, "why": message.why})
-            log.warning("%s: %s %s: %s", message.job, site, message.state, message.why)
-            self._hub.board.site_out(message.job, site, message.why or message.state)
-            self.schedule(hurry=True)
+            self._out(message.job, site, message.state, message.why)
         elif message.state == "running" and known == "accepted":
             self._hub.store.set_site(message.job, site, "running")
         self._hub.changed()
+
+    def _out(self, job: str, site: str, state: str, why: str) -> None:
+        """A site that took part does so no more (`left` or `failed`): what it had to do has failed."""
+        with self._hub.store.tx():
+            self._hub.store.set_site(job, site, state, why)
+            self._hub.store.add_event(job, {"event": state, "site": site, "why": why})
+        log.warning("%s: %s %s: %s", job, site, state, why)
+        self._hub.board.site_out(job, site, why or state)
+        self.schedule(hurry=True)
 
     def _after_the_end(self, site: str, message: pb.SiteState, known: str | None) -> None:
         job = self._hub.store.job(message.job)

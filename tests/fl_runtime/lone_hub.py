@@ -42,12 +42,13 @@ class Heard:
 
     def __init__(self) -> None:
         self.results: list[Task] = []
+        self.ends: list[Mapping[str, Any]] = []  # of calls
 
     def result(self, task: Task) -> None:
         self.results.append(task)
 
     def closed(self, call: Call, outcome: Mapping[str, Any]) -> None:
-        pass
+        self.ends.append(outcome)
 
 
 class Server:
