@@ -96,30 +96,11 @@ class Board:
             NotDeterministicError: the recorded call was another one.
         """
         key = (call.job, call.round, call.index)
-        with self._lock, self._store.tx():
-            job = self._store.job(call.job)
-            if job is not None and job.state in FINAL:
-                return  # it has ended just now, and refers to nothing any more
-            recorded = self._store.call(*key)
+        with self._lock:
+            recorded = self._recorded(key, call, out)
             if recorded is None:
-                call = self._as_the_job_says(job, call)
-                tasks = [
-                    Task(f"{call.job}/{call.round}.{call.index}/{site}", *key, site, 1, OPEN) for site in call.targets
-                ]
-                self._store.open_call(call, tasks)
-                for task in tasks:
-                    if task.site in out:
-                        self._store.judge(task.id, BROKEN, out[task.site])
-                for blob in (call.payload, *map(bytes.fromhex, call.meta.get("blobs", {}).values())):
-                    if blob is not None:
-                        self._blobs.add_ref(blob, f"job:{call.job}:call:{call.round}:{call.index}")
-                recorded = call
-            elif recorded.digest != call.digest:
-                raise NotDeterministicError(
-                    f"call {call.index} of round {call.round} was {recorded.name!r} to {list(recorded.targets)} before"
-                    f" the restart and is {call.name!r} to {list(call.targets)} with another content now"
-                )
-            if recorded.state == "open":
+                return
+            if recorded.state == "open":  # in the store now: a commit that found no room is tried again, from the start
                 queued = {site: self._queued(site) for site in recorded.targets}
                 self._calls[key] = _Open(recorded, listener, queued=queued)
         known = sorted(
@@ -134,6 +115,31 @@ class Board:
             if task.state == OPEN:
                 self._push(recorded, task)
         self._evaluate(key)
+
+    def _recorded(self, key: tuple[str, int, int], call: Call, out: Mapping[str, str]) -> Call | None:
+        """The call as it is in the store, from now on or since before; None when its job is over."""
+        with self._store.tx():
+            job = self._store.job(call.job)
+            if job is not None and job.state in FINAL:
+                return None  # it has ended just now, and refers to nothing any more
+            recorded = self._store.call(*key)
+            if recorded is not None:
+                if recorded.digest != call.digest:
+                    raise NotDeterministicError(
+                        f"call {call.index} of round {call.round} was {recorded.name!r} to {list(recorded.targets)}"
+                        f" before the restart and is {call.name!r} to {list(call.targets)} with another content now"
+                    )
+                return recorded
+            call = self._as_the_job_says(job, call)
+            tasks = [Task(f"{call.job}/{call.round}.{call.index}/{site}", *key, site, 1, OPEN) for site in call.targets]
+            self._store.open_call(call, tasks)
+            for task in tasks:
+                if task.site in out:
+                    self._store.judge(task.id, BROKEN, out[task.site])
+            for blob in (call.payload, *map(bytes.fromhex, call.meta.get("blobs", {}).values())):
+                if blob is not None:
+                    self._blobs.add_ref(blob, f"job:{call.job}:call:{call.round}:{call.index}")
+            return call
 
     def _as_the_job_says(self, job: Job | None, call: Call) -> Call:
         """Settings of the whole job that hold for each of its calls."""
