@@ -161,6 +161,7 @@ class Shaping:
         """Decode and filter what came; None when the base is not here: the server is to send it in full.
 
         Raises:
+            StorageError: the disk is full; it may be tried again.
             FlError: a filter failed; the task has failed, and the server may know why.
         """
         blobs, owner = self._blobs, f"job:{task.job}:task:{task.id}"
@@ -172,6 +173,8 @@ class Shaping:
             try:
                 staged.append(self._decode(task, payload))
             except FlError as error:
+                if is_full(error):
+                    raise
                 log.warning("%s: %s can't be decoded: %s", task.job, task.id, error)
                 return None
             blob = staged[0][0].id

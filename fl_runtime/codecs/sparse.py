@@ -17,7 +17,7 @@ from fl_runtime.errors import ProtocolError
 from fl_runtime.filters.order import kth
 from fl_runtime.filters.views import Output, View, grid
 from fl_runtime.models.blocks import BLOCK
-from fl_runtime.models.tensors import Array, Tensor
+from fl_runtime.models.tensors import Array, Tensor, allocate
 
 STRETCH = 1 << 16
 
@@ -120,5 +120,5 @@ class Scattered:
 
 def _map(scratch: Path, kind: type, count: int) -> Array:
     with tempfile.TemporaryFile(dir=scratch) as file:
-        file.truncate(max(1, count) * np.dtype(kind).itemsize)
+        allocate(file.fileno(), max(1, count) * np.dtype(kind).itemsize)
         return np.memmap(file, kind, "r+", shape=(count,))

@@ -11,6 +11,7 @@ from fl_runtime.filters.base import FilterError, Work
 from fl_runtime.filters.registry import make
 from fl_runtime.filters.views import View, write
 from fl_runtime.models.tensors import TensorFile
+from fl_runtime.patience import is_full
 
 
 def apply(filters: Sequence[Mapping[str, Any]], source: TensorFile, work: Work, code: Path | None = None) -> View:
@@ -38,13 +39,18 @@ def apply(filters: Sequence[Mapping[str, Any]], source: TensorFile, work: Work, 
 
 @contextlib.contextmanager
 def told(name: str) -> Iterator[None]:
-    """An error of a filter as one that is fit for the server: the text of an unknown one may hold data."""
+    """An error of a filter as one that is fit for the server: the text of an unknown one may hold data.
+
+    A full disk stays what it is: it is no fault of the filter's, and passes.
+    """
     try:
         yield
     except FilterError as error:
         why = f"{error.what}: {error.why}" if error.why else error.what
         raise FilterError(f"The filter {name} failed", why=why) from error
     except Exception as error:
+        if is_full(error):
+            raise
         raise FilterError(f"The filter {name} failed", why=type(error).__name__) from error
 
 

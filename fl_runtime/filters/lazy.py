@@ -17,7 +17,7 @@ import numpy as np
 
 from fl_runtime.filters.views import View, as_dtype, grid
 from fl_runtime.models.blocks import BLOCK, FLOATS
-from fl_runtime.models.tensors import _NUMPY, _SIZES, Array, Tensor, as_buffer, widen_bf16
+from fl_runtime.models.tensors import _NUMPY, _SIZES, Array, Tensor, allocate, as_buffer, widen_bf16
 
 
 @dataclass
@@ -104,7 +104,11 @@ class LazyTensors(dict[str, Any]):  # a dict, for those who ask for one; all its
         size = 4 if tensor.dtype == "BF16" else _SIZES[tensor.dtype]  # bfloat16 is kept as float32
         fd, path = tempfile.mkstemp(dir=self._scratch)
         os.unlink(path)
-        os.ftruncate(fd, max(1, tensor.count * size))
+        try:
+            allocate(fd, tensor.count * size)
+        except OSError:
+            os.close(fd)
+            raise
         return _Spilled(fd, Tensor(tensor.name, tensor.dtype, tensor.shape, 0, tensor.count * size))
 
     def _spill(self, name: str) -> _Spilled:

@@ -16,7 +16,7 @@ from fl_runtime.filters.base import BlockFilter, FilterError, Work, withhold
 from fl_runtime.filters.order import percentile as percentile_of
 from fl_runtime.filters.views import Mapped, View, float_names, grid
 from fl_runtime.models.blocks import BLOCK
-from fl_runtime.models.tensors import Array
+from fl_runtime.models.tensors import Array, allocate
 
 _Blocks = list[tuple[int, str, int, int]]  # (number of the tensor, name, first element, count)
 
@@ -148,7 +148,7 @@ class _Bits:
     def __init__(self, work: Work, blocks: int) -> None:
         self._row = BLOCK // 8
         file = tempfile.TemporaryFile(dir=work.scratch)  # noqa: SIM115 - the map keeps it
-        file.truncate(max(1, blocks * self._row))
+        allocate(file.fileno(), blocks * self._row)
         self._map = np.memmap(file, np.uint8, "r+", shape=(max(1, blocks * self._row),))
 
     def get(self, place: int, count: int) -> Array:

@@ -7,6 +7,7 @@ gone, in the middle of a request too, and when nothing was asked for a while.
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import queue
@@ -21,6 +22,7 @@ from fl_runtime.errors import FlError
 from fl_runtime.filters.base import FilterError, Work
 from fl_runtime.filters.chain import run as run_filters
 from fl_runtime.models.tensors import TensorFile
+from fl_runtime.patience import is_full
 
 IDLE_S = 20.0
 
@@ -89,18 +91,24 @@ OPERATIONS: dict[str, _Operation] = {"filter": _filter, "encode": _encode, "deco
 
 
 def answer(request: Mapping[str, Any]) -> dict[str, Any]:
-    """One request; errors become replies that are fit for the server."""
+    """One request; errors become replies fit for the server. `full`: the disk is, and it may be asked again."""
     try:
         return OPERATIONS[request["op"]](request)
     except FlError as error:
-        traceback.print_exc()
+        _tell()
         return {"error": str(error)}
     except OSError as error:
-        traceback.print_exc()
-        return {"error": f"a file can't be written: {error.strerror}"}
+        _tell()
+        return {"error": f"a file can't be written: {error.strerror}", "full": is_full(error)}
     except Exception as error:
-        traceback.print_exc()
+        _tell()
         return {"error": str(FilterError("It failed", why=type(error).__name__))}
+
+
+def _tell() -> None:
+    """The whole error, for the log of the parent's; that may have no room for it."""
+    with contextlib.suppress(OSError):
+        traceback.print_exc()
 
 
 def main() -> int:

@@ -13,7 +13,7 @@ from typing import Any
 from fl_runtime import processes
 from fl_runtime.blobs import BlobStore
 from fl_runtime.blobs.described import described
-from fl_runtime.errors import FlError
+from fl_runtime.errors import DiskFullError, FlError
 
 log = logging.getLogger("fedspan.filters")
 
@@ -35,6 +35,7 @@ class Workshop:
         """Do it; everything it writes is ours to keep or to throw away.
 
         Raises:
+            DiskFullError: it found no room for what it writes.
             WorkshopError: it failed, or its process was ended twice.
         """
         with self._lock:
@@ -44,6 +45,12 @@ class Workshop:
         if reply is None:
             raise WorkshopError(
                 "The process of the filters was ended", why="the job is over" if self._closed else "twice, by somebody"
+            )
+        if reply.get("full"):
+            raise DiskFullError(
+                "The disk is full",
+                why=f"the filters or codecs of {self._name} found no room: {reply['error']}",
+                next_step="free disk space: df -h",
             )
         if "error" in reply:
             raise WorkshopError(str(reply["error"]))

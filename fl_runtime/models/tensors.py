@@ -324,6 +324,15 @@ def open_over(path: Path) -> io.FileIO:
     return io.FileIO(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+b")
 
 
+def allocate(fd: int, size: int) -> None:
+    """Give a file that is to be mapped its blocks, at least one byte: where a map finds none, the process is killed.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    os.posix_fallocate(fd, 0, max(1, size))
+
+
 def _write_all(file: Any, view: memoryview) -> None:
     while view:
         view = view[file.write(view[:STRETCH]) :]

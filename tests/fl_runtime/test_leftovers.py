@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -44,6 +46,34 @@ def test_a_failing_filter_leaves_no_file(tmp_path: Path) -> None:
             made.hub.wires.plain(made.job, made.heard.results[0])
         assert made.owners() == owned("bundle", "new", "call:0:0", f"task:{JOB}/0.0/site-1")
         assert made.left_over() == []
+
+
+@pytest.mark.parametrize("way", ["filters", "codecs"])
+def test_a_disk_that_is_full_where_results_are_made_plain_refuses_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    monkeypatch.setattr("fl_runtime.patience.AGAIN_S", 0.05)
+    results = {"server": {"results": [{"type": "clip_value", "limit": 0.5}]}}
+    document: dict[str, Any] = {"filters": results} if way == "filters" else {"codecs": ["quantize8"]}
+    with server(tmp_path, **document) as made:
+        made.open(made.call(np.ones(SIZE)))
+        wire, form = wire_of(["quantize8"], tmp_path, model(np.linspace(0, 1, SIZE)))
+        if way == "filters":
+            wire, form = model(np.ones(SIZE)), ""
+        made.answer(f"{JOB}/0.0/site-1", wire, form=form)
+        link, asked, told = made.link(), threading.Event(), threading.Event()
+        monkeypatch.setattr(link, "_tell_result", lambda *_: told.set())
+
+        def full(_: int) -> Any:
+            asked.set()
+            return contextlib.nullcontext(Path("/dev/full"))
+
+        with monkeypatch.context() as disk:
+            disk.setattr(made.hub.blobs, "spooled", full)
+            link.result(made.heard.results[0])
+            assert asked.wait(30)
+        assert told.wait(30)
+        assert made.hub.store.task(f"{JOB}/0.0/site-1").state == ANSWERED
 
 
 @pytest.mark.parametrize("lie", ["content", "meta"])

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 from federation import TestCA
-from lone_hub import JOB, SIZE, left_over, model, owned, owners
+from lone_hub import JOB, SIZE, left_over, model, owned, owners, wire_of
 
 from fl_runtime.agent.journal import ASSIGNED, DONE, Journal, TaskRow
 from fl_runtime.agent.shaping import Shaping
-from fl_runtime.errors import StorageError
+from fl_runtime.errors import DiskFullError, StorageError
 from fl_runtime.job.spec import parse_spec
 from fl_runtime.kit import read_kit
 from fl_runtime.names import FEATURES
@@ -118,6 +118,28 @@ def test_what_a_full_disk_did_not_take_is_made_again_and_nothing_is_left(
         assert made.journal.blobs.path(blob).exists()
         assert made.owners() == owned("task:t:payload", "task:t:result", "task:t:filtered")
         assert made.left_over() == []
+
+
+def test_a_disk_that_is_full_where_the_filters_run_costs_neither_a_result_nor_a_task(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is noted of it, and the server is not asked for anything else."""
+    chain = {"results": [{"type": "clip_value", "limit": 0.5}]}
+    with site(tmp_path, filters=chain, codecs=["quantize8"]) as made:
+        task = made.task(DONE, np.linspace(0, 1, SIZE))
+        wire, form = wire_of(["quantize8"], tmp_path, model(np.ones(SIZE)))
+        blob = made.journal.blobs.put(wire, "wire")
+        pushed = pb.Payload(blob=blob, length=len(wire), form=form)
+        with monkeypatch.context() as full:
+            full.setattr(made.journal.blobs, "spooled", lambda _: contextlib.nullcontext(Path("/dev/full")))
+            with pytest.raises(DiskFullError):
+                made.shaping.shape(task)
+            with pytest.raises(DiskFullError):
+                made.shaping.arrive(task, pushed)
+        assert not made.shaping.ready(task)
+        made.shaping.shape(task)
+        assert made.shaping.outgoing(task).error == ""
+        assert made.shaping.arrive(task, pushed) is not None
 
 
 def test_a_result_that_a_site_knows_to_be_late_is_no_difference(tmp_path: Path) -> None:
