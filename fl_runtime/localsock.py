@@ -34,7 +34,14 @@ class Connection:
         self._lock = threading.Lock()
 
     def send(self, message: Message, binary: bytes = b"") -> None:
+        """
+        Raises:
+            ProtocolError: it is more than the other side takes.
+            OSError: the other side is gone.
+        """
         body = json.dumps(message, separators=(",", ":"), allow_nan=True).encode()
+        if len(body) > _MAX_JSON:  # the other side would hang up, and be sent it again
+            raise ProtocolError("A local frame is too large", why=f"{len(body)} bytes; at most {_MAX_JSON} are taken")
         frame = _HEADER.pack(len(body), len(binary)) + body + binary
         with self._lock:
             self._socket.sendall(frame)

@@ -33,6 +33,9 @@ BUSY_MARK = "busy"  # in a site's state: touched while it has a job
 OWN_TASK = "fedspan."  # tasks so named are the runtime's own: no script sees them, no filter and no codec touches them
 
 INLINE_LIMIT = 64 * 1024  # blobs up to this travel in messages and lie in the database
+# Plain data beside the model of one task or result, as JSON: with the rest of its message under the 4 MiB that gRPC
+# takes by default, as older sites do, and little enough for a slow link not to be taken for a dead one meanwhile.
+PLAIN_LIMIT = 3 * 1024 * 1024
 LEAF = 4 * 1024 * 1024  # fixed by the protocol
 CHUNK = 1024 * 1024  # on the wire
 BULK_STREAMS = 4  # at once, on the hub, unless its local/resources.yml has `bulk_streams`

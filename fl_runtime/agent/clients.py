@@ -12,6 +12,7 @@ from fl_runtime.agent.journal import DONE, TaskRow
 from fl_runtime.agent.run import Run
 from fl_runtime.blobs.described import described
 from fl_runtime.errors import FlError, QuotaError
+from fl_runtime.models.meta import TooLargeError, check_size
 from fl_runtime.patience import patiently
 
 if TYPE_CHECKING:
@@ -159,9 +160,9 @@ class _Client:
         self._connection.send({"file": str(file)})
 
     def _no_room(self, run: Run, error: Exception, task: str | None) -> None:
-        """The script is told; where the site's owner allows no more, that is the task's result."""
-        why = f"the result can't be stored: {error}"
-        if isinstance(error, QuotaError) and task is not None:
+        """The script is told; what would find no room later either (a quota, a message's size) is the task's result."""
+        why = str(error) if isinstance(error, TooLargeError) else f"the result can't be stored: {error}"
+        if isinstance(error, (QuotaError, TooLargeError)) and task is not None:
             self._agent.journal.done(task, None, {}, why)
             run.answered(task)
             self._agent.results.upload()
@@ -173,6 +174,7 @@ class _Client:
 
     def _commit(self, run: Run, task: TaskRow, message: dict[str, Any], binary: bytes) -> None:
         journal, blobs = self._agent.journal, self._agent.journal.blobs
+        check_size(message["meta"], f"the result of {task.id}")
         staged = None
         if message.get("file"):
             mine = self._stored(run, lambda: run.place.take_back(Path(message["file"])))

@@ -21,6 +21,7 @@ from fl_runtime.codecs.spec import chosen
 from fl_runtime.errors import FlError
 from fl_runtime.filters.workshop import describe
 from fl_runtime.kit import Kit
+from fl_runtime.models.meta import check_size
 from fl_runtime.names import OWN_TASK
 from fl_runtime.patience import is_full
 from fl_runtime.proto import fedspan_pb2 as pb
@@ -223,6 +224,7 @@ class Shaping:
             content, meta = describe(self._blobs, task.result), dict(task.answer)
             releases = self._shaped.count(task.job, FILTERED) + 1
             staged, left, meta = self._chains.run(task, "results", content, meta, task.payload, releases)
+            check_size(meta, "the result behind the filters")
             document["meta"] = meta
         except (FlError, OSError) as error:
             if is_full(error):

@@ -15,6 +15,7 @@ from fl_runtime.hub import replay
 from fl_runtime.hub.board import NotDeterministicError, digest
 from fl_runtime.hub.recorder import Recorder
 from fl_runtime.hub.state import ACCEPTED, FINAL, Call, Task
+from fl_runtime.models.meta import check_size
 from fl_runtime.patience import is_full, patiently
 
 if TYPE_CHECKING:
@@ -218,6 +219,7 @@ class JobLink:
             settings=message["settings"],
         )
         try:
+            check_size(call.meta, f"the task {call.name} of round {call.round}")
             self._hub.wires.prepare(self._job, call)
             self._hub.board.open(call, self, self._hub.jobs.out(self._job.id))
         except FlError as error:

@@ -16,8 +16,8 @@ from fl_runtime.kit import Endpoint, Kit
 from fl_runtime.names import BACKOFF_S, HANDSHAKE_WITHIN_S, KEEPALIVE_S, WELCOME_WITHIN_S
 
 _UNLIMITED = -1
-# The largest message that a server takes: the manifest of a blob of 8 TiB. Chunks of blobs have 1 MiB.
-MAX_REQUEST = 64 * 1024 * 1024
+# The largest message that either side takes: the manifest of a blob of 8 TiB. Chunks of blobs have 1 MiB.
+MAX_MESSAGE = 64 * 1024 * 1024
 MAX_METADATA = 8 * 1024  # ours have some hundred bytes
 MAX_CONNECTIONS = 4096  # of everybody, those that have not proven who they are included
 HARD_CALLS = 4096  # threads at most; the gate (wire/identity.py) holds a lower limit that fits the federation
@@ -28,6 +28,7 @@ WINDOW = 6 * 1024 * 1024
 WINDOWS: Options = [("grpc.http2.lookahead_bytes", WINDOW), ("grpc.http2.bdp_probe", 0)]
 
 CHANNEL: Options = [
+    ("grpc.max_receive_message_length", MAX_MESSAGE),  # gRPC's own limit is 4 MiB, and a larger message ends the stream
     ("grpc.use_local_subchannel_pool", 1),  # control and bulk never share a connection
     ("grpc.enable_retries", 0),
     ("grpc.service_config_disable_resolution", 1),
@@ -48,7 +49,7 @@ BULK_CHANNEL: Options = [
 ]
 SERVER: Options = [
     ("grpc.so_reuseport", 0),
-    ("grpc.max_receive_message_length", MAX_REQUEST),
+    ("grpc.max_receive_message_length", MAX_MESSAGE),
     ("grpc.max_send_message_length", _UNLIMITED),
     ("grpc.max_metadata_size", MAX_METADATA),
     ("grpc.absolute_max_metadata_size", 2 * MAX_METADATA),

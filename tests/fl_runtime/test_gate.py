@@ -90,7 +90,7 @@ def test_metadata_over_the_limit_is_refused_by_name(door: Door) -> None:
 
 def test_a_message_over_the_limit_is_refused(door: Door) -> None:
     with door.stub("site-1") as stub:
-        code, details = code_of(lambda: stub.ask(pb.Question(job="x" * (tls.MAX_REQUEST + 1)), timeout=PATIENCE_S))
+        code, details = code_of(lambda: stub.ask(pb.Question(job="x" * (tls.MAX_MESSAGE + 1)), timeout=PATIENCE_S))
     assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert "larger than max" in details
 
