@@ -86,11 +86,11 @@ class Board:
 
     # --- from the job's process
 
-    def open(self, call: Call, listener: Listener, out: Mapping[str, str]) -> None:
+    def open(self, call: Call, listener: Listener, out: Callable[[], Mapping[str, str]]) -> None:
         """Make a call, or take up a recorded one: what is known is told to the listener, what is missing is pushed.
 
         Args:
-            out: sites that have left the job, with the reason: their tasks have failed from the start.
+            out: gives the sites that have left the job, with the reason: their tasks have failed from the start.
 
         Raises:
             NotDeterministicError: the recorded call was another one.
@@ -116,8 +116,11 @@ class Board:
                 self._push(recorded, task)
         self._evaluate(key)
 
-    def _recorded(self, key: tuple[str, int, int], call: Call, out: Mapping[str, str]) -> Call | None:
-        """The call as it is in the store, from now on or since before; None when its job is over."""
+    def _recorded(self, key: tuple[str, int, int], call: Call, out: Callable[[], Mapping[str, str]]) -> Call | None:
+        """The call as it is in the store, from now on or since before; None when its job is over.
+
+        Who is out is asked within: `site_out` for whoever leaves later finds the tasks.
+        """
         with self._store.tx():
             job = self._store.job(call.job)
             if job is not None and job.state in FINAL:
@@ -129,17 +132,22 @@ class Board:
                         f"call {call.index} of round {call.round} was {recorded.name!r} to {list(recorded.targets)}"
                         f" before the restart and is {call.name!r} to {list(call.targets)} with another content now"
                     )
+                if recorded.state == "open":  # a site may have left in the moment in which the server was killed
+                    self._without(self._store.tasks(*key), out())
                 return recorded
             call = self._as_the_job_says(job, call)
             tasks = [Task(f"{call.job}/{call.round}.{call.index}/{site}", *key, site, 1, OPEN) for site in call.targets]
             self._store.open_call(call, tasks)
-            for task in tasks:
-                if task.site in out:
-                    self._store.judge(task.id, BROKEN, out[task.site])
+            self._without(tasks, out())
             for blob in (call.payload, *map(bytes.fromhex, call.meta.get("blobs", {}).values())):
                 if blob is not None:
                     self._blobs.add_ref(blob, f"job:{call.job}:call:{call.round}:{call.index}")
             return call
+
+    def _without(self, tasks: Sequence[Task], out: Mapping[str, str]) -> None:
+        for task in tasks:
+            if task.state == OPEN and task.site in out:
+                self._store.judge(task.id, BROKEN, out[task.site])
 
     def _as_the_job_says(self, job: Job | None, call: Call) -> Call:
         """Settings of the whole job that hold for each of its calls."""

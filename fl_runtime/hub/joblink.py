@@ -221,7 +221,7 @@ class JobLink:
         try:
             check_size(call.meta, f"the task {call.name} of round {call.round}")
             self._hub.wires.prepare(self._job, call)
-            self._hub.board.open(call, self, self._hub.jobs.out(self._job.id))
+            self._hub.board.open(call, self, lambda: self._hub.jobs.out(self._job.id))
         except FlError as error:
             if is_full(error):
                 raise

@@ -96,7 +96,7 @@ class Server:
     def open(self, call: Call) -> None:
         """What the job's process does with a call; after a restart, too."""
         self.hub.wires.prepare(self.job, call)
-        self.hub.board.open(call, self.heard, {})
+        self.hub.board.open(call, self.heard, lambda: self.hub.jobs.out(JOB))
 
     def connect(self, site: str = "site-1") -> Session:
         identity = Identity(site, "site", "digits", "1")

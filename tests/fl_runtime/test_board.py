@@ -24,11 +24,11 @@ def test_a_call_whose_commit_finds_no_room_is_made_when_there_is_some(
         with monkeypatch.context() as disk:
             disk.setattr(made.hub.store.db, "_commit", full)
             with pytest.raises(StorageError):
-                made.hub.board.open(call, made.heard, {})
+                made.hub.board.open(call, made.heard, dict)
         made.hub.board.tick()
         assert made.heard.ends == []
         assert made.hub.store.call(call.job, 0, 0) is None
-        made.hub.board.open(call, made.heard, {})
+        made.hub.board.open(call, made.heard, dict)
         assert [task.name for task in pushed(session)] == ["train"]
         made.hub.board.tick()
         assert made.heard.ends == []

@@ -40,7 +40,7 @@ def test_a_failing_filter_leaves_no_file(tmp_path: Path) -> None:
         call = made.call(np.ones(SIZE))
         with pytest.raises(Exception, match="clip_norm failed"):
             made.hub.wires.prepare(made.job, call)
-        made.hub.board.open(call, made.heard, {})
+        made.hub.board.open(call, made.heard, dict)
         made.answer(f"{JOB}/0.0/site-1", model(np.ones(SIZE)))
         with pytest.raises(Exception, match="clip_norm failed"):
             made.hub.wires.plain(made.job, made.heard.results[0])

@@ -67,6 +67,32 @@ def test_without_enough_others_the_job_fails_with_what_the_site_said(tmp_path: P
         assert not pushed(made.connect())  # it is not asked again
 
 
+@pytest.mark.parametrize("when", ["before a kill of the server", "while the call is made"])
+def test_a_site_that_is_out_is_not_waited_for_whenever_that_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    """It is out in the store; whoever would have told the board was killed, or came too early."""
+    with server(tmp_path) as made:
+        call = replace(made.call(np.zeros(SIZE)), targets=("site-1", "site-2"))
+        if when == "before a kill of the server":
+            made.open(call)
+            made.hub.store.set_site(JOB, "site-1", "failed", "its script failed")
+            made.restart()
+        else:
+            store = made.hub.store
+            look = store.job
+
+            def fails(job: str) -> Any:  # the first thing that is looked at
+                store.set_site(JOB, "site-1", "failed", "its script failed")
+                return look(job)
+
+            monkeypatch.setattr(store, "job", fails)
+        made.hub.board.open(call, made.heard, lambda: made.hub.jobs.out(JOB))
+        (end,) = made.heard.ends
+        assert end["verdict"] == "fail"
+        assert "site-1: its script failed" in end["why"]
+
+
 # --- on the site
 
 WAITS = "import fl_runtime.client as flare\nflare.init()\nwhile flare.is_running():\n    flare.receive()\n"

@@ -42,7 +42,7 @@ def test_under_a_filter_the_raw_model_may_not_be_read(tmp_path: Path) -> None:
 def test_a_task_whose_model_is_not_filtered_yet_waits_for_that(tmp_path: Path) -> None:
     with server(tmp_path, filters=CLIP) as made:
         call = made.call(np.ones(SIZE))
-        made.hub.board.open(call, made.heard, {})
+        made.hub.board.open(call, made.heard, dict)
         session = made.connect()
         assert pushed(session) == []
         made.open(call)
