@@ -25,7 +25,7 @@ _journals = Background("journal")
 class Incoming:
     """A blob of which some leaves are here; a break costs at most what came since the last entry in the journal.
 
-    Any number of writers may fill different ranges at once.
+    Any number of writers may fill ranges at once, also the same: only what has been verified is written, and once.
     """
 
     def __init__(
@@ -90,20 +90,28 @@ class Incoming:
             raise ProtocolError("A range lies outside of its blob", why=f"{first}+{count} of {self.manifest.count}")
         return LeafWriter(self, first, count)
 
-    def write(self, data: bytes, offset: int) -> None:
-        view = memoryview(data)
-        while view:
-            done = os.pwrite(self._fd, view, offset)
-            view = view[done:]
+    def _write(self, fd: int, data: memoryview, offset: int) -> None:
+        while data:
+            done = os.pwrite(fd, data, offset)
+            data = data[done:]
             offset += done
 
-    def arrived(self, index: int) -> None:
-        """A leaf is written and its hash was right."""
+    def arrived(self, index: int, data: memoryview) -> None:
+        """A leaf came whole and its hash was right: write it, unless it is here."""
         size = self.manifest.size(index)
         with self._lock:
-            if not self._have[index]:
-                self._have[index] = 1
-                self._left -= 1
+            if self._have[index]:
+                return
+            fd = os.dup(self._fd)  # whoever brings the same leaf may complete, and close, the blob meanwhile
+        try:
+            self._write(fd, data, index * LEAF)
+        finally:
+            os.close(fd)
+        with self._lock:
+            if self._have[index]:
+                return
+            self._have[index] = 1
+            self._left -= 1
             self._unsynced += size
             last = self._dirty[-1] if self._dirty else None
             if last is not None and sum(last) == index * LEAF:
@@ -159,13 +167,13 @@ class Incoming:
 
 
 class LeafWriter:
-    """Writes arriving chunks and hashes them on the way; a leaf counts when its hash is the manifest's."""
+    """Collects arriving chunks to leaves (in memory, one at a time); one counts when its hash is the manifest's."""
 
     def __init__(self, incoming: Incoming, first: int, count: int) -> None:
         self._incoming = incoming
         self._index = first
         self._end = first + count
-        self._hasher = blake3()
+        self._leaf = memoryview(bytearray(incoming.manifest.size(first)))  # none is larger than the first
         self._filled = 0
         self.leaves = 0
 
@@ -174,20 +182,22 @@ class LeafWriter:
 
         Raises:
             ProtocolError: the chunk does not fit, or the leaf's hash is wrong.
+            OSError: the leaf can't be written.
         """
         if self._index >= self._end:
             raise ProtocolError("More bytes came than were announced")
         size = self._incoming.manifest.size(self._index)
-        if not chunk or self._filled + len(chunk) > size:
+        end = self._filled + len(chunk)
+        if not chunk or end > size:
             raise ProtocolError("A chunk crosses the border of its leaf")
-        self._incoming.write(chunk, self._index * LEAF + self._filled)
-        self._hasher.update(chunk)
-        self._filled += len(chunk)
-        if self._filled == size:
-            if self._hasher.digest() != self._incoming.manifest.leaf(self._index):
+        self._leaf[self._filled : end] = chunk
+        self._filled = end
+        if end == size:
+            whole = self._leaf[:size]
+            if blake3(whole).digest() != self._incoming.manifest.leaf(self._index):
                 why = f"leaf {self._index} has another hash than its manifest says"
                 raise ProtocolError("A leaf arrived damaged", why=why)
-            self._incoming.arrived(self._index)
+            self._incoming.arrived(self._index, whole)
             self._index += 1
             self.leaves += 1
-            self._hasher, self._filled = blake3(), 0
+            self._filled = 0

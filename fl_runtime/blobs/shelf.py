@@ -76,6 +76,11 @@ class Shelf(References):
     def has(self, blob: bytes) -> bool:
         return self._db.one("SELECT 1 FROM blobs WHERE id = ?", blob) is not None
 
+    def _lies_here(self, blob: bytes, durable: bool) -> bool:
+        """Its file is a blob's already, and was synced if it is to be `durable`."""
+        row = self._db.one("SELECT boot FROM blobs WHERE id = ?", blob)
+        return row is not None and not (durable and row["boot"]) and self.path(blob).exists()
+
     def inline(self, blob: bytes) -> bytes | None:
         """The content, if it is small enough to lie in the row."""
         row = self._db.one("SELECT inline FROM blobs WHERE id = ?", blob)
@@ -163,7 +168,7 @@ class Shelf(References):
         target = self.path(manifest.id)
         self._pin(manifest.id)
         try:
-            if target.exists() and self.has(manifest.id):
+            if self._lies_here(manifest.id, True):
                 self._pool.give(path)
                 return
             if not synced:

@@ -88,13 +88,16 @@ class BlobStore(Shelf):
     def _finish(self, incoming: Incoming) -> None:
         manifest, durable = incoming.manifest, incoming.durable
         inline: bytes | None = None
-        with self._lock:  # whoever abandons it does so before this or after it
+        with self._db.tx(), self._lock:  # whoever abandons it does so before this or after it
             if self._active.get(incoming.key) is not incoming:
                 return
             if manifest.length <= INLINE_LIMIT:
                 inline = incoming.path.read_bytes()
             elif not incoming.settled:
-                os.rename(incoming.path, self.path(manifest.id))
+                if self._lies_here(manifest.id, durable):
+                    self._pool.give(incoming.path)  # others refer to the one that is here: it stays as it is
+                else:
+                    os.rename(incoming.path, self.path(manifest.id))
                 self._pinned[manifest.id] = self._pinned.get(manifest.id, 0) + 1
                 incoming.settled = True
         if inline is None and durable:

@@ -137,6 +137,64 @@ def test_a_damaged_leaf_is_noticed_and_does_not_count(tmp_path: Path) -> None:
     assert incoming.missing() == [(0, 2)]
 
 
+def test_a_leaf_that_is_here_is_not_written_over(tmp_path: Path) -> None:
+    """By zeros under its number, which are refused; nor by who was late with the same."""
+    data = content(3 * LEAF)
+    blobs, manifest = store(tmp_path), of_bytes(data)
+    incoming = blobs.receive(manifest, "a")
+    feed(incoming, data, 0, 1)
+    with pytest.raises(ProtocolError, match="damaged"):
+        feed(incoming, bytes(3 * LEAF), 0, 1)
+    late, other = incoming.writer(1, 1), incoming.writer(2, 1)
+    late.take(data[LEAF : LEAF + CHUNK])
+    other.take(bytes(CHUNK))  # never more of it
+    feed(incoming, data, 1, 2)
+    blobs.finish(incoming)
+    for at in range(LEAF + CHUNK, 2 * LEAF, CHUNK):
+        late.take(data[at : at + CHUNK])
+    assert late.leaves == 1
+    assert blobs.read(manifest.id) == data
+
+
+def test_what_comes_again_is_thrown_away_and_the_first_one_stays(tmp_path: Path) -> None:
+    """Somebody sends what others have here already: their file is not replaced."""
+    data = content(LEAF + 7)
+    blobs, manifest = store(tmp_path), of_bytes(data)
+    blobs.put(data, "best")
+    inode = blobs.path(manifest.id).stat().st_ino
+    incoming = blobs.receive(manifest, "a", sender="site-1", known=False)
+    feed(incoming, data, 0, 2)
+    blobs.finish(incoming)
+    assert blobs.path(manifest.id).stat().st_ino == inode
+    assert sorted(blobs.owners(manifest.id)) == ["a", "best"]
+    assert list(blobs.incoming_folder.iterdir()) == []
+    blobs.drop_refs("best")
+    assert blobs.collect(0) == 0
+    assert blobs.read(manifest.id) == data
+    blobs.drop_refs("a")
+    assert blobs.collect(0) == 1
+    assert not blobs.path(manifest.id).exists()
+
+
+@pytest.mark.parametrize("way", ["received", "put"])
+def test_what_was_synced_takes_the_place_of_what_was_not(tmp_path: Path, way: str) -> None:
+    """The row says from then on that a reboot does not take it."""
+    data = content(LEAF)
+    blobs, manifest = store(tmp_path), of_bytes(data)
+    first = blobs.receive(manifest, "a", durable=False)
+    feed(first, data, 0, 1)
+    blobs.finish(first)
+    inode = blobs.path(manifest.id).stat().st_ino
+    if way == "put":
+        blobs.put(data, "b")
+    else:
+        second = blobs.receive(manifest, "b", sender="site-1", known=False)
+        feed(second, data, 0, 1)
+        blobs.finish(second)
+    assert blobs.path(manifest.id).stat().st_ino != inode
+    assert blobs.read(manifest.id) == data
+
+
 @pytest.mark.parametrize("pieces", [[b"x" * 101], [b"x" * 100, b"y"], [b""]])
 def test_bytes_that_were_not_announced_are_refused(tmp_path: Path, pieces: list[bytes]) -> None:
     writer = store(tmp_path).receive(of_bytes(b"x" * 100), "a").writer(0, 1)
