@@ -51,6 +51,7 @@ class Incoming:
             self.owners.update(json.loads(row["owners"]))
         else:
             self._have = bytearray(manifest.count)
+        self._journalled = bytes(self._have)
         self._left = self._have.count(0)
         try:
             if not path.exists():
@@ -63,12 +64,12 @@ class Incoming:
             ) from None
 
     def add_owner(self, owner: str) -> None:
-        """Who will refer to the blob; journalled with what is here."""
+        """Who will refer to the blob; journalled, with what is on disk for certain."""
         self.owners.add(owner)
         self._db.run(
             "INSERT INTO incoming (id, length, leaves, have, owners) VALUES (?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE"
             " SET have = excluded.have, owners = excluded.owners",
-            *(self.key, self.manifest.length, self.manifest.leaves, bytes(self._have)),
+            *(self.key, self.manifest.length, self.manifest.leaves, self._journalled),
             json.dumps(sorted(self.owners)),
         )
 
@@ -143,6 +144,7 @@ class Incoming:
             finally:
                 os.close(fd)
             self._db.run("UPDATE incoming SET have = ? WHERE id = ?", have, self.key)
+            self._journalled = have
 
     @property
     def complete(self) -> bool:

@@ -298,8 +298,12 @@ class Shelf(References):
                 self._db.run("DELETE FROM blob_refs WHERE blob = ?", row["id"])
                 self._db.run("DELETE FROM blobs WHERE id = ?", row["id"])
         known = {row["id"].hex() for row in self._db.all("SELECT id FROM blobs WHERE inline IS NULL")}
-        keys = [bytes(row["id"]) for row in self._db.all("SELECT id FROM incoming")]
-        wanted = {self.arriving(key, durable).name for key in keys for durable in (True, False)}
+        wanted = set()
+        for row in self._db.all("SELECT id FROM incoming"):
+            paths = [self.arriving(bytes(row["id"]), durable) for durable in (True, False)]
+            wanted |= {path.name for path in paths}
+            if not any(path.exists() for path in paths):  # it must not tell of the next file with this name
+                self._db.run("DELETE FROM incoming WHERE id = ?", row["id"])
         for folder, keep in ((self.folder, known), (self.spool, set()), (self.incoming_folder, wanted)):
             for path in folder.iterdir():
                 if path.name not in keep:

@@ -68,6 +68,25 @@ def test_a_break_costs_only_the_leaves_that_were_not_there(tmp_path: Path) -> No
     assert again.complete
 
 
+def test_what_was_not_synced_counts_as_missing_after_a_power_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever offers it again, and whenever."""
+    data, synced = content(4 * LEAF), []
+    manifest = of_bytes(data)
+    incoming = store(tmp_path).receive(manifest, "a")
+    feed(incoming, data, 0, 1)
+    monkeypatch.setattr(os, "fdatasync", synced.append)
+    incoming.journal()
+    assert len(synced) == 1
+    feed(incoming, data, 1, 2)
+    incoming.add_owner("b")
+    assert len(synced) == 1
+    again = store(tmp_path).receive(manifest, "b")
+    assert again.missing() == [(1, 3)]
+    assert again.owners == {"a", "b"}
+
+
 def test_a_received_blob_is_one_and_is_not_received_twice(tmp_path: Path) -> None:
     data = content(LEAF + 7)
     blobs, manifest = store(tmp_path), of_bytes(content(LEAF + 7))
@@ -229,6 +248,19 @@ def test_files_without_a_row_are_swept_at_the_start(tmp_path: Path) -> None:
     again = store(tmp_path)
     assert again.read(kept) == content(100_000)
     assert [path.name for path in tmp_path.rglob("left")] == []
+
+
+def test_a_row_without_its_file_does_not_tell_of_the_next_file(tmp_path: Path) -> None:
+    """Two crashes: when the blob had its name and no row yet, and when its next file had just been made."""
+    data = content(2 * LEAF)
+    manifest = of_bytes(data)
+    incoming = store(tmp_path).receive(manifest, "a")
+    feed(incoming, data, 0, 1)
+    incoming.journal()
+    incoming.path.unlink()
+    store(tmp_path)
+    incoming.path.write_bytes(bytes(2 * LEAF))
+    assert store(tmp_path).receive(manifest, "a").missing() == [(0, 2)]
 
 
 def test_references_of_a_job_go_together(tmp_path: Path) -> None:
