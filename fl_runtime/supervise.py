@@ -16,7 +16,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from fl_runtime.errors import BusyError, FlError
+from fl_runtime.durable import write_whole
+from fl_runtime.errors import BusyError, FlError, StorageError
 from fl_runtime.processes import ProcessId, end_group, identify
 
 FILE = "supervisor.json"
@@ -33,6 +34,7 @@ def supervise(state: Path, command: Sequence[str], *, foreground: bool = False) 
 
     Raises:
         BusyError: a supervisor works there already.
+        StorageError: the state folder has no room to note it.
     """
     if not command:
         raise FlError("supervise needs a command", next_step="python -m fl_runtime supervise --state DIR -- COMMAND")
@@ -65,8 +67,18 @@ def supervise(state: Path, command: Sequence[str], *, foreground: bool = False) 
     os.close(writer)
     os.wait()
     with os.fdopen(reader) as pipe:
-        pipe.read()  # until the supervisor has written its file
+        why = pipe.read()  # until the supervisor has written its file
+    if why:
+        raise _unnoted(state, why)
     return 0
+
+
+def _unnoted(state: Path, why: str) -> StorageError:
+    return StorageError(
+        "Nothing is started, as it can't be noted who supervises it",
+        why=why,
+        next_step=f"df -h {state}, and free disk space",
+    )
 
 
 def stop(state: Path, timeout: float = 20.0) -> int:
@@ -124,6 +136,7 @@ class _Supervisor:
         self._ready = ready
         self._stopping = threading.Event()
         self._child: subprocess.Popen[bytes] | None = None
+        self._lost = 0  # bytes for the log that it had no room for
 
     def run(self) -> int:
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -133,9 +146,13 @@ class _Supervisor:
         assert own is not None
         path = self._state / FILE
         document = {"pid": own.pid, "started": own.started, "boot": own.boot, "command": self._command}
-        temporary = path.with_suffix(".new")
-        temporary.write_text(json.dumps(document))
-        temporary.rename(path)
+        try:
+            write_whole(path, json.dumps(document).encode())
+        except OSError as error:
+            if self._ready is None:
+                raise _unnoted(self._state, str(error)) from None
+            os.write(self._ready, str(error).encode())
+            return StorageError.exit_code
         if self._ready is not None:
             os.close(self._ready)
         try:
@@ -185,6 +202,20 @@ class _Supervisor:
         return code
 
     def _write(self, data: bytes) -> None:
+        """To the log and, if wanted, the terminal. What finds no room is lost, and the log says so when there is some:
+        ending for it would leave the process without a supervisor."""
+        try:
+            missing = f"supervise: up to {self._lost} bytes are missing here, there was no room\n" if self._lost else ""
+            self._log(missing.encode() + data)
+            self._lost = 0
+        except OSError:
+            self._lost += len(data)
+        if self._echo:
+            with contextlib.suppress(OSError):
+                sys.stdout.buffer.write(data)
+                sys.stdout.buffer.flush()
+
+    def _log(self, data: bytes) -> None:
         path = self._state / LOG
         if path.exists() and path.stat().st_size + len(data) > LOG_BYTES:
             for number in range(LOG_KEPT, 1, -1):
@@ -194,6 +225,3 @@ class _Supervisor:
             path.replace(self._state / f"{LOG}.1")
         with open(path, "ab") as file:
             file.write(data)
-        if self._echo:
-            sys.stdout.buffer.write(data)
-            sys.stdout.buffer.flush()

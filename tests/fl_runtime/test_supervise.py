@@ -65,6 +65,49 @@ def test_the_log_is_rotated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert "line 0029" in (tmp_path / "runtime.log").read_text()
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a file that is always full")
+def test_a_full_disk_ends_no_supervisor_and_the_log_says_what_is_missing(tmp_path: Path) -> None:
+    log, mark = tmp_path / "runtime.log", tmp_path / "mark"
+    log.symlink_to("/dev/full")
+    script = f"""import os, time
+for number in range(10_000):
+    print('I am', os.getpid(), flush=True)
+    with open({str(mark)!r}, 'a') as file:
+        print(os.getpid(), file=file)
+    time.sleep(0.01)
+"""
+    try:
+        supervised(tmp_path, script)
+        until(lambda: mark.exists() and mark.read_text().count("\n") > 3)
+        pid = mark.read_text().split()[0]
+        log.unlink()  # somebody has made room
+        until(lambda: log.exists() and log.read_text().count("I am") > 3)
+        assert f"bytes are missing here, there was no room\nI am {pid}\n" in log.read_text()
+        assert {line.split()[-1] for line in log.read_text().splitlines()[1:-1]} == {pid}  # the same all the time
+    finally:
+        assert "stopped" in run("stop", "--state", str(tmp_path))
+    assert not psutil.pid_exists(int(pid))
+
+
+@pytest.mark.parametrize("options", [[], ["--foreground"]], ids=["background", "foreground"])
+def test_what_can_not_be_noted_is_not_started_and_that_is_told(tmp_path: Path, options: list[str]) -> None:
+    code = (
+        "import resource, sys\n"
+        "from fl_runtime.__main__ import main\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))\n"  # no room for a single byte
+        "sys.exit(main(sys.argv[1:]))"
+    )
+    argv = ["supervise", *options, "--state", str(tmp_path), "--", "touch", str(tmp_path / "started")]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *argv], capture_output=True, text=True, timeout=PATIENCE_S, check=False
+    )
+    assert done.returncode == 17, done.stderr
+    assert "Nothing is started" in done.stderr
+    assert "File too large" in done.stderr
+    assert f"next: df -h {tmp_path}, and free disk space" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_runtime_itself_is_supervised_comes_back_and_is_stopped(stopped: Federation) -> None:
     state, server = stopped.server.state, stopped.server
     argv = [sys.executable, "-m", "fl_runtime", "serve", "--kit", str(server.kit), "--state", str(state)]
