@@ -14,7 +14,7 @@ from fl_runtime.agent.journal import TaskRow
 
 log = logging.getLogger("fedspan.agent")
 
-ALONE_S = 30.0  # after an answer: then a rank 0 whose siblings have never attached goes on without them
+ALONE_S = 30.0  # after an answer: then a rank 0 whose siblings have never asked for a task goes on without them
 
 
 @dataclass
@@ -35,7 +35,8 @@ class Current:
 
         Args:
             world: ranks of the script.
-            others: some rank beside 0 has attached; a script whose rank 0 alone asks is not waited for in vain.
+            others: some rank beside 0 has asked for a task; a script whose rank 0 alone asks, whoever else is
+                attached, is not waited for in vain.
         """
         if self.done_at is None:
             return False
@@ -55,7 +56,7 @@ class Turns:
         self._current: Current | None = None
         self._cancelled: set[str] = set()
         self._clients: dict[int, int] = {}  # rank -> pid of the process that is attached as it
-        self._others = False  # a rank beside 0 has attached to this launch
+        self._others = False  # a rank beside 0 of this launch has asked for a task
         self._due: list[Callable[[], None]] = []  # see `afterwards`
         self._failures = 0  # of the script, without a finished task between
 
@@ -128,7 +129,6 @@ class Turns:
             if other is not None and other != pid and processes.start_time(other) is not None:
                 return other
             self._clients[rank] = pid
-            self._others = self._others or rank != 0
             return None
 
     def leave(self, rank: int, pid: int) -> None:
@@ -152,6 +152,7 @@ class Turns:
                 while not self.over:
                     if epoch != self.epoch:
                         raise RuntimeError("this process is of an older launch of the job")
+                    self._others = self._others or rank != 0
                     task = self._first() if rank == 0 else self._follow(rank, after)
                     if task is not None:
                         return task

@@ -96,7 +96,8 @@ _get = current_session
 def is_running() -> bool:
     """Block until there is a task (True) or the job is over (False).
 
-    Every rank may ask. Those beside rank 0 get the next task when rank 0 has answered, also without `send`.
+    Every rank may ask. Those beside rank 0 are through with a task when they ask again, also without `receive` and
+    `send`, and get the next one when rank 0 has answered.
     """
     return _get().running()
 

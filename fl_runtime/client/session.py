@@ -50,6 +50,7 @@ class Session:
         self._last: str | None = None  # id of the task that was answered last
         self._work: Work | None = None
         self._model: FLModel | None = None
+        self._told = False  # running() has said that there is this task
         self._sent_torch = False
         self.info: dict[str, Any] = self._wire.attach(
             {
@@ -65,12 +66,13 @@ class Session:
     # --- tasks
 
     def running(self) -> bool:
-        """Block until there is a task (True), or the job is over (False). Other ranks than 0 need not answer: who has
-        received the task's model and asks again is through with it."""
+        """Block until there is a task (True), or the job is over (False). Other ranks than 0 need neither receive nor
+        answer: who has heard of the task here, or has its model, and asks again is through with it."""
         with self._lock:
-            if self.rank != 0 and self._work is not None and self._model is not None:
+            if self.rank != 0 and self._work is not None and (self._told or self._model is not None):
                 self._done(self._work)
-            return self.wait()
+            self._told = self.wait()
+            return self._told
 
     def wait(self, timeout: float | None = None) -> bool:
         """Block until there is a task (True), or the job is over or the time is up (False)."""
@@ -86,7 +88,7 @@ class Session:
                 if work.name.startswith(OWN_TASK):
                     self._do_own(work)
                 else:
-                    self._work, self._model = work, None
+                    self._work, self._model, self._told = work, None, False
             return self._work is not None
 
     def work(self) -> Work | None:
