@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from fl_runtime.agent import isolation
 from fl_runtime.agent.place import Place
 from fl_runtime.errors import RefusedError
-from fl_runtime.job.spec import parse_spec
+from fl_runtime.job.spec import parse_spec, runs_own_code
 
 if TYPE_CHECKING:
     from fl_runtime.hub.main import Hub
@@ -27,9 +27,10 @@ def place_of(hub: Hub, job: Job, folder: Path) -> Place | None:
     Raises:
         RefusedError: the server's policy wants more isolation than its machine has, or does not name that code.
     """
-    path = job.spec["workflow"].get("path")
-    if not path:
+    workflow = job.spec["workflow"]
+    if not runs_own_code(workflow):
         return None
+    path = workflow.get("path")
     scripts = hub.kit.policy().scripts
     if "any" not in scripts and path not in scripts:
         raise RefusedError(

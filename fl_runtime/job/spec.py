@@ -30,6 +30,7 @@ tracking: {csv: true, plot: true}   # what `job download` makes of the metrics b
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -183,8 +184,11 @@ def parse_spec(document: Any, where: str = "job.yml") -> JobSpec:
     controller = _component(document.get("controller"), f"{where}: controller")
     if controller is not None:
         workflow = {**workflow, **controller, "type": "controller"}
-    workflow.setdefault("type", "fedavg")
-    if workflow["type"] == "controller":
+    kind = workflow.get("type") or "fedavg"
+    if not isinstance(kind, str):
+        raise JobSpecError(f"{where}: workflow.type must be a word", why=f"it is {kind!r}")
+    workflow["type"] = kind.lower()  # here only: whoever reads it later compares it as it is
+    if runs_own_code(workflow):
         _component(workflow, f"{where}: workflow")
     sites = document.get("sites")
     chosen = None if sites in (None, "all") else texts("sites")
@@ -240,6 +244,14 @@ def parse_spec(document: Any, where: str = "job.yml") -> JobSpec:
         filters=parse_filters(document.get("filters"), where),
         codecs=parse_codecs(document.get("codecs"), where),
     )
+
+
+def runs_own_code(workflow: Mapping[str, Any]) -> bool:
+    """Whether the job's process on the server loads classes that the job names.
+
+    The server keeps such a process apart, and no other one loads any: both ask here.
+    """
+    return workflow.get("type") == "controller" or any(workflow.get(key) is not None for key in ("path", "components"))
 
 
 def _component(value: Any, where: str) -> dict[str, Any] | None:

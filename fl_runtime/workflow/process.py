@@ -8,6 +8,7 @@ import traceback
 
 from fl_runtime.errors import FlError, JobSpecError
 from fl_runtime.job.code import load_class
+from fl_runtime.job.spec import runs_own_code
 from fl_runtime.workflow.base import Workflow
 from fl_runtime.workflow.fedavg import FedAvg, FedAvgM, FedOpt, FedProx
 from fl_runtime.workflow.link import HubGoneError, Link
@@ -32,12 +33,12 @@ def choose(kind: str) -> type[Workflow]:
     Raises:
         JobSpecError: there is none of that name.
     """
-    if kind.lower() == "controller":
+    if kind == "controller":
         from fl_runtime.apis.impl.hosting import ControllerWorkflow
 
         return ControllerWorkflow
     try:
-        return WORKFLOWS[kind.lower()]
+        return WORKFLOWS[kind]
     except KeyError:
         raise JobSpecError(f"There is no workflow {kind!r}", why=f"there are: {', '.join(sorted(WORKFLOWS))}") from None
 
@@ -50,9 +51,9 @@ def make(link: Link) -> Workflow:
     """
     settings = link.hello["spec"]["workflow"]
     kind = choose(str(settings.get("type", "fedavg")))
-    if settings.get("path"):
+    if runs_own_code(settings):  # else the server has not kept this process apart
         sys.path.insert(0, link.hello["bundle"])
-        own = load_class(str(settings["path"]), "workflow.path")
+        own = load_class(str(settings.get("path")), "workflow.path")
         if issubclass(own, Workflow):
             kind = own
     return kind(link)
