@@ -30,7 +30,11 @@ STOP_S = 3.0  # between SIGTERM and SIGKILL of a process group
 
 BUSY_MARK = "busy"  # in a site's state: touched while it has a job
 
-OWN_TASK = "fedspan."  # tasks so named are the runtime's own: no script sees them, no filter and no codec touches them
+# Tasks so named are the runtime's own: the Client API hands none to a script, no filter and no codec touches them. But
+# they are done in the script's process, which may answer anything: a site with filters for results does none.
+OWN_TASK = "fedspan."
+AGGREGATE = OWN_TASK + "aggregate"
+OWN_TASKS = frozenset({AGGREGATE})
 
 INLINE_LIMIT = 64 * 1024  # blobs up to this travel in messages and lie in the database
 # Plain data beside the model of one task or result, as JSON: with the rest of its message under the 4 MiB that gRPC

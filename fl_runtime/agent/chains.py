@@ -27,18 +27,19 @@ class Chains:
         self._lock = threading.Lock()
 
     def of(self, job: str, way: str) -> list[tuple[list[dict[str, Any]], Path]]:
-        """The job's filters, then the site's, each with the folder of their own code.
-
-        A policy that can't be read counts as one that must be applied.
-        """
+        """The job's filters, then the site's, each with the folder of their own code."""
         spec = self.spec(job)
         mine = spec.filters.get(way, []) if spec is not None else []
-        try:
-            last = self._kit.policy().filters.get(way, [])
-        except (KitError, JobSpecError):
-            last = [{"type": "?"}]
-        chains = [(mine, self._state / "jobs" / job / "bundle"), (last, self._kit.path / "local")]
+        chains = [(mine, self._state / "jobs" / job / "bundle"), (self.of_site(way), self._kit.path / "local")]
         return [(chain, folder) for chain, folder in chains if chain]
+
+    def of_site(self, way: str) -> list[dict[str, Any]]:
+        """The site's own; a policy that can't be read counts as one that must be applied."""
+        try:
+            filters: list[dict[str, Any]] = self._kit.policy().filters.get(way, [])
+        except (KitError, JobSpecError):
+            filters = [{"type": "?"}]
+        return filters
 
     def run(
         self,

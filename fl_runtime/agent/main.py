@@ -196,6 +196,10 @@ class Agent:
                 if staged is not None:
                     blobs.register(*staged, owner)
                 known = self.journal.assign(row)
+            if refused := self.shaping.refuses(row.name):
+                log.warning("%s: %s is not done here: %s", row.job, row.id, refused)
+                self.journal.done(row.id, None, {}, refused)
+                known = self.journal.task(row.id) or known
         if known.state in (DONE, CLOSED):
             self.results.upload()
         elif known.state == READY and (payload is None or self.journal.blobs.has(payload)):

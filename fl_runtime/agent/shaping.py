@@ -22,7 +22,7 @@ from fl_runtime.errors import FlError
 from fl_runtime.filters.workshop import describe
 from fl_runtime.kit import Kit
 from fl_runtime.models.meta import check_size
-from fl_runtime.names import OWN_TASK
+from fl_runtime.names import OWN_TASK, OWN_TASKS
 from fl_runtime.patience import is_full
 from fl_runtime.proto import fedspan_pb2 as pb
 
@@ -52,6 +52,21 @@ class Shaping:
         self._shaped = Shaped(journal)
         self._chains = Chains(journal, kit, state)
 
+    # --- tasks of the runtime's own
+
+    def refuses(self, name: str) -> str:
+        """Why this site does not do such a task of the runtime's own; empty for all others, and where it does.
+
+        The script's process could put anything into the answer, and no filter would see it.
+        """
+        if not name.startswith(OWN_TASK):
+            return ""
+        if name not in OWN_TASKS:
+            return f"its runtime knows no task {name}"
+        if self._chains.of_site("results"):
+            return f"its local/policy.yml has filters for results, which can't be applied to {name}"
+        return ""
+
     # --- results
 
     def ready(self, task: TaskRow) -> bool:
@@ -67,9 +82,10 @@ class Shaping:
 
     def outgoing(self, task: TaskRow) -> Outgoing:
         """What leaves; `ready(task)` holds."""
-        filtered = self._shaped.get(task.id, FILTERED)
         if task.name.startswith(OWN_TASK):
-            filtered = None
+            why = task.error or self.refuses(task.name)  # the policy may have been edited meanwhile
+            return Outgoing(None, {}, why) if why else Outgoing(task.result, task.answer)
+        filtered = self._shaped.get(task.id, FILTERED)
         if filtered is not None and filtered.document.get("error"):
             return Outgoing(None, {}, filtered.document["error"])
         blob, answer = (filtered.blob, filtered.document["meta"]) if filtered else (task.result, task.answer)

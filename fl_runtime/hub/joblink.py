@@ -16,6 +16,7 @@ from fl_runtime.hub.board import NotDeterministicError, digest
 from fl_runtime.hub.recorder import Recorder
 from fl_runtime.hub.state import ACCEPTED, FINAL, Call, Task
 from fl_runtime.models.meta import check_size
+from fl_runtime.names import OWN_TASK, OWN_TASKS
 from fl_runtime.patience import is_full, patiently
 
 if TYPE_CHECKING:
@@ -197,6 +198,13 @@ class JobLink:
         self._send({"file": str(self._hub.blobs.new_spool_file(size) if place is None else place.new_file(size))})
 
     def _do_call(self, message: Mapping[str, Any], _: bytes) -> None:
+        name = str(message["name"])
+        if name.startswith(OWN_TASK) and name not in OWN_TASKS:
+            raise RefusedError(
+                f"The job can't give a task the name {name!r}",
+                why=f"names that begin with {OWN_TASK} are the runtime's own",
+                next_step="give the task another name in the job's code",
+            )
         targets = tuple(sorted(message["targets"])) if message.get("targets") is not None else None
         round_, index = int(message["round"]), int(message["index"])
         recorded = self._hub.store.call(self._job.id, round_, index)
@@ -211,9 +219,9 @@ class JobLink:
             job=self._job.id,
             round=round_,
             index=index,
-            name=str(message["name"]),
+            name=name,
             targets=targets,
-            digest=digest(message["name"], targets, payload, meta),
+            digest=digest(name, targets, payload, meta),
             meta=meta,
             payload=payload,
             settings=message["settings"],

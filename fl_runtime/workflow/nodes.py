@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from fl_runtime.errors import FlError
 from fl_runtime.models.check import fault, shapes
 from fl_runtime.models.tensors import TensorFile
-from fl_runtime.names import OWN_TASK
+from fl_runtime.names import AGGREGATE
 from fl_runtime.workflow.aggregation import Inputs, combine, pack, unpack
 from fl_runtime.workflow.records import Model, Result
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from fl_runtime.workflow.base import Workflow
 
 log = logging.getLogger("fedspan.workflow")
-AGGREGATE = OWN_TASK + "aggregate"
 
 
 # --- on the server

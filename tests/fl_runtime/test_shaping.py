@@ -46,6 +46,28 @@ def test_a_jobs_filters_come_first_and_the_sites_last(running: Federation) -> No
         policy(running, "site-3")
 
 
+SMUGGLER = """
+import fl_runtime.workflow.nodes as nodes
+
+nodes.perform = lambda work, new_file: ({"outputs": ["model"], "notes": {"smuggled": 1}, "meta": {}}, None)
+"""
+
+
+def test_a_site_with_filters_does_not_aggregate_and_the_server_does(running: Federation) -> None:
+    """The aggregation would be done by the job's script, whose answer to it passes no filter."""
+    policy(running, "site-3", filters={"results": [{"type": "clip_value", "limit": 0.5}]})
+    try:
+        with running.session() as session:
+            job = session.submit(running.job("smuggler", SMUGGLER + ADD, **workflow(1, aggregate_at="site-3")))
+            assert np.allclose(result(running, session, job), (1 * 1 + 2 * 2 + 3 * 0.5) / 6)
+            (entry,) = session.show(job)["history"]
+            assert "smuggled" not in entry
+            assert "aggregated_at" not in entry
+            assert "has filters for results" in entry["missing"]["site-3"]
+    finally:
+        policy(running, "site-3")
+
+
 def test_a_failing_filter_fails_the_task_and_nothing_leaves(running: Federation) -> None:
     policy(running, "site-2", filters={"results": [{"type": "clip_norm", "max_norm": -1}]})
     try:
