@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from fl_runtime.hub.state import FINAL, QUEUED, RUNNING, Job
 
 if TYPE_CHECKING:
+    from fl_runtime.hub.job_process import Running
     from fl_runtime.hub.main import Hub
     from fl_runtime.hub.starter import Starter
 
@@ -21,6 +22,10 @@ class JobViews:
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
+
+    def running(self, job: str) -> Running | None:
+        """The job's process on the server."""
+        raise NotImplementedError
 
     def taking_part(self, job: str) -> Mapping[str, str]:
         return {site: state for site, (state, _) in self._hub.store.sites(job).items()}
@@ -46,7 +51,19 @@ class JobViews:
             if here < self.minimum(job):
                 return f"waiting for sites: {here} of {self.minimum(job)} connected"
             return f"waiting for room: {self.starter.waits_for(job.id) or 'the sites are asked'}"
-        return "; ".join(self._hub.board.waiting(job.id)) if job.state == RUNNING else ""
+        if job.state != RUNNING:
+            return ""
+        running = self.running(job.id)
+        if running is not None and not running.ready.is_set():
+            return self._not_ready(job)
+        return "; ".join(self._hub.board.waiting(job.id))
+
+    def _not_ready(self, job: Job) -> str:
+        """Whom a job waits for that has been started and not begun."""
+        here = self._hub.connected_sites()
+        asked = [site for site, state in self.taking_part(job.id).items() if state == "invited"]
+        missing = [site if site in here else f"{site} (not connected)" for site in asked]
+        return f"waiting for sites to accept it: {', '.join(missing)}" if missing else ""
 
     def resources(self) -> dict[str, Any]:
         """For each connected site: what it has, what is free, which jobs run there."""

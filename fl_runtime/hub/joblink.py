@@ -124,7 +124,8 @@ class JobLink:
 
     def _serve(self) -> None:
         hub, job = self._hub, self._job
-        if not self._running.ready.wait(3600) or self._running.is_over():
+        self._running.ready.wait()  # for sites to accept, however long that takes; the job's end sets it too
+        if self._running.is_over():
             return
         boundary = hub.store.last_boundary(job.id)
         hello: dict[str, Any] = {
