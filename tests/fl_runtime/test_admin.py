@@ -7,6 +7,7 @@ import json
 import os
 import threading
 import time
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -133,6 +134,25 @@ def test_a_bundle_that_its_submitter_did_not_sign_is_not_cloned(running: Federat
     document, signature, certificate = seal(stranger, "job-1", bytes(32), 10, None)
     sealed = {"document": document.hex(), "signature": signature.hex(), "certificate": certificate.decode()}
     with running.session() as session, pytest.raises(RefusedError, match="not from this federation's CA"):
+        verified_bundle(session, "job-1", sealed)
+
+
+def test_a_job_is_cloned_however_old_its_envelope_and_its_signers_certificate_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fl_runtime.admin.session import verified_bundle
+
+    ca, long_ago = TestCA(), datetime.now(timezone.utc) - timedelta(days=400)
+    old = read_kit(ca.kit(tmp_path / "old", "ana@example.org", "admin", port=1, admin_role="lead", begin=long_ago))
+    session: Any = SimpleNamespace(kit=read_kit(ca.kit(tmp_path / "bo", "bo@example.org", "admin", port=1)))
+    monkeypatch.setattr("fl_runtime.job.envelope.VALID_S", -1.0)
+    document, signature, certificate = seal(old, "job-1", b"d" * 32, 10, None)
+    sealed = {"document": document.hex(), "signature": signature.hex(), "certificate": certificate.decode()}
+    assert verified_bundle(session, "job-1", sealed) == b"d" * 32
+    with pytest.raises(RefusedError, match="the envelope of another job"):
+        verified_bundle(session, "job-2", sealed)
+    sealed["document"] = document.replace(b"64" * 32, b"65" * 32).hex()
+    with pytest.raises(RefusedError, match="changed on the way"):
         verified_bundle(session, "job-1", sealed)
 
 
