@@ -50,6 +50,7 @@ class Policy:
     network: str = "any"  # or none: jobs get no network
     wheels: str | None = None  # a folder; what a job requires and is not here is installed from it, for that job only
     revocations: str = ""  # required: jobs run only while a fresh list of revoked certificates is here
+    job_filters: tuple[str, ...] = ()  # files of jobs whose own filters may run here, as the agent
 
 
 @dataclass(frozen=True)
@@ -136,6 +137,7 @@ class Kit:
             network=self._choice(document, "network", ("any", "none")),
             wheels=str(document["wheels"]) if document.get("wheels") else None,
             revocations=self._choice(document, "revocations", ("", "required")),
+            job_filters=tuple(_texts(document.get("job_filters", []))),
         )
 
     def _choice(self, document: dict[str, Any], key: str, values: tuple[str, ...]) -> str:

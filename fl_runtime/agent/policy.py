@@ -101,7 +101,8 @@ def check_job(kit: Kit, spec: JobSpec) -> dict[str, str]:
                 next_step=f"fedspan cp FILE {kit.name}:{declared[name]}",
             )
         paths[name] = os.path.realpath(place)
-    scripts = kit.policy().scripts
+    rules = kit.policy()
+    scripts, filters = rules.scripts, rules.job_filters
     if "any" not in scripts and spec.entry and spec.entry not in scripts:
         raise RefusedError(
             "The job is refused",
@@ -109,13 +110,13 @@ def check_job(kit: Kit, spec: JobSpec) -> dict[str, str]:
             why=f"its script {spec.entry} is not on this site's list ({', '.join(scripts) or 'empty'})",
         )
     for file in custom_modules(spec.filters):
-        if file not in scripts:  # by name, `any` is not enough: it runs as the agent, not in the job's isolation
+        if file not in filters:  # not `scripts`: those are kept apart, this runs as the agent
             raise RefusedError(
                 "The job is refused",
                 participant=kit.name,
-                why=f"its filter {file} is not on this site's list of scripts ({', '.join(scripts) or 'empty'}); "
-                "a job's own filter must be named there",
-                next_step=f"local/policy.yml of {kit.name}: scripts: [{', '.join([*scripts, file])}]",
+                why=f"its filter {file} is not on this site's list job_filters ({', '.join(filters) or 'empty'}); "
+                "a job's own filter runs as the agent and must be named there",
+                next_step=f"local/policy.yml of {kit.name}: job_filters: [{', '.join([*filters, file])}]",
             )
     return paths
 

@@ -39,6 +39,21 @@ def test_missing_data_is_told_by_the_path_of_the_spec_not_of_the_machine_root(
     assert check_job(kit, parse_spec(JOB)) == {"digits": str(tmp_path / "srv/data/digits")}
 
 
+@pytest.mark.parametrize("scripts", ["[any]", "[train.py]", "[train.Evil, train.py]"])
+def test_a_file_that_may_run_as_a_script_may_not_run_as_a_filter(kits: Path, scripts: str) -> None:
+    """A script is kept apart; a filter runs as the agent, with whatever the submitter put into that file."""
+    kit = read_kit(kits / "site-1")
+    spec = parse_spec({"name": "x", "script": "train.py", "filters": {"results": [{"path": "train.Evil"}]}})
+    policy = kit.path / "local/policy.yml"
+    policy.write_text(f"scripts: {scripts}\n")
+    with pytest.raises(RefusedError) as caught:
+        check_job(kit, spec)
+    assert caught.value.next_step == "local/policy.yml of site-1: job_filters: [train.py]"
+    policy.write_text("job_filters: [train.py]\n")
+    assert check_job(kit, spec) == {}
+    policy.unlink()
+
+
 def test_a_sites_kit_names_the_admins_kit_that_the_command_needs(kits: Path) -> None:
     with pytest.raises(KitError) as caught:
         Session(kits / "site-1")

@@ -135,14 +135,14 @@ def test_a_jobs_own_filter_in_flares_manner_where_every_site_names_it(running: F
     folder = running.job("custom", ADD, filters=filters, **workflow(1))
     (folder / "own.py").write_text(OWN)
     for site in running.sites:
-        policy(running, site, scripts=["any", "own.py"])
+        policy(running, site, job_filters=["own.py"])
     try:
         with running.session() as session:
             assert np.allclose(result(running, session, session.submit(folder)), 0.5 * 14 / 6)
-            policy(running, "site-1", scripts=["any"])
+            policy(running, "site-1", scripts=["any", "own.py"])  # it may run as a script, where it is kept apart
             job = session.submit(folder)
             until(lambda: session.show(job)["state"] == "FAILED")
-            assert "a job's own filter must be named there" in str(session.show(job))
+            assert "a job's own filter runs as the agent and must be named there" in str(session.show(job))
     finally:
         for site in running.sites:
             policy(running, site)
