@@ -30,7 +30,12 @@ class EngineHome:
     @property
     def backend_url(self) -> str:
         """The backend's URL."""
-        return self.backend or os.environ.get(BACKEND_VARIABLE) or f"file://{self.folder / 'state'}"
+        return self.backend or os.environ.get(BACKEND_VARIABLE) or self.own_url
+
+    @property
+    def own_url(self) -> str:
+        """The URL of the backend that is used where none is named."""
+        return f"file://{self.folder / 'state'}"
 
     @property
     def state_dir(self) -> Path:

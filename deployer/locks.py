@@ -41,7 +41,7 @@ def read_locks(state_dir: Path, project: str, stack: str) -> list[Lock]:
     for path in sorted(folder.glob("*.json")) if folder.is_dir() else []:
         try:
             content = json.loads(path.read_text())
-            made = _seconds(str(content.get("timestamp", "")))
+            made = seconds_of(str(content.get("timestamp", "")))
             found.append(
                 Lock(path, int(content["pid"]), str(content["hostname"]), str(content.get("username", "")), made)
             )
@@ -51,7 +51,7 @@ def read_locks(state_dir: Path, project: str, stack: str) -> list[Lock]:
     return [lock for lock in found if lock.path.exists()]
 
 
-def _seconds(text: str) -> float:
+def seconds_of(text: str) -> float:
     """RFC 3339 with nanoseconds to seconds since the epoch; 0 where it can't be read."""
     head, _, rest = text.partition(".")
     zone = "+00:00" if text.endswith("Z") or not rest else rest.lstrip("0123456789") or "+00:00"

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from deployer.backend import check_backend
 from deployer.crew import Crew
 from deployer.deployment import Deployment
 from deployer.down import deployed, without_spec
@@ -41,7 +42,7 @@ class Look:
     views: dict[str, CloudView] = field(default_factory=dict, init=False)
 
     def take(self) -> Mapping[str, CloudView]:
-        """Ask for everybody that is deployed in a cloud."""
+        """Ask for everybody that is deployed in a cloud. Raises RealmError: their stacks lie in another backend."""
         rows = {row.name: row for row in deployed(self.deployment.ledger, []) if row.cloud}
         deployment = without_spec(self.deployment, rows.values(), self.kits_dir)
         log = RunLog(deployment.state_dir, "status")
@@ -55,6 +56,7 @@ class Look:
                 return CloudView(trouble=f"{error.what}: {error.why}" if error.why else error.what)
 
         try:
+            check_backend(crew)
             views, errors = crew.each(deployment.members.values(), one)
         finally:
             log.close()

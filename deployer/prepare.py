@@ -79,7 +79,7 @@ def prepare(crew: Crew, planner: Planner, members: Iterable[Member]) -> dict[str
             return planner.prepare(member)
         with crew.slot():
             access = crew.deployment.realm.access(member.cloud or "", member)
-            stood = settle_stack(crew, member.name, member.cloud or "", member, access)
+            stood = settle_stack(crew, member.name, member.cloud or "", member, access, goes_on=True)
             for text in stood.told:
                 crew.screen.line(f"{member.name}: {text}")
             part = planner.prepare(member, stood.state, access)

@@ -11,9 +11,10 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime, timezone
 from typing import Any, NamedTuple
 
-from deployer.checkpoint import pending_operations
+from deployer.checkpoint import cloud_resources, pending_operations
 from deployer.crew import Crew
 from deployer.errors import CloudError, FedspanError
+from deployer.ledger import NOTHING_THERE, Row
 from deployer.locks import wait_free
 from deployer.settings import setting
 
@@ -54,22 +55,34 @@ def free_stack(crew: Crew, name: str) -> Iterator[str]:
         yield "took away the lock of an engine that was killed"
 
 
-def settle_stack(crew: Crew, name: str, cloud: str, where: Any, access: Any, failed: Iterable[str] = ()) -> Stood:
+def settle_stack(
+    crew: Crew, name: str, cloud: str, where: Any, access: Any, failed: Iterable[str] = (), *, goes_on: bool = False
+) -> Stood:
     """Settle everything of one stack that did not end well.
+
+    `goes_on`: what stands is going to be built on. Then a state that has lost it is settled too.
 
     Raises:
         BusyError: somebody alive holds the stack.
         CloudError: the cloud could not be asked, or something found could not be settled.
+        RefusedError: the state has lost a volume that may hold data.
     """
     told = list(free_stack(crew, name))
     engine = crew.engine_named(name)
     since = crew.deployment.ledger.unclean_since(name)
     state = engine.state()
-    if since is None and not pending_operations(state):
+    lost = _lost(crew, name, state) if goes_on else None
+    if since is None and not pending_operations(state) and lost is None:
         return Stood(told, False, state)
     from deployer.settle import Whose, settle
 
-    crew.screen.phase(name, "settling", "looking for what an interrupted command left")
+    if lost is not None and lost.cloud and (lost.cloud, lost.region) != (cloud, where.region):
+        from deployer.down import member_of  # which needs this module
+
+        cloud, where = lost.cloud, member_of(lost, where.kit.parent)  # it stands where it stood
+        access = crew.deployment.realm.access(cloud, where)
+    why = "looking for what an interrupted command left"
+    crew.screen.phase(name, "settling", why if lost is None else "its state is empty: looking for what stands")
     whose = Whose(crew.deployment.federation, crew.deployment.ledger.deployment(), name)
     log = crew.log.file(name)
 
@@ -104,3 +117,10 @@ def settle_stack(crew: Crew, name: str, cloud: str, where: Any, access: Any, fai
         crew.deployment.ledger.event(name, "settled", detail=action)
     crew.deployment.ledger.end_operation(name)
     return Stood([*told, *settled.actions], settled.refresh, state)
+
+
+def _lost(crew: Crew, name: str, state: dict[str, Any] | None) -> Row | None:
+    """What the ledger knows of a participant of which something stands, and of which the state knows nothing."""
+    row = crew.deployment.ledger.participant(name)
+    stands = row is not None and row.cloud and row.phase not in NOTHING_THERE
+    return row if stands and not cloud_resources(state) else None

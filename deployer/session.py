@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deployer import realm as realms
+from deployer.backend import check_backend
 from deployer.cli import context
 from deployer.cost import Cap
 from deployer.cost import check as check_cost
@@ -91,7 +92,7 @@ def opened(deployment: Deployment, members: list[Member], verb: str) -> Iterator
 
     Raises:
         BusyError: another command holds it.
-        RealmError: the ledger belongs to another realm.
+        RealmError: the ledger belongs to another realm, or the stacks lie in another backend.
     """
     with ExitStack() as stack:
         stack.enter_context(exclusive(deployment.state_dir, verb))
@@ -109,6 +110,7 @@ def opened(deployment: Deployment, members: list[Member], verb: str) -> Iterator
         interrupts = Interrupts(OWNERS_NEXT if deployment.by == "owner" else LEADS_NEXT)
         stack.enter_context(interrupts.handling())
         crew = Crew(deployment, Silent(), interrupts, log, verb)
+        check_backend(crew)
 
         def on_interrupt(count: int, names: list[str]) -> None:
             what = f"the engines of {', '.join(names)} finish what runs and save" if names else "stopping"

@@ -113,7 +113,8 @@ def _refuse_doubt(decision: Decision, whose: Whose) -> None:
         "the stack's state does not know a volume that may hold this participant's data",
         participant=whose.participant,
         why=f"{listed} is there, and no interrupted operation explains it: was the state lost or replaced?",
-        next_step="bring .fedspan/stacks back from a backup; or delete the volume yourself and run fedspan up again",
+        next_step="bring the stack's state back (.fedspan/stacks, or the backend) from a backup. Without one: fedspan "
+        "reap shows everything of it and deletes it, the volume too, then fedspan up",
     )
 
 
