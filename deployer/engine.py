@@ -7,6 +7,7 @@ encrypted with the passphrase in `.fedspan/stacks/passphrase`.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,7 @@ from deployer.engine_stack import Stack, Workspace
 from deployer.errors import Interrupted, RefusedError
 from deployer.failures import from_diagnostics, too_slow
 from deployer.interrupts import Interrupts
+from deployer.locks import forget_locks, lock_folder
 from deployer.plan import is_rule
 from deployer.realm import Realm
 from deployer.watchdog import Watchdog, deadline_of
@@ -113,6 +115,11 @@ class StackEngine:
     _is_there: bool | None = field(default=None, init=False)
 
     # -- the stack itself ---------------------------------------------------------------------------------------
+    @property
+    def _notes(self) -> Path | None:
+        home = self.home
+        return None if home.is_local else lock_folder(home.lock_dir, home.project, self.participant)
+
     def _workspace(self) -> Workspace:
         work = self.home.work_dir(self.participant)
         work.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -127,7 +134,7 @@ class StackEngine:
         return Workspace(
             work_dir=str(work),
             pulumi_home=str(pulumi_home) if pulumi_home else None,
-            pulumi_command=EngineCommand(self.realm, self.interrupts, self.participant, self.log),
+            pulumi_command=EngineCommand(self.realm, self.interrupts, self.participant, self.log, self._notes),
             project_settings=auto.ProjectSettings(
                 name=self.home.project, runtime="python", backend=auto.ProjectBackend(url=self.home.backend_url)
             ),
@@ -258,10 +265,14 @@ class StackEngine:
         """Take the stack's locks away. The caller knows that their owner is dead."""
         try:
             self._open().cancel()
+            if self._notes is not None:
+                forget_locks(self._notes)
         except auto.StackNotFoundError:
             self._is_there = False
         except auto.CommandError as error:
-            raise self._failure(error, Collector()) from error
+            if self._notes is None:
+                raise self._failure(error, Collector()) from error
+            # a backend may refuse because nothing is locked any more; if something is, the next operation tells
 
     def _failure(self, error: auto.CommandError, collector: Collector, overdue: Step | None = None) -> Exception:
         if self.interrupts.stopping.is_set():
@@ -269,7 +280,7 @@ class StackEngine:
             interrupted.participant = self.participant
             return interrupted
         self.failed = [step.urn for step in collector.failed]
-        log = getattr(self.log, "name", None)
+        log, work = getattr(self.log, "name", None), self.home.work_dir(self.participant)
         self.log.flush()
         if overdue is not None:
             self.failed.append(overdue.urn)
@@ -280,4 +291,5 @@ class StackEngine:
             said=str(error),
             log=str(log) if log else None,
             verb=self.verb,
+            unlock=shlex.join(["pulumi", "-C", str(work), "cancel", "--stack", self.participant, "--yes"]),
         )

@@ -19,6 +19,7 @@ from semver import VersionInfo
 from deployer.engine_find import command_in
 from deployer.errors import MissingToolError
 from deployer.interrupts import Interrupts
+from deployer.locks import forget_locks, note_lock
 from deployer.realm import Realm
 
 # the oldest `pulumi` with inline programs for destroy, and with project-mode file backends
@@ -29,6 +30,8 @@ REPLACE = "fedspan engine install, then --pulumi with the path that it prints"
 # commands that talk to a cloud; the others only read or write the stack's state
 SECRETS = "--show-secrets"
 OPERATIONS = frozenset({"up", "preview", "refresh", "destroy", "import"})
+# commands that hold the stack's lock meanwhile
+LOCKING = frozenset({"up", "refresh", "destroy", "import"})
 
 # the SDK warns when an engine that was killed leaves its event stream open; what happened is told anyway
 warnings.filterwarnings("ignore", message="Error in event stream")
@@ -45,12 +48,16 @@ class EngineCommand(PulumiCommand):
     `interrupts`; an operation gets its plugins attached first; what is written, but for secrets, goes into the log.
     """
 
-    def __init__(self, realm: Realm, interrupts: Interrupts, name: str, log: IO[str]) -> None:
+    def __init__(
+        self, realm: Realm, interrupts: Interrupts, name: str, log: IO[str], notes: Path | None = None
+    ) -> None:
         self.command = str(command_in(realm.engine_root()))
         self.realm = realm
         self.interrupts = interrupts
         self.name = name
         self.log = log
+        self.notes = notes
+        """Where it is noted who holds the stack, where the backend's own locks can't be read."""
         self.version = _version(self.command, realm.engine_environment())
 
     def run(
@@ -104,6 +111,7 @@ class EngineCommand(PulumiCommand):
             errors="replace",
             start_new_session=True,
         )
+        note = note_lock(self.notes, process.pid) if self.notes and not LOCKING.isdisjoint(args) else None
         with process, self.interrupts.engine(process.pid, self.name):
             readers = [
                 threading.Thread(target=self._read, args=(process.stdout, out, on_output, told), daemon=True),
@@ -114,6 +122,10 @@ class EngineCommand(PulumiCommand):
             for reader in readers:
                 reader.join()
             code = process.wait()
+        if self.notes and note and code == 0:  # nobody else can hold it
+            forget_locks(self.notes)
+        elif note and code > 0 and self.interrupts.count < 2:  # else it was cut off, and has left its lock
+            note.unlink()
         if code < 0:  # a killed child; the SDK's errors know positive codes only
             err.append(f"error: pulumi was ended by {signal.Signals(-code).name}")
             code = 128 - code

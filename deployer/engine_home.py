@@ -44,6 +44,11 @@ class EngineHome:
         return Path(url.removeprefix("file://")).expanduser() if url.startswith("file://") else self.folder / "state"
 
     @property
+    def lock_dir(self) -> Path:
+        """Below it lie the locks: a file backend's own, or else the notes of our own engines."""
+        return self.state_dir if self.is_local else self.folder / "engines"
+
+    @property
     def is_local(self) -> bool:
         """Whether the stacks lie in files of this machine."""
         return self.backend_url.startswith("file://")

@@ -38,7 +38,13 @@ def cause_of(text: str) -> str:
 
 
 def from_diagnostics(
-    participant: str, diagnostics: Sequence[Diagnostic], *, said: str = "", log: str | None = None, verb: str = "up"
+    participant: str,
+    diagnostics: Sequence[Diagnostic],
+    *,
+    said: str = "",
+    log: str | None = None,
+    verb: str = "up",
+    unlock: str = "",
 ) -> FedspanError:
     """The error for one failed engine command.
 
@@ -48,6 +54,7 @@ def from_diagnostics(
         said: what the command itself wrote (locks, passphrases), where nothing was told of resources.
         log: the file with everything.
         verb: what to type again once the cause is mended.
+        unlock: what to type where a lock's owner is dead.
     """
     first = next((entry for entry in diagnostics if entry.urn), None) or (diagnostics[0] if diagnostics else None)
     text = first.message if first else _error_line(said)
@@ -62,7 +69,8 @@ def from_diagnostics(
             "the stack is locked by another command",
             participant=participant,
             why=cause_of(_error_line(said)),
-            next_step=f"wait until it has ended, then {again}",
+            next_step=f"wait until it has ended, then {again}"
+            + (f"; when it is certainly dead: {unlock}" if unlock else ""),
             log=log,
         )
     if PASSPHRASE.search(said):

@@ -2,17 +2,21 @@
 
 A killed engine leaves its lock. It is taken away only when it is certain that its owner is dead: this machine, and no
 process of that number that is old enough to have written it. An engine that outlived its fedspan is waited for, since
-it is saving what it made.
+it is saving what it made. Locks in other backends are not read: there notes of our own engines, of the same form, tell
+as much of them.
 """
 
 from __future__ import annotations
 
+import contextlib
+import getpass
 import json
+import os
 import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timezone
 from pathlib import Path
 
 from deployer.errors import BusyError
@@ -34,9 +38,34 @@ class Lock:
         return f"{self.user}@{self.hostname}, process {self.pid}"
 
 
+def lock_folder(state_dir: Path, project: str, stack: str) -> Path:
+    """Where the locks on one stack of a file backend lie."""
+    return state_dir / ".pulumi" / "locks" / "organization" / project / stack
+
+
+def note_lock(folder: Path, pid: int) -> Path:
+    """Note that an engine of ours, process `pid`, holds the stack of this folder; the caller deletes it at its end."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        user = str(os.getuid())
+    made = datetime.now(timezone.utc).isoformat()
+    path = folder / f"{pid}.json"
+    path.write_text(json.dumps({"pid": pid, "username": user, "hostname": socket.gethostname(), "timestamp": made}))
+    return path
+
+
+def forget_locks(folder: Path) -> None:
+    """Their engines are dead, and the stack is free."""
+    for path in folder.glob("*.json"):
+        with contextlib.suppress(FileNotFoundError):
+            path.unlink()
+
+
 def read_locks(state_dir: Path, project: str, stack: str) -> list[Lock]:
     """The locks on one stack of a file backend."""
-    folder = state_dir / ".pulumi" / "locks" / "organization" / project / stack
+    folder = lock_folder(state_dir, project, stack)
     found = []
     for path in sorted(folder.glob("*.json")) if folder.is_dir() else []:
         try:
@@ -73,15 +102,11 @@ def started(pid: int) -> float | None:
         return _exists(pid)
     if fields[0] in ("Z", "X"):
         return None
-    import os
-
     return boot + int(fields[19]) / os.sysconf("SC_CLK_TCK")
 
 
 def _exists(pid: int) -> float | None:
     """Where there is no /proc: a process that can be signalled may have been there for ever."""
-    import os
-
     if pid <= 0 or Path("/proc/self/stat").exists():
         return None
     try:

@@ -40,10 +40,8 @@ def free_stack(crew: Crew, name: str) -> Iterator[str]:
         BusyError: somebody alive holds the stack.
     """
     home = crew.deployment.home
-    if not home.is_local:
-        return
     dead = wait_free(
-        home.state_dir,
+        home.lock_dir,
         home.project,
         name,
         setting("ORPHAN_ENGINE_WAIT"),

@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,6 +27,7 @@ from deployer.engine_home import EngineHome
 from deployer.errors import BusyError, CapacityError, CloudError, Interrupted, MissingToolError, RefusedError
 from deployer.interrupts import Interrupts
 from deployer.locks import read_locks
+from deployer.recover import free_stack
 from deployer.runlog import RunLog
 
 TOY = Path(__file__).parents[1] / "sandbox" / "engine" / "toy_provider.py"
@@ -248,8 +250,10 @@ def test_a_killed_engine_leaves_a_lock_that_is_known_to_be_dead(bench: Bench) ->
     pid = next(iter(bench.interrupts._engines))
     locks = read_locks(bench.home.state_dir, bench.home.project, "site-1")
     assert [lock.pid for lock in locks] == [pid]
-    with pytest.raises(BusyError, match="locked by another command"):
+    with pytest.raises(BusyError, match="locked by another command") as caught:
         bench.engine().up(chain(names="a"))
+    work = bench.home.work_dir("site-1")
+    assert f"when it is certainly dead: pulumi -C {work} cancel --stack site-1 --yes" in str(caught.value)
     os.kill(pid, 9)
     thread.join(60)
     assert isinstance(errors[0], CloudError)
@@ -257,6 +261,37 @@ def test_a_killed_engine_leaves_a_lock_that_is_known_to_be_dead(bench: Bench) ->
     bench.engine().unlock()
     assert read_locks(bench.home.state_dir, bench.home.project, "site-1") == []
     assert len(pending_operations(bench.engine().state())) == 1
+
+
+def test_a_killed_engines_lock_is_taken_away_where_the_backends_locks_are_not_read(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(EngineHome, "is_local", False)  # as with a bucket
+    told: list[str] = []
+    crew = SimpleNamespace(
+        deployment=SimpleNamespace(home=bench.home),
+        engine_named=lambda name: bench.engine(),
+        interrupts=bench.interrupts,
+        screen=SimpleNamespace(line=told.append),
+    )
+
+    def free() -> list[str]:
+        return list(free_stack(crew, "site-1"))  # type: ignore[arg-type]
+
+    bench.engine().up(chain(names="b"))
+    assert free() == [], "an engine that ended holds nothing"
+    bench.control(delay={"a": 20.0})
+    thread, _ = run_beside(lambda: bench.engine().up(chain()))
+    wait_for_create(bench, "a")
+    monkeypatch.setenv("FEDSPAN_ORPHAN_ENGINE_WAIT", "0.1")
+    with pytest.raises(BusyError, match="works on it"):
+        free()
+    os.kill(next(iter(bench.interrupts._engines)), 9)
+    thread.join(60)
+    assert read_locks(bench.home.state_dir, bench.home.project, "site-1") != []
+    assert free() == ["took away the lock of an engine that was killed"]
+    assert read_locks(bench.home.state_dir, bench.home.project, "site-1") == []
+    assert free() == []
 
 
 def test_the_engine_gets_a_session_of_its_own_and_the_realms_environment_only(
