@@ -8,7 +8,7 @@ import subprocess
 import threading
 import warnings
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -67,8 +67,14 @@ class EngineCommand(PulumiCommand):
         additional_env: Mapping[str, str],
         on_output: Callable[[str], Any] | None = None,
         on_error: Callable[[str], Any] | None = None,
+        given: str | None = None,
     ) -> CommandResult:
-        """Run one command; raises the Automation API's errors, or Interrupted when it must not start any more."""
+        """Run one command, `given` its standard input.
+
+        Raises:
+            CommandError: the Automation API's.
+            Interrupted: it must not start any more.
+        """
         words = args[: args.index("--")] if "--" in args else args
         if "--non-interactive" not in words:
             args = ["--non-interactive", *args]
@@ -87,7 +93,7 @@ class EngineCommand(PulumiCommand):
             # plugins bundled with the command lie beside it
             environment["PATH"] = os.pathsep.join([str(Path(self.command).parent), environment.get("PATH", os.defpath)])
             self.log.write(f"$ pulumi {' '.join(args)}\n")
-            return self._run(args, cwd, environment, on_output, on_error)
+            return self._run(args, cwd, environment, on_output, on_error, given)
 
     def _run(
         self,
@@ -96,13 +102,14 @@ class EngineCommand(PulumiCommand):
         environment: dict[str, str],
         on_output: Callable[[str], Any] | None,
         on_error: Callable[[str], Any] | None,
+        given: str | None,
     ) -> CommandResult:
         out: list[str] = []
         err: list[str] = []
         told = SECRETS not in args  # a checkpoint with its secrets in clear is for us, and for no file
         process = subprocess.Popen(
             [self.command, *args],
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.DEVNULL if given is None else subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             cwd=cwd,
@@ -119,6 +126,9 @@ class EngineCommand(PulumiCommand):
             ]
             for reader in readers:
                 reader.start()
+            if given is not None and process.stdin is not None:
+                with suppress(BrokenPipeError), process.stdin as stdin:  # one that has failed says why
+                    stdin.write(given)
             for reader in readers:
                 reader.join()
             code = process.wait()

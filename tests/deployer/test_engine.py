@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import warnings
@@ -292,6 +293,29 @@ def test_a_killed_engines_lock_is_taken_away_where_the_backends_locks_are_not_re
     assert free() == ["took away the lock of an engine that was killed"]
     assert read_locks(bench.home.state_dir, bench.home.project, "site-1") == []
     assert free() == []
+
+
+def test_a_checkpoint_that_is_put_back_lies_in_no_file_in_clear(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def program() -> None:
+        import pulumi
+
+        pulumi.CustomResource("toy:index:Thing", "a", {"size": pulumi.Output.secret("a boot key"), "zone": "z1"})
+
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    bench.engine().up(program)
+    state = bench.engine().state()
+    assert state is not None
+    assert "a boot key" in json.dumps(state)
+    bench.engine().set_state({**state, "pending_operations": []})
+    with pytest.raises(CloudError):  # as when the backend is full, or the engine is killed
+        bench.engine().set_state({**state, "resources": "a boot key"})
+    assert (bench.engine().state() or {})["resources"] == state["resources"]
+    files = [path for path in tmp_path.rglob("*") if path.is_file() and bench.world not in path.parents]
+    assert [path for path in files if b"a boot key" in path.read_bytes()] == []
 
 
 def test_the_engine_gets_a_session_of_its_own_and_the_realms_environment_only(
