@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -106,16 +105,9 @@ class Deployment:
             self.notes.append(f"the sandbox in which {', '.join(forgotten)} lived is gone, and they with it: forgotten")
 
 
-def forget_stacks(state_dir: Path, home: EngineHome | None = None) -> None:
-    """Throw away stacks whose clouds no longer exist. Only for a sandbox that is gone: real clouds don't die.
-
-    Of a file backend elsewhere (`home`'s) only this project's own stacks are taken.
-    """
-    for name in ("state", "work"):
-        shutil.rmtree(state_dir / "stacks" / name, ignore_errors=True)
-    if home is not None and home.is_local:
-        for name in ("stacks", "locks/organization", "history", "backups"):
-            shutil.rmtree(home.state_dir / ".pulumi" / name / home.project, ignore_errors=True)
+def forget_stacks(state_dir: Path, home: EngineHome) -> None:
+    """Throw away stacks whose clouds no longer exist. Only for a sandbox that is gone: real clouds don't die."""
+    home.forget()
     KeyStore(state_dir / "ssh").destroy()
 
 

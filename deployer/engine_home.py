@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,9 @@ from deployer.errors import CloudError
 from startup_kits.workspace import write_private
 
 BACKEND_VARIABLE = "FEDSPAN_BACKEND"
+
+GIVE_UP = "fedspan reap --lost-stacks deletes what they made (it asks)"
+"""What a lead types for stacks that nobody can read any more."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,14 @@ class EngineHome:
         write_private(self.passphrase_path, f"{secrets.token_urlsafe(32)}\n".encode())
         return True
 
+    def forget(self) -> None:
+        """Throw this project's stacks away, as far as they lie on this machine; the passphrase stays."""
+        for name in ("state", "work", "engines"):
+            shutil.rmtree(self.folder / name, ignore_errors=True)
+        if self.is_local:
+            for name in ("stacks", "locks/organization", "history", "backups"):
+                shutil.rmtree(self.state_dir / ".pulumi" / name / self.project, ignore_errors=True)
+
     def work_dir(self, stack: str) -> Path:
         """The working folder of one stack."""
         return self.folder / "work" / stack
@@ -87,6 +99,5 @@ def lost_passphrase(path: Path) -> CloudError:
     return CloudError(
         "the passphrase of the stacks is lost",
         why=f"{path} is missing, and the stacks' secrets can't be read without it, so no engine can change them",
-        next_step=f"put your backup of it back (0600). Without one: delete what the clouds hold by its tag "
-        f"`fedspan:federation` (Azure: `fedspan-federation`), move {path.parent} away, then fedspan up",
+        next_step=f"put your backup of it back (0600). Without one: {GIVE_UP}, then fedspan up",
     )

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from deployer.cloud_errors import Verdict, classify
 from deployer.engine_events import Diagnostic, Step
+from deployer.engine_home import GIVE_UP
 from deployer.errors import BusyError, CapacityError, CloudError, CredentialsError, FedspanError, RefusedError
 from deployer.plan import VM_TYPES
 
@@ -78,7 +79,7 @@ def from_diagnostics(
             "the stack's secrets can't be read",
             participant=participant,
             why="incorrect passphrase: the file .fedspan/stacks/passphrase is not the one the stack was made with",
-            next_step="put the backed-up passphrase file back",
+            next_step=f"put the backed-up passphrase file back. Without one: {GIVE_UP}, then fedspan up",
             log=log,
         )
     if DAMAGED.search(said):

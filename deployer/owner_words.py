@@ -7,9 +7,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from deployer.engine_home import GIVE_UP
 from startup_kits.errors import FedspanError
 
 _IN_SPEC = "set another zone:, size: or region: in federation.yml"
+_BY_HAND = (
+    "delete what the cloud holds by its tag `fedspan:federation` (Azure: `fedspan-federation`), move that folder away"
+)
 _OPTIONS = "choose another --zone, --size or --region"
 
 
@@ -32,7 +36,11 @@ def owners_next(text: str, name: str, kit: Path, cloud: str, log_in: str = "") -
             (rf"fedspan logs {re.escape(name)}(?: --tail \d+)?", f"{log_in} tail /var/lib/fedspan/state/runtime.log"),
         ]
     # what stands in federation.yml an owner gives with options
-    text = text.replace(_IN_SPEC, _OPTIONS).replace("set another size: or region: in federation.yml", _OPTIONS)
+    text = (
+        text.replace(GIVE_UP, _BY_HAND)
+        .replace(_IN_SPEC, _OPTIONS)
+        .replace("set another size: or region: in federation.yml", _OPTIONS)
+    )
     for pattern, command in commands:
         text = re.sub(pattern, lambda _, command=command: command, text)  # type: ignore[misc]  # one line, bound now
     return text

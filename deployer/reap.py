@@ -70,14 +70,18 @@ class Reap:
     Args:
         regions: further regions of AWS to look into.
         deployment_id: another deployment whose things are to be deleted too.
+        stacks_lost: no stack can be read any more, so whatever this deployment made counts.
     """
 
     crew: Crew
     kits_dir: Path
     regions: tuple[str, ...] = ()
     deployment_id: str | None = None
+    stacks_lost: bool = False
     notes: list[str] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
+    unasked: list[str] = field(default_factory=list)
+    """Places that gave no answer: what is there is not known."""
     _worlds: dict[tuple[str, str], Any] = field(default_factory=dict)
 
     @property
@@ -103,6 +107,7 @@ class Reap:
                 self.asked.append(f"{seat.cloud} {seat.region}")
             except FedspanError as error:
                 failed.append(error)
+                self.unasked.append(f"{seat.cloud} {seat.region}")
                 self.notes.append(f"{seat.cloud} {seat.region} was not asked: {error.why or error.what}")
         if failed and len(failed) == len(places):
             raise CloudError("no cloud could be asked", why=str(failed[0]), next_step="fedspan reap")
@@ -123,7 +128,7 @@ class Reap:
                 if whose in known and not any(other.participant == whose.participant for other in marked):
                     self.notes.append(f"{error.what}: {error.why}")
             things = find_all(world, whose)
-            if whose.deployment == ours and things:
+            if whose.deployment == ours and things and not self.stacks_lost:
                 things = list(orphans(things, self.crew.engine_named(whose.participant).state()))
             for thing in things:
                 self._worlds[(thing.cloud, thing.id)] = world

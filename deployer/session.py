@@ -87,8 +87,10 @@ def provision_if_needed(workspace: Workspace, spec: FederationSpec, passphrase_f
 
 
 @contextmanager
-def opened(deployment: Deployment, members: list[Member], verb: str) -> Iterator[Session]:
+def opened(deployment: Deployment, members: list[Member], verb: str, *, stacks_lost: bool = False) -> Iterator[Session]:
     """Hold the deployment's lock and handle Ctrl-C for as long as a command works on it.
+
+    `stacks_lost`: no engine is going to be used, so that neither passphrase nor backend matter.
 
     Raises:
         BusyError: another command holds it.
@@ -100,7 +102,7 @@ def opened(deployment: Deployment, members: list[Member], verb: str) -> Iterator
         stack.enter_context(noted(deployment.ledger, verb, members))
         for note in deployment.notes:
             tell(note)
-        if deployment.home.ensure():
+        if not stacks_lost and deployment.home.ensure():
             tell(
                 f"the stacks' secrets are encrypted with {deployment.home.passphrase_path}: "
                 "back it up, without it they can't be changed or taken down"
@@ -110,7 +112,8 @@ def opened(deployment: Deployment, members: list[Member], verb: str) -> Iterator
         interrupts = Interrupts(OWNERS_NEXT if deployment.by == "owner" else LEADS_NEXT)
         stack.enter_context(interrupts.handling())
         crew = Crew(deployment, Silent(), interrupts, log, verb)
-        check_backend(crew)
+        if not stacks_lost:
+            check_backend(crew)
 
         def on_interrupt(count: int, names: list[str]) -> None:
             what = f"the engines of {', '.join(names)} finish what runs and save" if names else "stopping"

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from deployer import realm as realms
+from deployer.backend import name_of, note_backend
 from deployer.cli import context
 from deployer.deployment import lead
 from deployer.errors import CloudError
@@ -23,22 +24,24 @@ if TYPE_CHECKING:
     from startup_kits.workspace import Workspace
 
 
-def reap(regions: Iterable[str], deployment_id: str | None) -> None:
-    """`fedspan reap` of the lead."""
+def reap(regions: Iterable[str], deployment_id: str | None, stacks_lost: bool = False) -> None:
+    """`fedspan reap` of the lead. `stacks_lost`: what the stacks hold is deleted too, then they are thrown away."""
     workspace = context.workspace()
     deployment = _deployment(workspace)
     members = list(deployment.members.values())
-    with opened(deployment, members, "reap") as session:
-        work = Reap(session.crew, workspace.kits_dir, tuple(regions), deployment_id)
+    with opened(deployment, members, "reap", stacks_lost=stacks_lost) as session:
+        work = Reap(session.crew, workspace.kits_dir, tuple(regions), deployment_id, stacks_lost)
         orphans = work.find()
         _tell(work, orphans)
         doomed = work.chosen(orphans)
         left: list[Orphan] = []
         if doomed:
-            context.confirm(f"Delete {len(doomed)} resources?")
+            context.confirm(f"Delete {len(doomed)} resources{', whatever runs there' if stacks_lost else ''}?")
             with screen([]) as live:  # only now: it would be drawn over the question
                 session.show(live)
                 left = work.delete(doomed)
+        if stacks_lost and not left:
+            _give_up(work)
     if context.options().json:
         context.emit({"event": "result", "deleted": len(doomed) - len(left), "left": len(left)})
     elif doomed:
@@ -49,6 +52,27 @@ def reap(regions: Iterable[str], deployment_id: str | None) -> None:
             why=", ".join(orphan.thing.title for orphan in left),
             next_step="fedspan reap tries again",
         )
+
+
+def _give_up(work: Reap) -> None:
+    """Throw away the stacks that could not be read, now that nothing of them is left.
+
+    Raises:
+        CloudError: not everybody could be asked.
+    """
+    home = work.deployment.home
+    if work.unasked or not work.asked:
+        silent = ", ".join(sorted(set(work.unasked))) or "no account that spec or ledger know"
+        raise CloudError(
+            "the lost stacks are kept",
+            why=f"{silent} gave no answer, so something may be left there",
+            next_step="fedspan reap --lost-stacks, once they can be asked",
+        )
+    home.forget()
+    note_backend(work.crew)
+    if not home.is_local:
+        tell(f"delete .pulumi/stacks/{home.project} in {name_of(home)} too: no passphrase opens what is there")
+    tell("the lost stacks are forgotten\n  next: fedspan up makes everything anew; fedspan down, if nothing is wanted")
 
 
 def _deployment(workspace: Workspace) -> Deployment:

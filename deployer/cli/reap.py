@@ -12,8 +12,14 @@ def reap(
     deployment: Annotated[
         str | None, typer.Option("--deployment", help="Delete what this other deployment left, too (its id).")
     ] = None,
+    lost_stacks: Annotated[
+        bool,
+        typer.Option(
+            "--lost-stacks", help="The stacks can't be read any more (passphrase, backend): delete what they made too."
+        ),
+    ] = False,
 ) -> None:
     """Find what no stack knows: by tag, by name, from the ledger. Tells its cost so far, asks, deletes."""
     from deployer.session_reap import reap as work
 
-    work(region or [], deployment)
+    work(region or [], deployment, lost_stacks)

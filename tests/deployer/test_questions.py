@@ -45,7 +45,7 @@ class Work:  # what finds and deletes in the clouds
         return []
 
 @contextmanager
-def opened(*_):
+def opened(*_, **how):
     yield SimpleNamespace(crew=SimpleNamespace(screen=Silent()), show=lambda live: None)
 
 session_reap.Reap, session_reap.opened = Work, opened
