@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 from blake3 import blake3
@@ -20,6 +21,7 @@ from fl_runtime.names import LEAF
 _ENTRIES = 1024  # journal entries of one blob, at most: a bitmap of terabytes is not written for each 64 MiB
 
 _journals = Background("journal")
+_SMALL = 64 * 1024
 
 
 class Incoming:
@@ -91,13 +93,14 @@ class Incoming:
             raise ProtocolError("A range lies outside of its blob", why=f"{first}+{count} of {self.manifest.count}")
         return LeafWriter(self, first, count)
 
-    def _write(self, fd: int, data: memoryview, offset: int) -> None:
+    def _write(self, fd: int, pieces: Sequence[bytes | bytearray], offset: int) -> None:
+        done = os.pwritev(fd, pieces, offset)
+        data = memoryview(b"".join(pieces))[done:] if done < sum(map(len, pieces)) else None
         while data:
-            done = os.pwrite(fd, data, offset)
-            data = data[done:]
-            offset += done
+            more = os.pwrite(fd, data, offset + done)
+            data, done = data[more:], done + more
 
-    def arrived(self, index: int, data: memoryview) -> None:
+    def arrived(self, index: int, pieces: Sequence[bytes | bytearray]) -> None:
         """A leaf came whole and its hash was right: write it, unless it is here."""
         size = self.manifest.size(index)
         with self._lock:
@@ -105,7 +108,7 @@ class Incoming:
                 return
             fd = os.dup(self._fd)  # whoever brings the same leaf may complete, and close, the blob meanwhile
         try:
-            self._write(fd, data, index * LEAF)
+            self._write(fd, pieces, index * LEAF)
         finally:
             os.close(fd)
         with self._lock:
@@ -175,9 +178,13 @@ class LeafWriter:
         self._incoming = incoming
         self._index = first
         self._end = first + count
-        self._leaf = memoryview(bytearray(incoming.manifest.size(first)))  # none is larger than the first
-        self._filled = 0
+        self._begin()
         self.leaves = 0
+
+    def _begin(self) -> None:
+        self._pieces: list[bytes | bytearray] = []
+        self._hasher = blake3()
+        self._filled = 0
 
     def take(self, chunk: bytes) -> None:
         """One chunk, which must not cross the border of a leaf.
@@ -192,14 +199,24 @@ class LeafWriter:
         end = self._filled + len(chunk)
         if not chunk or end > size:
             raise ProtocolError("A chunk crosses the border of its leaf")
-        self._leaf[self._filled : end] = chunk
+        self._keep(chunk)
+        self._hasher.update(chunk)
         self._filled = end
         if end == size:
-            whole = self._leaf[:size]
-            if blake3(whole).digest() != self._incoming.manifest.leaf(self._index):
+            if self._hasher.digest() != self._incoming.manifest.leaf(self._index):
                 why = f"leaf {self._index} has another hash than its manifest says"
                 raise ProtocolError("A leaf arrived damaged", why=why)
-            self._incoming.arrived(self._index, whole)
+            self._incoming.arrived(self._index, self._pieces)
             self._index += 1
             self.leaves += 1
-            self._filled = 0
+            self._begin()
+
+    def _keep(self, chunk: bytes) -> None:
+        """As it came, without a copy; small ones are gathered, for each object costs something, too."""
+        last = self._pieces[-1] if self._pieces else None
+        if last is None or len(last) >= _SMALL:
+            self._pieces.append(chunk)
+        elif isinstance(last, bytearray):
+            last += chunk
+        else:
+            self._pieces[-1] = bytearray(last) + chunk

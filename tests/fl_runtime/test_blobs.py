@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -173,6 +174,21 @@ def test_a_leaf_that_is_here_is_not_written_over(tmp_path: Path) -> None:
         late.take(data[at : at + CHUNK])
     assert late.leaves == 1
     assert blobs.read(manifest.id) == data
+
+
+@pytest.mark.parametrize("size", [[500], [1, 100_000, 70_000, 3], [CHUNK, 10], [LEAF]])
+def test_chunks_of_any_size_are_collected_to_leaves_without_an_object_for_each(tmp_path: Path, size: list[int]) -> None:
+    data = content(LEAF + 12_345)
+    blobs, manifest = store(tmp_path), of_bytes(data)
+    incoming = blobs.receive(manifest, "a")
+    writer, at, most, sizes = incoming.writer(0, 2), 0, 0, itertools.cycle(size)
+    while at < len(data):
+        end = min(at + next(sizes), LEAF if at < LEAF else len(data))
+        writer.take(data[at:end])
+        at, most = end, max(most, len(writer._pieces))
+    blobs.finish(incoming)
+    assert blobs.read(manifest.id) == data
+    assert most <= 1 + LEAF // (64 * 1024)
 
 
 def test_what_comes_again_is_thrown_away_and_the_first_one_stays(tmp_path: Path) -> None:
