@@ -250,10 +250,10 @@ def test_a_job_whose_folder_can_not_be_used_any_more_does_not_keep_its_agent_dow
 
     with fresh.session() as session:
         job = without_its_agent(fresh, session, no_home)
-        until(lambda: session.show(job)["sites"]["site-2"]["state"] == "refused")
-        assert "File exists" in session.show(job)["sites"]["site-2"]["why"]
-        assert session.show(job)["detail"].startswith("waiting for site-2")
-        session.abort(job)
+        with pytest.raises(JobError, match=r"site-2: it refuses to go on: .*File exists"):
+            session.wait(job, 120)
+        assert session.show(job)["sites"]["site-2"]["state"] == "failed"
+        fresh.registered("site-2")
 
 
 def test_a_submission_that_never_arrived_whole_ends_too(fresh: Federation) -> None:
