@@ -16,7 +16,7 @@ from deployer.checkpoint import cloud_resources
 from deployer.crew import Crew, together
 from deployer.deployment import Deployment
 from deployer.drain import jobs_on, server_says
-from deployer.errors import CloudError, UsageError
+from deployer.errors import CloudError, HostKeyError, UnreachableError, UsageError
 from deployer.expiry import set_expiry
 from deployer.idle import set_idle
 from deployer.ledger import NOTHING_THERE, STOPPED, Ledger, Row
@@ -84,6 +84,8 @@ class Down:
     rows: list[Row]
     kits_dir: Path
     results_dir: Path
+    forget_hosts: bool = False
+    """A machine that was there before us and can't be reached is given up: what is on it stays."""
     taken: Taken = field(default_factory=Taken, init=False)
     _worlds: dict[str, tuple[Any, Any]] = field(default_factory=dict, init=False)
 
@@ -175,8 +177,15 @@ class Down:
         assert row is not None, "it is in the ledger, or it would not be taken down"
         self.crew.screen.phase(member.name, "stopping")
         reach = reach_of(row, self.deployment.state_dir / "ssh")
-        with log_in(reach, self.crew.interrupts, setting("SSH_DEADLINE")) as machine:
-            runtime_remove(machine)
+        try:
+            with log_in(reach, self.crew.interrupts, setting("SSH_DEADLINE")) as machine:
+                runtime_remove(machine)
+        except (UnreachableError, HostKeyError) as error:
+            if not self.forget_hosts:
+                gone = f"if it is gone for good: fedspan down {member.name} --forget-hosts"
+                error.next_step = f"{error.next_step}\n  {gone}" if error.next_step else gone
+                raise
+            self.crew.screen.line(f"{member.name}: {error.what}; forgotten, with what may still run at {row.address}")
 
     def _destroy_stack(self, member: Member) -> None:
         engine = self.crew.engine(member)
@@ -196,8 +205,9 @@ class Down:
             ledger.begin_operation(name)
             gone = engine.destroy(refresh=refresh)
             self.taken.deleted[name] = len(gone)
-            self._check(member, access)
+            # before the look: what that finds belongs to no operation
             ledger.end_operation(name)
+            self._check(member, access)
 
     def _check(self, member: Member, access: Any) -> None:
         """Nothing of it may be left: asked of the cloud itself, past the engine.

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from startup_kits.workspace import Workspace
 
 
-def take_down(names: list[str], *, abort_jobs: bool, discard_results: bool) -> Taken | None:
+def take_down(names: list[str], *, abort_jobs: bool, discard_results: bool, forget_hosts: bool = False) -> Taken | None:
     """`fedspan down` of the lead."""
     workspace = context.workspace()
     ledger = Ledger(workspace.ledger_path)
@@ -31,7 +31,8 @@ def take_down(names: list[str], *, abort_jobs: bool, discard_results: bool) -> T
         return None
     realm = realms.current()
     base = from_ledger(workspace, ledger, realm)
-    return down(base, workspace.kits_dir, workspace.root / "results", names, abort_jobs, discard_results)
+    results = workspace.root / "results"
+    return down(base, workspace.kits_dir, results, names, abort_jobs, discard_results, forget_hosts=forget_hosts)
 
 
 def nothing() -> None:
@@ -94,12 +95,13 @@ def down(
     abort_jobs: bool,
     discard_results: bool,
     note: str | None = None,
+    forget_hosts: bool = False,
 ) -> Taken:
     """Jobs, question, destruction, check, report. `note` is told once everything is deleted."""
     rows = deployed(base.ledger, names)
     deployment = without_spec(base, rows, kits_dir)
     with opened(deployment, list(deployment.members.values()), "down") as session:
-        work = Down(session.crew, rows, kits_dir, results)
+        work = Down(session.crew, rows, kits_dir, results, forget_hosts)
         whom = ", ".join(row.name for row in rows)
         if not context.options().json:
             for row in rows:

@@ -14,6 +14,9 @@ def down(
     participants: Annotated[list[str] | None, typer.Argument(help="Whom to take down (default: everybody).")] = None,
     abort_jobs: Annotated[bool, typer.Option("--abort-jobs", help="Abort jobs that are running.")] = False,
     discard_results: Annotated[bool, typer.Option("--discard-results", help="Don't fetch finished results.")] = False,
+    forget_hosts: Annotated[
+        bool, typer.Option("--forget-hosts", help="Give up hosts that can't be reached: what is on them stays.")
+    ] = False,
     kit: Annotated[Path | None, typer.Option("--kit", help="Take down this kit's machine, as its owner.")] = None,
 ) -> None:
     """Fetch finished results, take everything down, check that nothing is left. Kits, CA and ledger stay."""
@@ -28,4 +31,5 @@ def down(
         return
     from deployer.session_down import take_down
 
-    take_down(participants or [], abort_jobs=abort_jobs, discard_results=discard_results)
+    words = participants or []
+    take_down(words, abort_jobs=abort_jobs, discard_results=discard_results, forget_hosts=forget_hosts)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 from unittest.mock import MagicMock
 
 import pytest
 
 from deployer import down as downs
-from deployer import session_power
+from deployer import recover, session_power
 from deployer.crew import Crew
 from deployer.down import Down, deployed, member_of
 from deployer.engine_events import Step
@@ -111,6 +112,57 @@ def test_a_participant_of_which_something_is_left_is_not_down(crew: Crew, monkey
     (row,) = deployed(crew.deployment.ledger, [])  # so the next `down` tries again
     assert (row.name, row.phase) == ("site-1", "failed")
     crew.deployment.keys.destroy.assert_not_called()  # type: ignore[attr-defined]
+
+
+class Held:
+    """A cloud that holds a state volume, and deletes it when it is asked the second time."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        made = datetime.now(timezone.utc) - timedelta(days=3)
+        self.holds = [Found("aws", "aws:ebs/volume:Volume", "vol-1", "site-1-state", "eu-central-1", created=made)]
+
+    def find(self, whose: object) -> list[Found]:
+        return self.holds
+
+    def delete(self, found: object, on_step: object) -> None:
+        self.asked += 1
+        if self.asked == 1:
+            raise CloudError("the cloud does not answer", participant="site-1")
+        self.holds = []
+
+
+def test_a_down_that_was_cut_off_in_its_last_look_can_be_typed_again(
+    crew: Crew, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its stack is gone by then, and its volume is older than any interrupted operation."""
+    settles, cloud = downs.settle_stack, Held()
+    work = down(crew, cast(Any, cloud), monkeypatch)
+    monkeypatch.setattr(downs, "settle_stack", settles)
+    monkeypatch.setattr(recover, "free_stack", lambda *_: [])
+    with pytest.raises(CloudError, match="the cloud does not answer"):
+        work.destroy()
+    Down(crew, deployed(crew.deployment.ledger, []), Path("kits"), Path("results")).destroy()
+    assert cloud.holds == deployed(crew.deployment.ledger, []) == []
+
+
+@pytest.mark.parametrize("forget", [False, True])
+def test_a_host_that_is_gone_is_given_up_only_when_that_is_said(
+    crew: Crew, monkeypatch: pytest.MonkeyPatch, forget: bool
+) -> None:
+    def unreachable(*_: object) -> None:
+        raise UnreachableError("no answer", participant="site-1")
+
+    ledger = crew.deployment.ledger
+    ledger.record("site-1", "registered", target="host")
+    monkeypatch.setattr(downs, "log_in", unreachable)
+    work = Down(crew, deployed(ledger, []), Path("kits"), Path("results"), forget_hosts=forget)
+    if forget:
+        work.destroy()
+    else:
+        with pytest.raises(UnreachableError, match="if it is gone for good: fedspan down site-1 --forget-hosts"):
+            work.destroy()
+    assert bool(deployed(ledger, [])) is not forget
 
 
 # --- stop and start
