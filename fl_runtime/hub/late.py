@@ -2,7 +2,7 @@
 
 The newest one of each site is kept. It stands in for the site in the first later call of the same name that would close
 without a fresh answer from it, so each result counts once at most; a fresh answer makes an older late one void. What a
-site was sent stays here until it has answered: the answer may be a difference to it.
+site was sent in rounds that it missed is kept for a while: its answer may be a difference to it.
 """
 
 from __future__ import annotations
@@ -31,18 +31,32 @@ class LateResults:
         return f"job:{job}:late:{site}"
 
     def missed(self, call: Call) -> None:
-        """A call is closed. Of several that a site missed it is at work on the first: the models of that are kept."""
+        """A call is closed. Of several that a site missed the models of two are kept: the first, whose answer may be on
+        its way while the script is at the next one already, and the newest, which it is at after having been away.
+        """
         if call.settings.get("late") != "use" or not (bases := self.bases(call)):
             return
         for task in self._store.tasks(call.job, call.round, call.index):
-            owner = _sent(call.job, task.site)
-            if (task.state == DROPPED or "late_round" in task.meta) and not self._blobs.owned(owner):
+            if task.state == DROPPED or "late_round" in task.meta:
+                for owner in self._kept(task.job, task.site)[1:]:
+                    self._blobs.drop_refs(owner)
                 for blob in bases:
-                    self._blobs.add_ref(blob, owner)
+                    self._blobs.add_ref(blob, _sent(task))
 
     def sent(self, task: Task) -> list[bytes]:
-        """What is kept of what the site was sent."""
-        return self._blobs.owned(_sent(task.job, task.site))
+        """What is kept of what the site was sent with a task whose call is closed."""
+        return self._blobs.owned(_sent(task))
+
+    def _kept(self, job: str, site: str) -> list[str]:
+        """Who refers to what the site was sent with tasks that it has not answered, oldest first."""
+        refs = self._blobs.refs(f"{self.owner(job, site)}:sent")
+        return sorted({owner for owner, _ in refs}, key=_number)
+
+    def _answered(self, task: Task) -> None:
+        """A site answers in order: to this task, and to none before it."""
+        for owner in self._kept(task.job, task.site):
+            if _number(owner) <= (task.round, task.index):
+                self._blobs.drop_refs(owner)
 
     def wanted(self, task: Task) -> bool:
         """Whether an answer to this task, whose call is closed, would be kept."""
@@ -67,7 +81,8 @@ class LateResults:
         assert call is not None
         owner = self.owner(task.job, task.site)
         with self._store.tx():
-            self._blobs.drop_all(owner)
+            self._drop(owner)
+            self._answered(task)
             refer(owner)
             if (base := _base(meta)) is not None:
                 self._blobs.add_ref(base, f"{owner}:base")
@@ -101,15 +116,18 @@ class LateResults:
         """A fresh answer of the site has been accepted."""
         late = self._store.late(task.job, task.site)
         with self._store.tx():
-            self._blobs.drop_refs(_sent(task.job, task.site))
+            self._answered(task)
             if late is not None and not late.used and (late.round, late.index) < (task.round, task.index):
                 self._void(late)
 
     def _void(self, late: Late) -> None:
-        owner = self.owner(late.job, late.site)
+        self._drop(self.owner(late.job, late.site))
+        self._store.bank(replace(late, used=True, meta={}, result=None))
+
+    def _drop(self, owner: str) -> None:
+        """The answer that is kept, and what it is a difference to."""
         self._blobs.drop_refs(owner)
         self._blobs.drop_refs(f"{owner}:base")
-        self._store.bank(replace(late, used=True, meta={}, result=None))
 
     def closed(self, job: str, site: str) -> list[tuple[str, bool]]:
         """Tasks that a returning site may still hold: their ids, and whether one that has begun is to be finished."""
@@ -120,8 +138,14 @@ class LateResults:
         return found
 
 
-def _sent(job: str, site: str) -> str:
-    return f"{LateResults.owner(job, site)}:sent"
+def _sent(task: Task) -> str:
+    return f"{LateResults.owner(task.job, task.site)}:sent:{task.round}.{task.index}"
+
+
+def _number(owner: str) -> tuple[int, int]:
+    """Round and index in such a name."""
+    round_, _, index = owner.rpartition(":")[2].partition(".")
+    return int(round_), int(index)
 
 
 def _base(meta: Mapping[str, Any]) -> bytes | None:
