@@ -160,8 +160,8 @@ class SiteJobs:
         except FullError as error:  # its lease is over, and others came
             answer.accepted, answer.why, answer.busy = False, str(error), not error.never
         except (FlError, OSError) as error:
-            runs = present is not None and present.process is not None
-            if not isinstance(error, RefusedError) and (runs or is_full(error) or not self._agent.link.connected):
+            passes = present is not None or is_full(error) or not self._agent.link.connected
+            if not isinstance(error, RefusedError) and passes:
                 raise  # the job goes on here, or it passes, or the server asks again
             answer.accepted, answer.why = False, _refusal(error)
             log.warning("%s: refused: %s", start.job, error)

@@ -18,7 +18,7 @@ from lone_hub import JOB, SIZE, Server, model, pushed, server
 
 from fl_runtime.agent.main import Agent
 from fl_runtime.blobs import of_bytes
-from fl_runtime.errors import RefusedError
+from fl_runtime.errors import KitError, RefusedError
 from fl_runtime.hub.job_process import Running
 from fl_runtime.job.bundle import pack
 from fl_runtime.job.envelope import open_envelope, seal
@@ -101,7 +101,7 @@ WAITS = "import fl_runtime.client as flare\nflare.init()\nwhile flare.is_running
 class Asked:
     """A site's agent that the server asks to take part in a job of a member's, again and again; it has no link."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, **job: Any) -> None:
         self.ca = TestCA()
         self.said: list[dict[str, Any]] = []
         kit = self.ca.kit(root / "site-1", "site-1", "site", port=1)
@@ -110,7 +110,7 @@ class Asked:
         self.bob = read_kit(self.ca.kit(root / "bob", "bob@example.org", "admin", port=1, admin_role="member"))
         (root / "job").mkdir()
         (root / "job/train.py").write_text(WAITS)
-        (root / "job/job.yml").write_text(yaml.safe_dump({"name": "long", "script": "train.py"}))
+        (root / "job/job.yml").write_text(yaml.safe_dump({"name": "long", **(job or {"script": "train.py"})}))
         self.bundle = pack(root / "job")
         digest, size = of_bytes(self.bundle).id, len(self.bundle)
         self.sealed = seal(self.bob, JOB, digest, size, None)
@@ -144,8 +144,8 @@ class Asked:
 
 
 @pytest.fixture
-def asked(tmp_path: Path) -> Iterator[Asked]:
-    made = Asked(tmp_path)
+def asked(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Asked]:
+    made = Asked(tmp_path, **getattr(request, "param", {}))
     try:
         yield made
     finally:
@@ -212,3 +212,21 @@ def test_who_may_not_submit_any_more_has_nothing_run_here_any_more(asked: Asked,
     until(lambda: not script.alive())
     assert asked.state() == "failed"
     assert asked.agent.jobs.capacity.figures()["jobs"] == []
+
+
+@pytest.mark.parametrize("asked", [{}, {"attach": True}], indirect=True)
+def test_a_file_of_the_owners_that_is_half_edited_ends_no_job_whoever_runs_its_script(
+    asked: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It can't be read when the server asks again; nothing is refused by that."""
+    monkeypatch.setattr(type(asked.agent.link), "connected", True)
+    assert asked.ask().accepted
+    policy = asked.kit.path / "local/policy.yml"
+    before = policy.read_text()
+    policy.write_text("submitters: [bob@exam")
+    with pytest.raises(KitError):
+        asked.ask()
+    assert not asked.said
+    assert asked.state() == "accepted"
+    policy.write_text(before)
+    assert asked.ask().accepted
