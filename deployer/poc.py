@@ -147,7 +147,7 @@ class Poc:
             if server and not missing:
                 return
             for name in [SERVER, *missing]:
-                if not (self.state(name) / "supervisor.json").exists() and self.status(name) is None:
+                if not self._lives(name):
                     raise MachineError(
                         f"the process of {name} does not stay up",
                         participant=name,
@@ -217,7 +217,9 @@ class Poc:
         return found if found.get("running") else None
 
     def _lives(self, name: str) -> bool:
-        return (self.state(name) / "supervisor.json").exists() or self.status(name) is not None
+        from fl_runtime.supervise import supervisor
+
+        return supervisor(self.state(name)) is not None or self.status(name) is not None
 
     def log(self, name: str) -> Path:
         return self.state(name) / "runtime.log"

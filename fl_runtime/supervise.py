@@ -40,7 +40,7 @@ def supervise(state: Path, command: Sequence[str], *, foreground: bool = False) 
         raise FlError("supervise needs a command", next_step="python -m fl_runtime supervise --state DIR -- COMMAND")
     state.mkdir(parents=True, exist_ok=True, mode=0o700)
     state = state.resolve()
-    present = _supervisor(state)
+    present = supervisor(state)
     if present is not None:
         raise BusyError(
             "It is supervised already",
@@ -83,11 +83,12 @@ def _unnoted(state: Path, why: str) -> StorageError:
 
 def stop(state: Path, timeout: float = 20.0) -> int:
     """Stop the supervisor and its command, or whatever serves with this state folder. 0 also when nothing runs."""
-    target = _supervisor(state)
+    target = supervisor(state)
     if target is None:
         pid = _lock_holder(state)
         target = identify(pid) if pid else None
     if target is None:
+        (state / FILE).unlink(missing_ok=True)  # of one that was killed, or of the time before a reboot
         print("nothing runs")
         return 0
     os.kill(target.pid, signal.SIGTERM)
@@ -97,11 +98,14 @@ def stop(state: Path, timeout: float = 20.0) -> int:
             end_group(target.pid, grace=0.5)
             break
         time.sleep(0.05)
+    if supervisor(state) is None:
+        (state / FILE).unlink(missing_ok=True)  # a supervisor that had to be killed has left it
     print(f"stopped process {target.pid}")
     return 0
 
 
-def _supervisor(state: Path) -> ProcessId | None:
+def supervisor(state: Path) -> ProcessId | None:
+    """The living supervisor of this state folder."""
     try:
         document = json.loads((state / FILE).read_text())
         found = ProcessId(int(document["pid"]), int(document["started"]), str(document["boot"]))

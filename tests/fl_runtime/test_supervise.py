@@ -11,6 +11,7 @@ import psutil
 import pytest
 from federation import PATIENCE_S, Federation, until
 
+from deployer.poc import Poc
 from fl_runtime import supervise as module
 from fl_runtime.__main__ import main
 
@@ -43,6 +44,19 @@ def test_a_command_is_kept_logged_and_stopped(tmp_path: Path) -> None:
     assert not psutil.pid_exists(pid)
     assert not (tmp_path / "supervisor.json").exists()
     assert "nothing runs" in run("stop", "--state", str(tmp_path))
+
+
+def test_what_a_killed_supervisor_left_is_neither_alive_nor_in_the_way(tmp_path: Path) -> None:
+    """After a reboot, too: `fedspan poc down` said for ever that it does not stop."""
+    state = tmp_path / "state/site-1"
+    state.mkdir(parents=True)
+    (tmp_path / "poc.json").write_text(json.dumps({"participants": ["site-1"], "port": 1}))
+    (state / "supervisor.json").write_text(json.dumps({"pid": 1, "started": 1, "boot": "another", "command": []}))
+    poc = Poc(tmp_path)
+    assert not poc._lives("site-1")
+    assert "nothing runs" in run("stop", "--state", str(state))
+    assert not (state / "supervisor.json").exists()
+    assert poc.down() == []
 
 
 def test_a_command_that_must_not_be_started_again_is_not(tmp_path: Path) -> None:
