@@ -76,7 +76,12 @@ class _Client:
             if not run.owns(self._connection.peer_pid):  # jobs without users of their own can find each other's sockets
                 return "this process is not of the job that it names"
             return run
-        waiting = [run for run in self._agent.jobs.runs() if run.spec.attach and not run.over]
+        runs = self._agent.jobs.runs()  # without users of their own, programs of jobs reach this socket too
+        if any(
+            run.owns(self._connection.peer_pid) for run in runs
+        ):  # without users of their own they reach this socket
+            return "a job's program can't attach itself to another job"
+        waiting = [run for run in runs if run.spec.attach and not run.over]
         if self._job:
             waiting = [run for run in waiting if run.job == self._job]
         if len(waiting) != 1:

@@ -9,7 +9,8 @@ import stat
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import grpc
 import pytest
@@ -19,6 +20,7 @@ from scripts import ADD
 
 from fl_runtime import localsock
 from fl_runtime.admin import Session
+from fl_runtime.agent.clients import _Client
 from fl_runtime.blobs import of_bytes
 from fl_runtime.errors import JobError, KitError
 from fl_runtime.job.bundle import pack
@@ -238,6 +240,21 @@ def test_a_process_that_is_not_the_jobs_does_not_attach_as_it(running: Federatio
         assert connection.receive() == ({"error": "this process is not of the job that it names"}, b"")
         connection.close()
         session.abort(job)
+
+
+def test_a_jobs_program_does_not_attach_to_a_job_that_waits_for_a_notebook() -> None:
+    """Without root all are one user, and Landlock does not keep a program from the agent's socket."""
+
+    def job(name: str, attach: bool, pid: int) -> SimpleNamespace:
+        spec = SimpleNamespace(attach=attach)
+        return SimpleNamespace(job=name, spec=spec, over=False, epoch=1, owns=lambda asked: asked == pid)
+
+    waits = job("b", True, 0)
+    agent: Any = SimpleNamespace(jobs=SimpleNamespace(runs=lambda: [job("a", False, 7), waits]))
+    hello = {"attach": True, "job": "b"}
+    program, notebook = (_Client(agent, cast(Any, SimpleNamespace(peer_pid=pid)), hello) for pid in (7, 8))
+    assert program._run() == "a job's program can't attach itself to another job"
+    assert notebook._run() is waits
 
 
 # --- revocation as a site's policy
