@@ -12,7 +12,8 @@ from fl_runtime.codecs.container import About, header_of, ordered
 from fl_runtime.codecs.narrow import FORMS, HALF_MAX, Entries
 from fl_runtime.codecs.sparse import TopK
 from fl_runtime.codecs.spec import LOSSY
-from fl_runtime.filters.views import Output, View, difference, grid, is_float
+from fl_runtime.filters.views import Output, View, difference, grid, is_float, shared
+from fl_runtime.models.check import OPTIMIZER_PREFIX
 from fl_runtime.models.tensors import _SIZES, Array, Tensor, TensorFile, layout
 
 SMALL = 64  # tensors of so few values travel as they are
@@ -94,6 +95,7 @@ class _Plan:
     ) -> None:
         self._file, self._base, self._narrow = file, base, narrow
         self._view: View = difference(file, base) if base is not None and delta == "values" else file
+        self._shared = shared(file, base) if base is not None else set()
         self._delta, self._scratch = delta, scratch
         self._tensors = ordered(file.tensors)
         self._entries: Entries = {}
@@ -120,12 +122,18 @@ class _Plan:
         if self._delta == "bits" and self._alike(tensor):
             self._entries[f"{number}"] = (f"U{8 * _SIZES[tensor.dtype]}", tensor.shape)
             return "bits"
+        if not self._is_difference(tensor):
+            sparse = None
         if is_float(tensor) and tensor.count > SMALL and (sparse or self._narrow or self._delta == "values"):
             largest = self._largest(tensor)
             if np.isfinite(largest):
                 return self._lossy(number, tensor, sparse, largest)
         self._entries[f"{number}"] = (tensor.dtype, tensor.shape)
         return "raw"
+
+    def _is_difference(self, tensor: Tensor) -> bool:
+        """Most of it can be left out. Of what stands for itself, as an optimizer's state does, nothing can."""
+        return tensor.name in self._shared if self._delta else not tensor.name.startswith(OPTIMIZER_PREFIX)
 
     def _lossy(self, number: int, tensor: Tensor, sparse: Mapping[str, Any] | None, largest: float) -> str:
         narrow = self._narrow

@@ -143,6 +143,24 @@ def test_top_k_of_equal_values_keeps_exactly_its_share(tmp_path: Path) -> None:
     assert np.count_nonzero(arrays(back)["w"]) == 100
 
 
+@pytest.mark.parametrize("is_diff", [False, True])
+def test_top_k_leaves_nothing_out_of_what_is_no_difference(tmp_path: Path, is_diff: bool) -> None:
+    """An optimizer's state, an executor's own arrays, a tensor that the other side has not."""
+    extra = np.arange(1.0, 1001.0, dtype=np.float32)
+    after = {"w": extra * 2, "__optimizer__.m": extra}
+    if is_diff:
+        base, kinds = None, [{"type": "topk", "share": 0.1, "on": "results"}]
+    else:
+        base, kinds = plain(w=extra), ["delta", {"type": "topk", "share": 0.1}]
+        after["new"] = extra
+    about, _, back = there_and_back(plain(**after), kinds, tmp_path, base=base, is_diff=is_diff)
+    assert "topk" in about["form"]
+    found = arrays(back)
+    for name in set(after) - {"w"}:
+        assert np.array_equal(found[name], extra), name
+    assert np.count_nonzero(found["w"] - (0 if is_diff else extra)) == 100
+
+
 def test_without_a_base_everything_is_sent(tmp_path: Path) -> None:
     source = plain(**sample())
     about, wire, _ = there_and_back(source, ["delta", "topk"], tmp_path)
