@@ -103,7 +103,7 @@ class Place:
                 next_step="in its code: send or keep each model before the next one is made",
             )
         self._blobs.space.check_quota(sum(held) + size)
-        fresh = self._blobs.new_spool_file(size)
+        fresh = self._blobs.new_spool_file(size, self.folder.name)
         fresh.chmod(0o600)
         if self.isolation.user:
             os.chown(fresh, *self.isolation.user)

@@ -4,6 +4,9 @@ exists was 1.3 to 2 times faster (and up to 10 times on a cold virtual disk) in 
 A freed blob's file is renamed into the pool; a new one is taken from there, the smallest that is large enough first.
 A file that a script or a workflow still has mapped must not be written over: a write lease, which the kernel grants
 only when nobody else has the file open or mapped, tells; such files wait.
+
+What a file holds is still there when it is taken again. So a job's program is given only files that it has written
+itself: each bears the job's name, an attribute that goes with the file and is taken off when anybody else takes it.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import secrets
 import threading
 from pathlib import Path
 
+_JOB = "user.fedspan.job"
 LIMIT = 4 * 1024 * 1024 * 1024  # bytes kept for reuse
 
 
@@ -28,6 +32,7 @@ class Pool:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._waiting: set[str] = set()
         self._sizes = {path.name: path.stat().st_size for path in folder.iterdir()}
+        self._jobs = {path.name: _written_by(path) for path in folder.iterdir()}
 
     def size(self) -> int:
         """Bytes of all files here."""
@@ -50,6 +55,7 @@ class Pool:
                 path.rename(self._folder / name)
                 (self._folder / name).chmod(0o600)  # some job's user may have been let in
                 self._sizes[name] = size
+                self._jobs[name] = _written_by(self._folder / name)
                 if not unused(self._folder / name):
                     self._waiting.add(name)
         self.shrink(self._limit)
@@ -62,23 +68,43 @@ class Pool:
                 if total <= max(0, limit):
                     return
                 (self._folder / name).unlink(missing_ok=True)
-                del self._sizes[name]
+                del self._sizes[name], self._jobs[name]
                 self._waiting.discard(name)
                 total -= size
 
-    def take(self, target: Path, size: int) -> None:
-        """Make `target` a file to be written over: a recycled one where there is one, else a new one."""
+    def take(self, target: Path, size: int, job: str = "") -> None:
+        """Make `target` a file to be written over: a recycled one where there is one, else a new one.
+
+        Args:
+            job: whose program gets it; empty: nobody's, it stays ours.
+        """
         with self._lock:
             self._waiting = {name for name in self._waiting if not unused(self._folder / name)}
-            free = [(have, name) for name, have in self._sizes.items() if name not in self._waiting]
-            fitting = sorted(entry for entry in free if entry[0] >= size)
-            smaller = sorted(free, reverse=True)
-            name = (fitting or smaller or [(0, "")])[0][1]
-            if name:
+            free = [name for name in self._sizes if name not in self._waiting and (not job or self._jobs[name] == job)]
+            if name := min(free, key=lambda name: self._rank(name, size), default=""):
+                marked = self._jobs.pop(name)
                 del self._sizes[name]
+                if marked != job:  # before it has its new name: nothing of ours may look like the job's
+                    os.removexattr(self._folder / name, _JOB)
                 (self._folder / name).rename(target)
                 return
         os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        if job:
+            with contextlib.suppress(OSError):  # a file system without attributes: it is not used again by a program
+                os.setxattr(target, _JOB, job.encode())
+
+    def _rank(self, name: str, size: int) -> tuple[bool, bool, int]:
+        """The smallest that is large enough first, then the largest; what no job can use before what one can."""
+        have = self._sizes[name]
+        return have < size, bool(self._jobs[name]), have if have >= size else -have
+
+
+def _written_by(path: Path) -> str:
+    """The job whose program has written a file, and nobody since; empty for all others."""
+    try:
+        return os.getxattr(path, _JOB).decode(errors="replace")
+    except OSError:
+        return ""
 
 
 def unused(path: Path) -> bool:

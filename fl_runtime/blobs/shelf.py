@@ -95,15 +95,18 @@ class Shelf(References):
         data = self.inline(blob)
         return data if data is not None else self.path(blob).read_bytes()
 
-    def new_spool_file(self, size: int) -> Path:
+    def new_spool_file(self, size: int, job: str = "") -> Path:
         """A file to be written over and cut to its length; then hand it to `stage_file`.
+
+        Args:
+            job: whose program writes it: of what others have written it finds nothing there.
 
         Raises:
             QuotaError, DiskFullError: there is no room for `size` bytes.
         """
         self.space.check(size)
         path = self.spool / secrets.token_hex(12)
-        self._pool.take(path, size)
+        self._pool.take(path, size, job)
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         try:
             self.space.allocate(fd, size)

@@ -463,6 +463,31 @@ def test_files_that_wait_to_be_used_again_stay_under_their_limit(tmp_path: Path)
     assert list((tmp_path / "pool").iterdir()) == []
 
 
+def test_a_jobs_program_finds_nothing_of_anybody_elses_in_a_file_that_it_is_given(tmp_path: Path) -> None:
+    """Also not of its own job's that was written by us: a model behind the filters, another site's result."""
+    blobs, data = store(tmp_path), content(LEAF)
+    mine = blobs.new_spool_file(LEAF, "a")
+    mine.write_bytes(data)
+    inode = mine.stat().st_ino
+    blobs.put(data, "x")
+    blobs.drop_refs("x")
+    blobs.collect(0.0)  # of ours, now in the pool
+    for job in ("a", "b"):
+        fresh = blobs.new_spool_file(LEAF, job)
+        assert fresh.read_bytes() == bytes(LEAF)
+    blobs._pool.give(mine)
+    again = blobs.new_spool_file(LEAF, "a")
+    assert again.stat().st_ino == inode  # what it has written itself is used again
+    blobs._pool.give(again)
+    ours = [blobs.new_spool_file(LEAF) for _ in range(2)]  # everything that is in the pool
+    assert inode in {path.stat().st_ino for path in ours}
+    for path in ours:
+        path.write_bytes(data)
+        blobs._pool.give(path)
+    blobs._pool = Pool(tmp_path / "pool")  # after a restart, too
+    assert blobs.new_spool_file(LEAF, "a").read_bytes() == bytes(LEAF)
+
+
 def test_a_file_that_is_cut_while_it_is_hashed_is_an_error_and_no_signal(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(content(9 * LEAF))
