@@ -7,8 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from fl_runtime.filters.base import BlockFilter, FilterError, Work, matcher, withhold
-from fl_runtime.filters.views import Mapped, Selected, View, difference, float_names, grid, shared, total
-from fl_runtime.models.tensors import Array
+from fl_runtime.filters.views import Mapped, Selected, View, grid, is_float
+from fl_runtime.models.check import OPTIMIZER_PREFIX
+from fl_runtime.models.tensors import _NUMPY, Array, Tensor
+
+_SIGNED = ("I8", "I16", "I32", "I64")
 
 
 class Exclude(BlockFilter):
@@ -57,30 +60,68 @@ class Round(BlockFilter):
 
 
 class ToDiff(BlockFilter):
-    """Full weights become their difference to the received model."""
+    """Full weights become their difference to the received model, counts (signed whole numbers) as well as floats.
+
+    For the server adds the model it sent to each tensor of a difference. No difference can be written as an unsigned
+    number or as a flag: what such tensors hold stays here, and zeros leave. What belongs to an optimizer passes.
+    """
 
     def change(self, view: View, work: Work) -> View:
         if work.is_diff:
             return view
-        if work.base is None:
+        base = work.base
+        if base is None:
             raise FilterError("Weights can't become a difference", why="the script received no model in this task")
-        lacking = set(float_names(view)) - shared(view, work.base)
+        both = _in_both(view, base)
+        lacking = {name for name in view.tensors if not name.startswith(OPTIMIZER_PREFIX)} - both
         if lacking:
-            raise FilterError("Weights can't become a difference", why=f"the received model lacks {min(lacking)}")
+            tensor = view.tensors[min(lacking)]
+            why = f"the received model lacks {tensor.name} as {tensor.dtype} of the shape {list(tensor.shape)}"
+            raise FilterError("Weights can't become a difference", why=why)
         work.meta["params_type"] = "DIFF"
-        return difference(view, work.base)
+
+        def gap(name: str, first: int, values: Array) -> Array:
+            values -= base.flat(name, first, len(values))
+            dtype = view.tensors[name].dtype
+            if dtype in _SIGNED and len(values):
+                least = float(np.iinfo(_NUMPY[dtype]).min)
+                if values.min() < least or values.max() >= -least:  # a clipped one would be a wrong number
+                    raise FilterError("Weights can't become a difference", why=f"that of {name} does not fit {dtype}")
+            return values
+
+        signed = {name for name in both if _kind(view.tensors[name]) in ("float", "signed")}
+        return withhold(Mapped(view, gap, signed), work, both - signed)
 
 
 class ToFull(BlockFilter):
-    """A difference becomes full weights again."""
+    """A difference becomes full weights again: the received model is added to each tensor, as the server does it."""
 
     def change(self, view: View, work: Work) -> View:
         if not work.is_diff:
             return view
-        if work.base is None:
+        base = work.base
+        if base is None:
             raise FilterError("A difference can't become weights", why="the script received no model in this task")
         work.meta["params_type"] = "FULL"
-        return total(view, work.base)
+        return Mapped(
+            view, lambda name, first, values: values + base.flat(name, first, len(values)), _in_both(view, base)
+        )
+
+
+def _kind(tensor: Tensor) -> str:
+    return "float" if is_float(tensor) else "signed" if tensor.dtype in _SIGNED else tensor.dtype
+
+
+def _in_both(view: View, base: View) -> set[str]:
+    """The model's own tensors that both have alike; floats and counts in any precision."""
+    return {
+        name
+        for name, tensor in view.tensors.items()
+        if not name.startswith(OPTIMIZER_PREFIX)
+        and name in base.tensors
+        and base.tensors[name].shape == tensor.shape
+        and _kind(base.tensors[name]) == _kind(tensor)
+    }
 
 
 class Statistics(BlockFilter):

@@ -14,7 +14,8 @@ from fl_runtime.filters.chain import apply, run
 from fl_runtime.filters.noise import gaussian_epsilon
 from fl_runtime.filters.order import kth, percentile
 from fl_runtime.filters.registry import parse_filters
-from fl_runtime.models.blocks import BLOCK
+from fl_runtime.models.average import average
+from fl_runtime.models.blocks import BLOCK, Share
 from fl_runtime.models.tensors import TensorFile, dump, encode
 
 RNG = np.random.default_rng(7)
@@ -206,6 +207,39 @@ def test_weights_become_differences_and_back(tmp_path: Path) -> None:
     assert np.allclose(again["w"], arrays["w"], atol=1e-6)
     with pytest.raises(FilterError, match=r"to_diff failed: .*received no model"):
         outcome(["to_diff"], arrays, tmp=tmp_path)
+
+
+def test_counts_and_flags_come_out_right_when_differences_of_them_are_averaged(tmp_path: Path) -> None:
+    """A model with a counter of batches, positions, a mask and a flag; three sites, four rounds of ten batches."""
+    held = {"w": np.zeros(4, np.float32), "batches": np.array(0), "places": np.arange(5)}
+    held |= {"mask": np.array([7, 0, 250], np.uint8), "flag": np.array([True, False])}
+    first = dict(held)
+    for number in range(1, 5):
+        shares = []
+        for site in ("a", "b", "c"):
+            trained = {**held, "w": held["w"] + np.float32(1), "batches": held["batches"] + 10}
+            got, meta = outcome(["to_diff"], trained, held, tmp=tmp_path)
+            assert meta["params_type"] == "DIFF"
+            shares.append(Share(site, 7.0, model(**got), model(**held)))
+            back, _ = outcome(["to_full"], got, held, {"params_type": "DIFF"}, tmp_path)
+            assert all(np.array_equal(back[name], trained[name]) for name in trained)
+        average(shares, tmp_path / "mean")
+        with TensorFile(tmp_path / "mean") as mean:
+            held = {name: mean.array(name).copy() for name in mean.tensors}
+        assert held["batches"] == 10 * number
+    assert np.array_equal(held["w"], np.full(4, 4.0))
+    assert all(np.array_equal(held[name], first[name]) for name in ("places", "mask", "flag"))
+
+
+def test_what_no_difference_can_say_stays_or_is_refused(tmp_path: Path) -> None:
+    base = {"mask": np.array([9], np.uint8), "__optimizer__.m": np.ones(2), "n": np.array([-100], np.int8)}
+    got, _ = outcome(["to_diff"], {**base, "mask": np.array([3], np.uint8)}, base, tmp=tmp_path)
+    assert np.array_equal(got["mask"], [0])  # the server keeps its own
+    assert np.array_equal(got["__optimizer__.m"], [1, 1])  # to which the server adds nothing
+    with pytest.raises(FilterError, match="that of n does not fit I8"):
+        outcome(["to_diff"], {**base, "n": np.array([100], np.int8)}, base, tmp=tmp_path)
+    with pytest.raises(FilterError, match=r"the received model lacks n as I64 of the shape \[2\]"):
+        outcome(["to_diff"], {**base, "n": np.arange(2)}, base, tmp=tmp_path)
 
 
 def test_statistics_only(tmp_path: Path) -> None:
