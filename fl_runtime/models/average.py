@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -60,3 +61,19 @@ def average(shares: Sequence[Share], target: Path, metadata: Mapping[str, str] |
     template = shares[0].base or shares[0].model
     with BlockWriter(target, model_entries(template), metadata) as out:
         out.fill(lambda tensor, first, count: mean.block(tensor.name, first, count))
+
+
+def mean_of(values: Sequence[Any], weights: Sequence[float]) -> Array:
+    """The weighted mean of arrays of one shape in memory, in the type of the first one; whole numbers are rounded.
+
+    Sums are in float64 and in the order of the list. The weights' sum is positive.
+    """
+    total = sum(weights)
+    first = np.asarray(values[0])
+    acc = np.zeros(first.shape, np.float64)
+    for weight, value in zip(weights, values, strict=True):
+        acc += np.asarray(value, np.float64) * (weight / total)
+    if first.dtype.kind == "b":
+        return np.asarray(acc >= 0.5)
+    # factors such as 1/3 do not sum up to 1 exactly: the mean of three times 7 is a little less
+    return np.asarray(np.rint(acc) if first.dtype.kind in "iu" else acc).astype(first.dtype)

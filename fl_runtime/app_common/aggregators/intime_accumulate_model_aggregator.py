@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from fl_runtime.apis.dxo import DXO, DataKind, MetaKey, from_shareable
 from fl_runtime.apis.fl_context import FLContext
 from fl_runtime.apis.shareable import Shareable
 from fl_runtime.app_common.abstract.aggregator import Aggregator
+from fl_runtime.models.average import mean_of
 
 
 class InTimeAccumulateWeightedAggregator(Aggregator):
@@ -59,16 +58,13 @@ class InTimeAccumulateWeightedAggregator(Aggregator):
         total = sum(weight for weight, _ in self._taken.values())
         if not total > 0:
             raise ValueError("nothing to average: no result with a positive weight")
-        means: dict[str, Any] = {}
         parts = [self._taken[site] for site in sorted(self._taken)]
-        for name in parts[0][1]:
-            if name in self.exclude_vars:
-                continue
-            first = np.asarray(parts[0][1][name])
-            acc = np.zeros(first.shape, np.float64)
-            for weight, data in parts:
-                acc += np.asarray(data[name], np.float64) * (weight / total)
-            means[name] = acc.astype(first.dtype) if first.dtype.kind == "f" else np.rint(acc).astype(first.dtype)
+        weights = [weight for weight, _ in parts]
+        means = {
+            name: mean_of([data[name] for _, data in parts], weights)
+            for name in parts[0][1]
+            if name not in self.exclude_vars
+        }
         self._taken.clear()
         return DXO(self.expected_data_kind, means).to_shareable()
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from fl_runtime.apis.dxo import MetaKey
 from fl_runtime.app_common.workflows.model_controller import ModelController
 from fl_runtime.client.model import FLModel, ParamsType
+from fl_runtime.models.average import mean_of
 
 
 class BaseFedAvg(ModelController):
@@ -43,12 +42,10 @@ class BaseFedAvg(ModelController):
             raise ValueError("there must be results, all weights or all differences")
         weights = [float(result.meta.get(MetaKey.NUM_STEPS_CURRENT_ROUND, 1.0)) for result in results]
         total = sum(weights)
-        params: dict[str, Any] = {}
-        for name, first in (results[0].params or {}).items():
-            acc = np.zeros(np.shape(first), np.float64)
-            for weight, result in zip(weights, results, strict=True):
-                acc += np.asarray((result.params or {})[name], np.float64) * (weight / total)
-            params[name] = acc.astype(np.asarray(first).dtype)
+        params = {
+            name: mean_of([(result.params or {})[name] for result in results], weights)
+            for name in results[0].params or {}
+        }
         metrics: dict[str, float] | None = None
         if all(result.metrics for result in results):
             metrics = {
