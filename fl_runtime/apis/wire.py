@@ -19,7 +19,7 @@ from fl_runtime.apis.dxo import DXO, DataKind, MetaKey
 from fl_runtime.apis.shareable import ReservedHeaderKey, ReturnCode, Shareable
 from fl_runtime.errors import ProtocolError
 from fl_runtime.models.check import OPTIMIZER_PREFIX
-from fl_runtime.models.tensors import TensorFile, dump, is_torch
+from fl_runtime.models.tensors import TensorFile, dump, has_torch, is_torch
 from fl_runtime.models.tensors import encode as encode_tensors
 
 _EXTRA = OPTIMIZER_PREFIX + "shareable."  # belongs to no model: averaging leaves it alone
@@ -126,13 +126,13 @@ def decode(meta: Mapping[str, Any], source: Path | bytes | None, torch: bool | N
     """The other way. Arrays are private maps of the file, so what is not touched is not read.
 
     Args:
-        torch: tensors as torch; default: as they were sent.
+        torch: tensors as torch; default: as they were sent, but as numpy arrays where there is no torch.
 
     Raises:
         ProtocolError: not what `encode` made, nor a model of the Client API.
     """
     file = TensorFile(source) if source is not None else None
-    as_torch = meta.get("framework") == "torch" if torch is None else torch
+    as_torch = meta.get("framework") == "torch" and has_torch() if torch is None else torch
 
     def get(name: str) -> Any:
         if file is None or name not in file.tensors:

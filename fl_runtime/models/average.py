@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from fl_runtime.models.blocks import BLOCK, BlockWriter, Share, in_order, model_entries
-from fl_runtime.models.tensors import Array
+from fl_runtime.models.tensors import Array, as_array
 
 
 class Mean:
@@ -64,15 +64,15 @@ def average(shares: Sequence[Share], target: Path, metadata: Mapping[str, str] |
 
 
 def mean_of(values: Sequence[Any], weights: Sequence[float]) -> Array:
-    """The weighted mean of arrays of one shape in memory, in the type of the first one; whole numbers are rounded.
+    """The weighted mean of arrays or torch tensors of one shape in memory, as an array in the type of the first one.
 
-    Sums are in float64 and in the order of the list. The weights' sum is positive.
+    Whole numbers are rounded. Sums are in float64 and in the order of the list. The weights' sum is positive.
     """
     total = sum(weights)
-    first = np.asarray(values[0])
+    first = as_array(values[0])
     acc = np.zeros(first.shape, np.float64)
     for weight, value in zip(weights, values, strict=True):
-        acc += np.asarray(value, np.float64) * (weight / total)
+        acc += as_array(value).astype(np.float64) * (weight / total)
     if first.dtype.kind == "b":
         return np.asarray(acc >= 0.5)
     # factors such as 1/3 do not sum up to 1 exactly: the mean of three times 7 is a little less

@@ -262,6 +262,26 @@ def is_torch(value: Any) -> bool:
     return type(value).__module__.partition(".")[0] == "torch" and hasattr(value, "detach")
 
 
+def has_torch() -> bool:
+    """torch can be imported here: a server, or a site whose jobs need none, may be without it."""
+    try:
+        import torch  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def as_array(value: Any) -> Array:
+    """An array, a torch tensor or a number as numpy, without a copy where possible; bfloat16 as `TensorFile.array`."""
+    if not is_torch(value):
+        return np.asarray(value)
+    dtype, shape, data = as_buffer("a tensor", value)
+    if dtype != "BF16":
+        return data.view(_NUMPY[dtype]).reshape(shape)
+    kind = _bfloat16()
+    return (widen_bf16(data.view("<u2")) if kind is None else data.view(kind)).reshape(shape)
+
+
 def as_buffer(name: str, value: Any) -> tuple[str, tuple[int, ...], Array]:
     """One parameter as (dtype name, shape, bytes as a flat uint8 array), without a copy where it is contiguous.
 

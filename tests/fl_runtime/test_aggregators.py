@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -52,3 +53,27 @@ def test_short_floats_keep_their_fractions_and_their_type(mean: Callable[..., Pa
     for kind in (np.dtype(np.float16), np.dtype(pytest.importorskip("ml_dtypes").bfloat16)):
         got = mean([{"w": np.array([0.25, value]).astype(kind)} for value in (1.0, 2.0)], [1.0, 3.0])["w"]
         assert (got.dtype, got.tolist()) == (kind, [0.25, 1.75])
+
+
+@pytest.mark.slow
+@both
+def test_torch_tensors_are_averaged_also_in_bfloat16(
+    mean: Callable[..., Params], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch = pytest.importorskip("torch")
+    kind = pytest.importorskip("ml_dtypes").bfloat16
+    models = [
+        {
+            "w": torch.tensor([[0.25, value]], dtype=torch.bfloat16),
+            "f": torch.full((2,), value, requires_grad=True),
+            "n": torch.tensor(7),
+        }
+        for value in (1.0, 2.0, 2.0)
+    ]
+    got = mean(models, [2.0, 3.0, 3.0])
+    assert (got["w"].dtype, got["w"].tolist()) == (kind, [[0.25, 1.75]])
+    assert (got["f"].dtype, got["f"].tolist()) == (np.float32, [1.75, 1.75])
+    assert (got["n"].shape, got["n"]) == ((), 7)
+    monkeypatch.setitem(sys.modules, "ml_dtypes", None)  # numpy has no bfloat16 without it
+    wide = mean(models, [2.0, 3.0, 3.0])["w"]
+    assert (wide.dtype, wide.tolist()) == (np.float32, [[0.25, 1.75]])

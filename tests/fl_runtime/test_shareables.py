@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,18 @@ def test_big_arrays_are_maps_of_the_file_that_may_be_written_to_privately(tmp_pa
     assert not got.flags.owndata
     got += 1
     assert from_shareable(decode(meta, file)).data["w"].sum() == 0
+
+
+def test_where_there_is_no_torch_its_tensors_come_as_numpy_arrays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A controller on a server without torch, asked by scripts and executors that use it."""
+    monkeypatch.setitem(sys.modules, "torch", None)
+    params = {"w": np.ones(3, np.float32), "n": np.array(4)}
+    meta, tensors = encode(DXO(DataKind.WEIGHTS, params).to_shareable())
+    from_script, plan = to_wire(FLModel("FULL", params))
+    for about, lay in ((meta, encode_tensors(tensors)), (from_script, plan)):
+        got = from_shareable(decode({**about, "framework": "torch"}, store(lay, lambda _: Path())[0])).data
+        assert all(np.array_equal(got[name], value) for name, value in params.items())
+        assert all(isinstance(value, np.ndarray) for value in got.values())
 
 
 @pytest.mark.slow
