@@ -127,8 +127,8 @@ def event_in_words(event: dict[str, Any]) -> str:
     """One event of a job as a line: its kind, then what belongs to it."""
     kind = str(event.get("event", "event"))
     metrics = event.get("metrics")
-    mean = metrics.get("mean", metrics) if isinstance(metrics, dict) else {}
-    numbers = [f"{name} {value:.4g}" for name, value in mean.items() if isinstance(value, (int, float))]
+    values = metrics.items() if isinstance(metrics, dict) else ()
+    numbers = [f"{name} {value:.4g}" for name, value in values if isinstance(value, (int, float))]
     words = [str(event[name]) for name in ("site", "state", "cause", "why") if event.get(name)]
     head = f"round {event['round']}" if kind == "round" and "round" in event else kind
     return " ".join([head, *words, *numbers])

@@ -22,3 +22,8 @@ def test_a_folder_without_a_job_is_refused_before_the_server_is_asked(tmp_path: 
     with pytest.raises(UsageError, match="it has no job") as caught:
         jobs.submit(tmp_path / "nowhere")
     assert caught.value.next_step
+
+
+def test_a_round_is_told_whatever_its_metrics_are_called() -> None:
+    told = jobs.event_in_words({"event": "round", "round": 3, "metrics": {"mean": 0.25, "loss": 1.5}})
+    assert told == "round 3 mean 0.25 loss 1.5"
