@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 
@@ -38,17 +38,30 @@ class Launch:
 
 @dataclass(frozen=True)
 class Started:
-    """The machine's note. `digest` is empty where nothing was ever started.
+    """The machine's note. `digest` is empty where nothing was ever started, or where a start is not over.
 
     Attributes:
         digest: of everything that decides how the process runs.
-        launch: what runs, None where an older fedspan wrote the note.
+        launch: what came up last, None where an older fedspan wrote the note.
         previous: the launch before with another bundle, whose environment is kept.
+        trying: bundle of a launch that was begun after `launch` and did not come up (yet); else empty.
     """
 
     digest: str = ""
     launch: Launch | None = None
     previous: Launch | None = None
+    trying: str = ""
+
+    @property
+    def back(self) -> Launch | None:
+        """Where a rollback leads: what came up last if another bundle was tried since and did not, else `previous`."""
+        if self.launch is not None and self.trying not in ("", self.launch.bundle):
+            return self.launch
+        return self.previous
+
+    def begun(self, launch: Launch) -> Started:
+        """The note while another launch is started: nothing counts as running until it is up. Pure."""
+        return replace(self, digest="", trying=launch.bundle)
 
     def followed_by(self, launch: Launch, digest: str) -> Started:
         """The note after another launch. Pure."""
@@ -61,6 +74,7 @@ class Started:
         launch = asdict(self.launch) if self.launch else None
         document: dict[str, Any] = {"launch": self.digest, "what": launch}
         document["previous"] = asdict(self.previous) if self.previous else None
+        document["trying"] = self.trying
         return json.dumps(document).encode()
 
     @classmethod
@@ -70,7 +84,10 @@ class Started:
             document = json.loads(text)
             what, previous = document.get("what"), document.get("previous")
             return cls(
-                str(document["launch"]), Launch(**what) if what else None, Launch(**previous) if previous else None
+                str(document["launch"]),
+                Launch(**what) if what else None,
+                Launch(**previous) if previous else None,
+                str(document.get("trying") or ""),
             )
         except (ValueError, LookupError, TypeError, AttributeError):
             return cls()

@@ -12,6 +12,7 @@ from typing import Any
 from deployer.errors import MachineError
 from deployer.launch import Launch, Started, digest_of
 from deployer.ssh.machine import Machine
+from deployer.ssh.session import Completed
 from deployer.unit_file import RUNTIME_USER, UNIT_NAME, UNIT_PATH, UnitSpec, unit_text
 from stacks.state_volume import UNIT_NAME as STATE_UNIT
 
@@ -25,8 +26,8 @@ STATE_ROOT = "/var/lib/fedspan"
 STATE = f"{STATE_ROOT}/state"
 LOG = f"{STATE}/runtime.log"
 
-START_DEADLINE_S = 30.0
-"""A process that was started has to answer `status` within this time."""
+START_DEADLINE_S = 60.0
+"""A process that was started has to answer `status` within this time; a small machine reads it from a cold disk."""
 
 STOP_DEADLINE_S = 60.0
 
@@ -104,16 +105,17 @@ class Service:
             return False
         if running:
             self.stop()
+        if before != Started():  # a start that fails, or is cut off, must not leave a note that says it is as before
+            self._note(before.begun(launch))
         self.machine.run_privileged(["ln", "-sfn", launch.venv, self.path(VENV)])
-        if not running and not self.systemd and before.digest:
-            self.stop()  # by the new code: an installation may be too broken to tell that it runs
+        if not running and not self.systemd:
+            self.stop()  # by the new code: one that dies at each start, or is too broken to tell that it runs
         if self.systemd:
             self._start_unit(unit)
         else:
             self._start_supervised(launch)
-        self._await()
-        note = before.followed_by(launch, wanted).text()
-        self.machine.put_file(note, self.path(STARTED), privileged=True)
+        self._await(before, launch)
+        self._note(before.followed_by(launch, wanted))
         return True
 
     def start_again(self) -> bool:
@@ -136,6 +138,12 @@ class Service:
         if self.systemd:
             done = self.machine.run_privileged(["systemctl", "is-active", "--quiet", UNIT_NAME], check=False)
             return done.status == 0
+        return self.answers()
+
+    def answers(self) -> bool:
+        """Whether the runtime says something of itself. That its process lives says less: one that dies at each start
+        lives too, again and again.
+        """
         try:
             return self.status() is not None
         except MachineError:
@@ -146,7 +154,7 @@ class Service:
         python = f"{self.path(VENV)}/bin/python"
         argv = [python, "-m", "fl_runtime", "status", "--state", self.path(STATE)]
         done = self.machine.run_privileged(argv, check=False, timeout_s=60)
-        if done.status in (NOT_RUNNING, 127) or "No such file" in done.stderr or "command not found" in done.stderr:
+        if done.status == NOT_RUNNING or _absent(done):
             return None
         try:
             answer = json.loads(done.stdout)
@@ -166,12 +174,15 @@ class Service:
             running = self.alive()
             self.machine.run_privileged(["systemctl", "stop", UNIT_NAME], check=running, timeout_s=STOP_DEADLINE_S)
             return running
-        if self.status() is None:
-            return False
         python = f"{self.path(VENV)}/bin/python"
         argv = [python, "-m", "fl_runtime", "stop", "--state", self.path(STATE)]
-        self.machine.run_privileged(argv, timeout_s=STOP_DEADLINE_S)
-        return True
+        # Whatever it says of itself: the supervisor of one that dies at each start has to end too.
+        done = self.machine.run_privileged(argv, check=False, timeout_s=STOP_DEADLINE_S)
+        if _absent(done):
+            return False
+        if done.status != 0:
+            raise self.machine.failed(done)
+        return "nothing runs" not in done.stdout
 
     def remove(self, *, keep_state: bool = False) -> None:
         """Stops the runtime and takes everything off the machine that was put there."""
@@ -223,24 +234,35 @@ class Service:
         # It detaches itself and returns; what it says to the end goes to its log.
         self.machine.run(supervise, env=launch.environment, timeout_s=60)
 
-    def _await(self) -> None:
+    def _await(self, before: Started, launch: Launch) -> None:
         deadline = time.monotonic() + START_DEADLINE_S
         pause = 0.1
         while True:
-            if self.alive():
+            if self.answers():
                 return
             if time.monotonic() + pause > deadline:
                 break
             time.sleep(pause)
             pause = min(1.0, pause * 1.5)
+        name = self.machine.name
+        back = before.launch is not None and before.launch.bundle != launch.bundle
         raise MachineError(
             f"the runtime did not come up within {START_DEADLINE_S:.0f} s",
-            participant=self.machine.name,
+            participant=name,
             why=self.log_end(5) or "it wrote no log",
-            next_step=f"fedspan logs {self.machine.name} --tail 100",
+            next_step=f"fedspan logs {name} --tail 100"
+            + (f"; fedspan rollback {name} --resume puts back the runtime that ran before" if back else ""),
         )
+
+    def _note(self, note: Started) -> None:
+        self.machine.put_file(note.text(), self.path(STARTED), privileged=True)
 
     def started(self) -> Started:
         """What was started here last, and what before."""
         done = self.machine.run_privileged(["cat", self.path(STARTED)], check=False, timeout_s=30)
         return Started.read(done.stdout)
+
+
+def _absent(done: Completed) -> bool:
+    """Whether a command could not run because no runtime is installed."""
+    return done.status == 127 or "No such file" in done.stderr or "command not found" in done.stderr

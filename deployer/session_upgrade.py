@@ -21,7 +21,7 @@ from deployer.drain import Jobs, server_says, settle_jobs
 from deployer.errors import RefusedError
 from deployer.expiry import expiry_of
 from deployer.idle import idle_of
-from deployer.launch import Launch
+from deployer.launch import Started
 from deployer.ledger import STOPPED, Ledger, Row
 from deployer.live import screen
 from deployer.machine_run import Start, install_and_start, labels, log_in
@@ -40,18 +40,32 @@ from startup_kits.spec import load_spec
 
 @dataclass(frozen=True)
 class Standing:
-    """What runs on a machine: its abilities, its note, and the bundle that this fedspan would bring."""
+    """What runs on a machine.
+
+    Attributes:
+        now: abilities of the runtime that is there, whether it came up or not.
+        before: of the one that a rollback would lead to.
+        note: what was started.
+        answers: whether the runtime says something of itself.
+        bundle: what this fedspan would bring.
+    """
 
     now: Abilities | None
     before: Abilities | None
-    launch: Launch | None
-    previous: Launch | None
+    note: Started
+    answers: bool
     bundle: str
 
     @property
     def outdated(self) -> bool:
-        """Whether an upgrade would change it."""
-        return self.launch is None or self.launch.bundle != self.bundle
+        """Whether an upgrade would change it: another runtime, or this one, which did not come up or runs no more."""
+        launch = self.note.launch
+        return launch is None or launch.bundle != self.bundle or bool(self.note.trying) or not self.answers
+
+    @property
+    def present(self) -> str:
+        """The bundle that is there, whether it came up or not."""
+        return self.note.trying or (self.note.launch.bundle if self.note.launch else "")
 
 
 def bring(verb: str, names: list[str], jobs: Jobs) -> dict[str, dict[str, Any]]:
@@ -93,12 +107,12 @@ def _wants(verb: str, standing: Standing, name: str) -> bool:
     """Whether anything is to be done on a machine. Raises RefusedError: no runtime to go back to."""
     if verb == "upgrade":
         return standing.outdated
-    if standing.previous is None or standing.before is None:
+    if standing.note.back is None or standing.before is None:
         raise RefusedError(
             "has no runtime to go back to",
             participant=name,
             why="it was not upgraded since it was installed"
-            if standing.previous is None
+            if standing.note.back is None
             else "its environment is gone",
             next_step="pip install the wanted fedspan here, then: fedspan upgrade",
         )
@@ -123,10 +137,11 @@ def _told(verb: str, standing: Standing, changed: bool) -> dict[str, Any]:
     def words(abilities: Abilities | None, bundle: str) -> str:
         return f"fedspan {abilities.version if abilities else 'of unknown version'} ({bundle[:8]})"
 
-    now = words(standing.now, standing.launch.bundle if standing.launch else "")
+    now = words(standing.now, standing.present)
     if not changed:
         return {"from": now, "to": now, "changed": False}
-    then = standing.bundle if verb == "upgrade" or standing.previous is None else standing.previous.bundle
+    back = standing.note.back
+    then = standing.bundle if verb == "upgrade" or back is None else back.bundle
     return {"from": now, "to": words(_then(verb, standing), then), "changed": True}
 
 
@@ -154,8 +169,8 @@ def _look(crew: Crew, row: Row) -> Standing:
             return Abilities.read(json.loads(done.stdout)) if done.status == 0 else None
 
         bundle = build_bundle(Target.of(machine.facts())).tree
-        before = abilities(note.previous.venv) if note.previous else None
-        return Standing(abilities(machine.path(VENV)), before, note.launch, note.previous, bundle)
+        before = abilities(note.back.venv) if note.back else None
+        return Standing(abilities(machine.path(VENV)), before, note, service.answers(), bundle)
 
 
 def _check(crew: Crew, verb: str, todo: Iterable[Member], standing: dict[str, Standing]) -> None:
@@ -188,9 +203,10 @@ def _one(crew: Crew, verb: str, member: Member, standing: Standing) -> None:
         else:
             crew.screen.phase(member.name, "starting", "the runtime before")
             with log_in(reach, crew.interrupts, setting("SSH_DEADLINE")) as machine:
-                assert standing.previous is not None, "checked before"
-                present = standing.launch or standing.previous
-                Service(machine).start(replace(present, bundle=standing.previous.bundle, venv=standing.previous.venv))
+                back = standing.note.back
+                assert back is not None, "checked before"
+                present = standing.note.launch or back
+                Service(machine).start(replace(present, bundle=back.bundle, venv=back.venv))
         told = _told(verb, standing, changed=True)
         crew.deployment.ledger.record(member.name, "started", detail=f"{verb}: {told['from']} -> {told['to']}")
         crew.screen.phase(member.name, "started")

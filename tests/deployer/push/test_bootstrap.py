@@ -128,6 +128,31 @@ def test_a_runtime_too_broken_to_tell_that_it_runs_is_replaced(world: World, sit
     assert before["pid"] != after["pid"]
 
 
+def test_an_upgrade_that_dies_at_each_start_is_taken_back_to_the_runtime_that_ran_before(
+    site: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service, folder = Service(site), Path(site.path(OPT), "venv-dies/bin")
+    before = service.started()
+    assert before.launch is not None
+    folder.mkdir(parents=True)
+    dying = '[ "$3" != serve ] || { echo no such wheel; exit 1; }'
+    (folder / "python").write_text(f'#!/bin/sh\n{dying}\nexec {before.launch.venv}/bin/python "$@"\n')
+    (folder / "python").chmod(0o755)
+    dies = replace(before.launch, bundle="dies", venv=str(folder.parent))
+    monkeypatch.setattr("deployer.service.START_DEADLINE_S", 2.0)
+    with pytest.raises(MachineError) as caught:
+        service.start(dies)
+    monkeypatch.undo()
+    assert "no such wheel" in str(caught.value)
+    assert "fedspan rollback site-1" in str(caught.value)
+    back = service.started().back
+    assert back == before.launch
+    assert service.start(back)
+    assert runtime_status(site) is not None
+    assert service.started() == before
+    assert not service.start(back)
+
+
 def test_the_private_key_is_for_its_owner_alone_there(site: Machine) -> None:
     key = Path(site.path(KIT), "startup", "participant.key")
     assert key.stat().st_mode & 0o777 == 0o600

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 
 from deployer.errors import MachineError
 from deployer.facts import MachineFacts
-from deployer.launch import Launch
+from deployer.launch import Launch, Started
 from deployer.push import Pushed
 from deployer.service import STARTED, Service
+from deployer.session_upgrade import Standing
 from deployer.ssh import Completed, Machine
 from deployer.unit_file import UNIT_PATH
 
@@ -37,6 +38,8 @@ FACTS = MachineFacts(
     cpus=2,
     hostname="vm",
 )
+STATUS = "/opt/fedspan/venv/bin/python -m fl_runtime status"
+UP = json.dumps({"running": True, "role": "site"})
 LAUNCH = Launch("b" * 64, "k" * 64, "/opt/fedspan/venv-b", "fedspan runtime: site-1", "AB:CD", {"target": "aws"}, None)
 
 
@@ -95,8 +98,8 @@ def test_a_machine_without_a_state_volume_is_not_asked_for_it() -> None:
 
 
 def test_the_unit_is_written_enabled_and_started_once() -> None:
-    running = iter([3, 0, 0])
-    machine = Scripted()
+    running = iter([3, 0])
+    machine = Scripted(answers={STATUS: UP})
     real = machine.run
 
     def run(argv: Sequence[str], **options: Any) -> Completed:
@@ -115,7 +118,7 @@ def test_the_unit_is_written_enabled_and_started_once() -> None:
         "sudo -n systemctl daemon-reload",
         "sudo -n systemctl enable --quiet fedspan-runtime.service",
         "sudo -n systemctl restart fedspan-runtime.service",
-        "is-active",
+        f"sudo -n {STATUS} --state /var/lib/fedspan/state",
     ]
     unit = machine.files[UNIT_PATH].decode()
     assert "User=fedspan-runtime" in unit
@@ -131,12 +134,49 @@ def test_the_unit_is_written_enabled_and_started_once() -> None:
 def test_a_unit_that_does_not_come_up_is_told_with_the_end_of_its_journal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("deployer.service.START_DEADLINE_S", 0.3)
     journal = "the port 8002 is taken by another process"
-    machine = Scripted(answers={"systemctl is-active": failing(3), "journalctl": journal})
+    machine = Scripted(answers={"systemctl is-active": failing(3), STATUS: failing(3), "journalctl": journal})
     with pytest.raises(MachineError) as caught:
         Service(machine).start(LAUNCH)
     assert journal in str(caught.value)
     assert "fedspan logs site-1" in str(caught.value)
     assert STARTED not in machine.files
+
+
+def test_an_upgrade_whose_process_dies_again_and_again_has_not_come_up_and_can_be_taken_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("deployer.service.START_DEADLINE_S", 0.3)
+    first = Scripted(answers={STATUS: UP})
+    Service(first).start(LAUNCH)
+    answers = {"cat /opt": first.files[STARTED].decode(), STATUS: failing(3), "journalctl": "ImportError: no grpc"}
+    broken = Scripted(answers=answers, files=first.files)  # systemd starts it each time anew: active, whenever asked
+    with pytest.raises(MachineError) as caught:
+        Service(broken).start(replace(LAUNCH, bundle="c" * 64, venv="/opt/fedspan/venv-c"))
+    assert "ImportError: no grpc" in str(caught.value)
+    assert "fedspan rollback site-1" in str(caught.value)
+    note = Started.read(broken.files[STARTED].decode())
+    assert (note.launch, note.back, note.trying) == (LAUNCH, LAUNCH, "c" * 64)
+    mended = Scripted(answers={"cat /opt": note.text().decode(), STATUS: UP}, files=broken.files)
+    assert Service(mended).start(LAUNCH), "it is active, but what is active is the other one"
+    assert "sudo -n ln -sfn /opt/fedspan/venv-b /opt/fedspan/venv" in mended.told
+    assert Started.read(mended.files[STARTED].decode()) == Started.read(answers["cat /opt"])
+
+
+@pytest.mark.parametrize(
+    ("note", "answers", "outdated"),
+    [
+        (Started("d", LAUNCH), True, False),
+        (Started("d", LAUNCH), False, True),
+        (Started("", LAUNCH, trying="c" * 64), True, True),
+        (Started("", LAUNCH, trying="b" * 64), True, True),
+        (Started("d", replace(LAUNCH, bundle="a" * 64)), True, True),
+        (Started(), True, True),
+    ],
+)
+def test_an_upgrade_has_something_to_do_until_the_wanted_runtime_runs(
+    note: Started, answers: bool, outdated: bool
+) -> None:
+    assert Standing(None, None, note, answers, LAUNCH.bundle).outdated == outdated
 
 
 def test_stop_and_removal_leave_no_unit() -> None:
