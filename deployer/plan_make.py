@@ -35,6 +35,7 @@ from deployer.plan import ParticipantPlan, Plan, now
 from deployer.plan_steps import steps_of
 from deployer.programs import load_program
 from deployer.server_address import server_endpoint
+from deployer.state_loss import lost_volume, note_of
 from deployer.torch_words import torch_in_words
 from stacks.args import MAX_RULES, HostKey, ParticipantArgs, door_rules
 from stacks.existing import Existing
@@ -251,10 +252,14 @@ class Planner:
             price_source=offer.source,
             steps=steps_of(part.preview, part.state, member.cloud, part.args),
             openings=part.openings,
-            note=f"moves from {part.moved_from}: everything there is deleted, the runtime's state too"
-            if part.moved_from
-            else "",
+            note=self._note(part),
         )
+
+    def _note(self, part: Part) -> str:
+        if part.moved_from:
+            return f"moves from {part.moved_from}: everything there is deleted, the runtime's state too"
+        lost = lost_volume(part, self.deployment.ledger.events(part.member.name))
+        return note_of(lost) if lost else ""
 
     def plan(self, parts: Mapping[str, Part]) -> Plan:
         """What to show of everybody."""

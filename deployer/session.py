@@ -30,6 +30,7 @@ from deployer.plan_view import render, summary
 from deployer.preflight.model import Finding, refuse
 from deployer.runlog import RunLog
 from deployer.stack_work import Outcome
+from deployer.state_loss import check_state
 from deployer.up import Up
 from startup_kits.spec import load_spec
 
@@ -226,6 +227,8 @@ def carry_out(session: Session, plan: Plan, *, agreed: bool = False, cap: Cap | 
         context.emit({"event": "plan", **plan.document(), "checks": [one.document() for one in findings]})
     else:
         tell_plan(plan, findings)
+    for part in session.up.parts.values():
+        check_state(part, session.deployment.ledger.events(part.member.name))
     check_cost(plan, cap or Cap())
     refuse(findings)
     if plan.changes and not agreed:
