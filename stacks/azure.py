@@ -19,10 +19,10 @@ from stacks.azure_identity import identity, power_role
 from stacks.azure_machine import FIXED, daily_shutdown, disk_encryption, os_profile, security, storage
 from stacks.azure_zones import has_zones
 from stacks.cloud_checks import check_for
-from stacks.egress import DENY_SLOT, egress_rules
+from stacks.egress import egress_rules
 from stacks.images import Image, image_for
 from stacks.names import Stage, azure_name, logical_name, machine_tags, resource_tags
-from stacks.rules import ingress_rules
+from stacks.rules import DENY_SLOT, INGRESS_DENY, ingress_rules
 
 NETWORK = "10.42.0.0/16"
 SUBNET = "10.42.0.0/24"
@@ -191,46 +191,50 @@ class AzureParticipant(pulumi.ComponentResource):
         )
 
     def _rules(self) -> None:
+        """Inbound rules. Without the last one Azure's own AllowVnetInBound lets in every port from all of the virtual
+        network, its peerings and what lies behind its gateways."""
+        if self._args.existing.security_group:
+            return
         for rule in ingress_rules(self._args):
-            network.SecurityRule(
-                self._logical(rule.azure_kind),
-                security_rule_name=rule.azure_kind,
-                network_security_group_name=self._firewall_name,
-                resource_group_name=self._group.name,
-                priority=rule.slot,
-                direction="Inbound",
-                access="Allow",
-                protocol="Tcp",
-                source_address_prefix=rule.cidr,
-                source_port_range="*",
-                destination_address_prefix="*",
-                destination_port_range=str(rule.port),
-                description=rule.description,
-                opts=self._opts(),
-            )
+            port = str(rule.port)
+            self._rule(rule.azure_kind, rule.slot, "Inbound", "Allow", "Tcp", rule.cidr, port, rule.description)
+        self._rule(INGRESS_DENY, DENY_SLOT, "Inbound", "Deny", "*", "*", "*", "nothing else gets in")
 
     def _egress(self) -> None:
         """Outbound rules, where they are wanted: without any, Azure lets everything out."""
         if not self._args.egress_restricted:
             return
         for rule in egress_rules("azure", self._args):
-            self._outbound(rule.kind, rule.slot, "Allow", rule.protocol.capitalize(), rule.cidr, str(rule.port))
-        self._outbound("egress-deny", DENY_SLOT, "Deny", "*", "*", "*")
+            protocol, port = rule.protocol.capitalize(), str(rule.port)
+            self._rule(rule.kind, rule.slot, "Outbound", "Allow", protocol, rule.cidr, port)
+        self._rule("egress-deny", DENY_SLOT, "Outbound", "Deny", "*", "*", "*")
 
-    def _outbound(self, kind: str, slot: int, access: str, protocol: str, cidr: str, port: str) -> None:
+    def _rule(
+        self,
+        kind: str,
+        slot: int,
+        direction: str,
+        access: str,
+        protocol: str,
+        cidr: str,
+        port: str,
+        description: str | None = None,
+    ) -> None:
+        inbound = direction == "Inbound"
         network.SecurityRule(
             self._logical(kind),
             security_rule_name=kind,
             network_security_group_name=self._firewall_name,
             resource_group_name=self._group.name,
             priority=slot,
-            direction="Outbound",
+            direction=direction,
             access=access,
             protocol=protocol,
-            source_address_prefix="*",
+            source_address_prefix=cidr if inbound else "*",
             source_port_range="*",
-            destination_address_prefix=cidr,
+            destination_address_prefix="*" if inbound else cidr,
             destination_port_range=port,
+            description=description,
             opts=self._opts(),
         )
 

@@ -10,10 +10,10 @@ from typing import Literal
 
 from stacks.args import ParticipantArgs
 from stacks.names import Cloud
+from stacks.rules import DENY_SLOT
 
-# Azure: outbound rules have priorities of their own; the last one denies what the ones before did not allow.
 _FIRST_SLOT = 100
-DENY_SLOT = 4096
+"""Azure: outbound rules have priorities of their own."""
 
 # The clouds' own resolvers. EC2 does not filter traffic to its own, but a group that says so is read by people too.
 _DNS: dict[Cloud, tuple[str, ...]] = {"aws": ("10.42.0.2/32", "169.254.169.253/32"), "azure": ("168.63.129.16/32",)}

@@ -9,7 +9,7 @@ from stacks.cloud_checks import check_for
 from stacks.egress import egress_rules
 from stacks.images import image_for
 from stacks.names import Cloud, Stage, logical_name
-from stacks.rules import ingress_rules
+from stacks.rules import INGRESS_DENY, ingress_rules
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,8 @@ def describe(cloud: Cloud, args: ParticipantArgs, stage: Stage = "full") -> list
         kinds = list(_AZURE_ADDRESS)
         if stage == "full":
             kinds += [("azure-native:network:SecurityRule", rule.azure_kind) for rule in rules]
+            if not args.existing.security_group:
+                kinds.append(("azure-native:network:SecurityRule", INGRESS_DENY))
             if args.egress_restricted:
                 ends = [*(rule.kind for rule in egress_rules(cloud, args)), "egress-deny"]
                 kinds += [("azure-native:network:SecurityRule", kind) for kind in ends]

@@ -13,6 +13,12 @@ from stacks.args import ParticipantArgs
 _SSH_SLOTS = range(1000, 2000)
 _RUNTIME_SLOTS = range(2000, 4000)
 
+DENY_SLOT = 4096
+"""Azure's last priority, inbound and outbound: the rule there denies what the ones before did not allow."""
+
+INGRESS_DENY = "ingress-deny"
+"""The end of the inbound one's name. EC2's security groups deny by themselves."""
+
 
 @dataclass(frozen=True)
 class IngressRule:

@@ -46,6 +46,7 @@ CREATES = {
         "site-1-state",
         "site-1-ssh-1314",
         "site-1-vm",
+        "site-1-ingress-deny",
     ),
 }
 """What an `up` of one site makes, by cloud: logical names, with a stable order."""

@@ -48,7 +48,7 @@ def test_the_demo_wins_and_leaves_nothing(home: dict[str, str], tmp_path: Path) 
     phases = re.findall(r"^(\d)  (\w+)", done.stdout, re.MULTILINE)
     assert [name for _, name in phases] == ["provision", "plan", "up", "data", "train", "result", "down"]
     assert "0 rows: it carries code only" in done.stdout
-    assert "43 of 43 resources deleted, 0 left" in done.stdout
+    assert "44 of 44 resources deleted, 0 left" in done.stdout
     assert "processes 0, ports 0, left 0 (asked of both clouds)" in done.stdout
     accuracy = {
         label.strip(): float(value)

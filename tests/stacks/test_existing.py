@@ -51,6 +51,14 @@ def _azure_subnet(interface: dict[str, Any]) -> Any:
     return interface["ipConfigurations"][0]["subnet"]["id"] if "ipConfigurations" in interface else None
 
 
+def test_in_a_subnet_of_the_account_no_neighbour_gets_in_by_azures_own_rules() -> None:
+    _, own, more = PLACES[1]
+    graph = made("azure", Existing(**own), **more)
+    deny = graph["site-1-ingress-deny"].inputs
+    assert (deny["direction"], deny["access"], deny["priority"]) == ("Inbound", "Deny", 4096)
+    assert (deny["sourceAddressPrefix"], deny["destinationPortRange"], deny["protocol"]) == ("*", "*", "*")
+
+
 @pytest.mark.parametrize(("cloud", "own", "more"), PLACES)
 def test_a_private_machine_has_no_public_address(cloud: str, own: dict[str, Any], more: dict[str, Any]) -> None:
     graph = made(cloud, Existing(**own, private=True), **more)
@@ -169,7 +177,8 @@ def test_during_operations_the_stack_itself_opens_no_ssh(cloud: str) -> None:
     inbound = [
         resource
         for resource in graph.cloud
-        if resource.type.endswith("SecurityGroupIngressRule") or resource.inputs.get("direction") == "Inbound"
+        if resource.type.endswith("SecurityGroupIngressRule")
+        or (resource.inputs.get("direction"), resource.inputs.get("access")) == ("Inbound", "Allow")
     ]
     assert inbound == []
 

@@ -85,11 +85,17 @@ def open_ports(cloud: str, graph: Graph) -> list[tuple[int, str]]:
         assert all("ingress" not in g.inputs for g in graph.of_type("aws:ec2/securityGroup:SecurityGroup"))
         return sorted((r.inputs["fromPort"], r.inputs["cidrIpv4"]) for r in rules)
     rules = graph.of_type("azure-native:network:SecurityRule")
-    for rule in rules:
-        assert (rule.inputs["direction"], rule.inputs["access"], rule.inputs["protocol"]) == ("Inbound", "Allow", "Tcp")
     priorities = [r.inputs["priority"] for r in rules]
     assert len(set(priorities)) == len(priorities)
     assert all(100 <= p <= 4096 for p in priorities)
+    # Azure's own rules would let in every port from the virtual network and all that is connected to it.
+    (last,) = (rule for rule in rules if rule.inputs["access"] == "Deny")
+    rules.remove(last)
+    everything = ("Inbound", max(priorities), "*", "*", "*")
+    kinds = ("direction", "priority", "protocol", "sourceAddressPrefix", "destinationPortRange")
+    assert tuple(last.inputs[kind] for kind in kinds) == everything
+    for rule in rules:
+        assert (rule.inputs["direction"], rule.inputs["access"], rule.inputs["protocol"]) == ("Inbound", "Allow", "Tcp")
     assert all("securityRules" not in g.inputs for g in graph.of_type("azure-native:network:NetworkSecurityGroup"))
     return sorted((int(r.inputs["destinationPortRange"]), r.inputs["sourceAddressPrefix"]) for r in rules)
 
