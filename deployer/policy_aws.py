@@ -132,7 +132,7 @@ def policy(
         regions: where the participants stand, fallback regions included.
         parameters: SSM parameters that name their images.
         spot: a participant asks for a spot machine; the account's first one makes AWS's service-linked role.
-        keys: ARNs of the keys (or their aliases) that encrypt disks, where they are not AWS's own.
+        keys: ARNs of the keys that encrypt disks, where they are not AWS's own.
     """
     there = {"StringEquals": {"aws:RequestedRegion": sorted(set(regions))}}
     ours = {"StringEquals": {**there["StringEquals"], FEDERATION_TAG: federation}}
@@ -173,12 +173,8 @@ def policy(
 
 
 def _key(arn: str, number: int) -> list[dict[str, Any]]:
-    """To use one key for disks, by EC2 only. A policy can't name an alias: the keys that have it are told by it."""
-    account, _, name = arn.rpartition(":")
+    """To use one key for disks, by EC2 only."""
     through: dict[str, Any] = {"StringEquals": {"kms:ViaService": f"ec2.{arn.split(':')[3]}.amazonaws.com"}}
-    if name.startswith("alias/"):
-        arn = f"{account}:key/*"
-        through["ForAnyValue:StringEquals"] = {"kms:ResourceAliases": name}
     granting = {**through, "Bool": {"kms:GrantIsForAWSResource": "true"}}
     return [
         {

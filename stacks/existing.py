@@ -16,8 +16,9 @@ _AWS = {
     "subnet": re.compile(r"subnet-[0-9a-f]{8,17}"),
     "security_group": re.compile(r"sg-[0-9a-f]{8,17}"),
     "image": re.compile(r"ami-[0-9a-f]{8,17}"),
-    "kms_key": re.compile(r"arn:aws[a-z-]*:kms:[a-z0-9-]+:\d{12}:(?:key|alias)/[\w/-]+"),
+    "kms_key": re.compile(r"arn:aws[a-z-]*:kms:[a-z0-9-]+:\d{12}:key/[\w-]+"),
 }
+_ALIAS = re.compile(r"(?:arn:aws[a-z-]*:kms:[a-z0-9-]+:\d{12}:)?(?P<id>alias/[\w/-]+)")
 _AZURE_KINDS = {
     "subnet": "Microsoft.Network/virtualNetworks/{}/subnets/{}",
     "security_group": "Microsoft.Network/networkSecurityGroups/{}",
@@ -37,7 +38,7 @@ class Existing:
         security_group: its rules decide who gets in; then no rule is made.
         private: no public address: reached through a bastion, and its way out is the subnet's.
         image: instead of the clouds' own.
-        kms_key: a key of yours that encrypts the disks: AWS's key ARN, Azure's disk encryption set.
+        kms_key: a key of yours that encrypts the disks: AWS's key ARN (no alias), Azure's disk encryption set.
     """
 
     vpc: str | None = None
@@ -62,8 +63,14 @@ class Existing:
             raise fail(f"network.{what}", "goes with network.subnet: in a network of fedspan's own nobody could use it")
         for name in ("vpc", "subnet", "security_group", "image", "kms_key"):
             value = getattr(self, name)
-            if value is not None and not _fits(cloud, name, value):
-                raise fail(name, f"{value!r} is no ID of {cloud} for that", _example(cloud, name))
+            if value is None or _fits(cloud, name, value):
+                continue
+            if cloud == "aws" and name == "kms_key" and (alias := _ALIAS.fullmatch(value)):
+                # EC2 answers with the key's own ARN: each preview would find another key, and replace the volume
+                told = f"{value!r} is an alias, which may mean another key tomorrow; a volume needs the key's own ARN"
+                ask = f"aws kms describe-key --key-id {alias['id']} --query KeyMetadata.Arn --output text"
+                raise fail(name, told, f"{ask} prints it")
+            raise fail(name, f"{value!r} is no ID of {cloud} for that", _example(cloud, name))
 
 
 def _fits(cloud: Cloud, name: str, value: str) -> bool:

@@ -146,6 +146,7 @@ def test_encryption_at_host_is_said_and_a_machine_that_gets_it_is_replaced() -> 
         ("aws", Existing(private=True), {}, "network.private"),
         ("aws", Existing(image="ubuntu"), {}, "image"),
         ("aws", Existing(image=f"{PLACE}/Microsoft.Compute/images/x"), {}, "image"),
+        ("aws", Existing(kms_key="0a1b2c3d-0000-4000-8000-00000000000a"), {}, "kms_key"),
         ("azure", Existing(subnet="subnet-0123456789abcdef0"), {}, "subnet"),
         ("azure", Existing(vpc=AWS["vpc"]), {}, "network.vpc"),
         ("azure", Existing(kms_key="arn:aws:kms:eu-central-1:111111111111:key/0a1b"), {}, "kms_key"),
@@ -157,6 +158,14 @@ def test_what_the_cloud_could_not_use_is_refused_by_its_field(
     with pytest.raises(StackArgumentError) as caught:
         check_for(cloud, sample(cloud, existing=existing, **more))
     assert str(caught.value).startswith((f"site-1: {where}", where))
+
+
+@pytest.mark.parametrize("alias", ["alias/disks", "arn:aws:kms:eu-central-1:111111111111:alias/team/disks"])
+def test_an_alias_of_a_key_is_refused_with_the_command_that_prints_the_keys_own_arn(alias: str) -> None:
+    name = alias[alias.index("alias/") :]
+    with pytest.raises(StackArgumentError, match="is an alias") as caught:
+        check_for("aws", sample("aws", existing=Existing(kms_key=alias)))
+    assert f"aws kms describe-key --key-id {name} --query KeyMetadata.Arn" in str(caught.value.next_step)
 
 
 def test_ssh_never_needs_a_group_whose_rules_let_somebody_in() -> None:
