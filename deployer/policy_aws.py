@@ -107,6 +107,10 @@ TAGGING = tuple(
 )
 FEDERATION_TAG = "aws:ResourceTag/fedspan:federation"
 
+# The provider plugin asks this of every spot machine that it reads, and cancels its request before it terminates the
+# machine; refused, it fails. The requests carry no tags: what is made is one machine, by RunInstances.
+LOOK_AT_SPOT = ("ec2:DescribeSpotInstanceRequests",)
+END_SPOT = ("ec2:CancelSpotInstanceRequests",)
 
 # what EC2 does with a key of yours for encrypted disks, in the name of whoever makes them
 USE_KEY = (
@@ -131,7 +135,8 @@ def policy(
         federation: what everything is tagged with.
         regions: where the participants stand, fallback regions included.
         parameters: SSM parameters that name their images.
-        spot: a participant asks for a spot machine; the account's first one makes AWS's service-linked role.
+        spot: a participant asks for a spot machine: its request is read and cancelled; the account's first one makes
+            AWS's service-linked role.
         keys: ARNs of the keys that encrypt disks, where they are not AWS's own.
     """
     there = {"StringEquals": {"aws:RequestedRegion": sorted(set(regions))}}
@@ -160,15 +165,18 @@ def policy(
     for number, arn in enumerate(sorted(set(keys)), start=1):
         statements += _key(arn, number)
     if spot:
-        statements.append(
+        look, end = list(LOOK_AT_SPOT), list(END_SPOT)
+        statements += [
+            {"Sid": "LookAtSpot", "Effect": "Allow", "Action": look, "Resource": "*"},
+            {"Sid": "EndSpot", "Effect": "Allow", "Action": end, "Resource": "*", "Condition": there},
             {
                 "Sid": "FirstSpotMachine",
                 "Effect": "Allow",
                 "Action": ["iam:CreateServiceLinkedRole"],
                 "Resource": "arn:aws:iam::*:role/aws-service-role/spot.amazonaws.com/*",
                 "Condition": {"StringEquals": {"iam:AWSServiceName": "spot.amazonaws.com"}},
-            }
-        )
+            },
+        ]
     return {"Version": "2012-10-17", "Statement": statements}
 
 

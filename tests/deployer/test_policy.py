@@ -55,6 +55,22 @@ def test_the_policy_grants_the_use_of_keys_of_ones_own_to_ec2_alone_and_reads_no
     assert [len([one for one in images if word in one]) for word in ("canonical", "deeplearning")] == [1, 2]
 
 
+def test_a_spot_machines_request_may_be_read_and_cancelled_in_the_specs_regions_and_only_where_one_is_wanted(
+    tmp_path: Path,
+) -> None:
+    requests = ("ec2:DescribeSpotInstanceRequests", "ec2:CancelSpotInstanceRequests")
+    spec = copy.deepcopy(SPEC)
+    try:
+        for spot in (False, True):
+            spec["sites"]["site-1"]["spot"] = spot
+            permissions.set_policy(ACCOUNT, written(tmp_path, spec, "aws"))
+            for action in requests:
+                assert permissions.allowed(ACCOUNT, action, {"aws:RequestedRegion": "eu-central-1"}) is spot
+        assert not permissions.allowed(ACCOUNT, requests[1], {"aws:RequestedRegion": "us-east-1"})
+    finally:
+        permissions.set_policy(ACCOUNT, None)
+
+
 @pytest.mark.parametrize("cloud", ["aws", "azure"])
 def test_an_id_that_is_none_is_told_as_plan_tells_it(
     tmp_path: Path, cloud: str, capsys: pytest.CaptureFixture[str]
