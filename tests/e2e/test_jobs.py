@@ -133,7 +133,7 @@ def test_start_brings_it_back_too_though_nobody_has_seen_that_it_was_off(up: Wor
     assert up.json("start", "site-1").ok().last["states"] == {"site-1": "started"}
     assert site(up)["runtime"] == "registered"
     phases = [event["what"] for event in up.json("events", "site-1").ok().events if event["what"] != "registered"]
-    assert phases[-2:] == ["stopped", "started"]
+    assert phases[-3:] == ["stopped", "machine", "started"]  # its bill goes on from when it was turned on
 
 
 def test_one_with_an_end_is_terminated_and_up_makes_another_with_its_address_and_its_timer(up: World) -> None:
