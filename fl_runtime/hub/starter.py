@@ -134,9 +134,16 @@ class Starter:
             return self._scheduler.waits_for(job)
 
     def said(self, site: str, figures: bytes) -> None:
-        """What a site has, and what of it is free."""
+        """What a site has, and what of it is free.
+
+        Raises:
+            ValueError: that is not what came.
+        """
+        said = json.loads(figures)
+        if not isinstance(said, dict):
+            raise ValueError("figures must be a map")
         with self._lock:
-            self._figures[site] = json.loads(figures)
+            self._figures[site] = said
 
     def figures(self, site: str) -> dict[str, Any]:
         """What the site said last about what it has."""

@@ -18,7 +18,7 @@ from lone_hub import JOB, SIZE, Server, model, pushed, server
 
 from fl_runtime.agent.main import Agent
 from fl_runtime.blobs import of_bytes
-from fl_runtime.errors import KitError, RefusedError
+from fl_runtime.errors import KitError, ProtocolError, RefusedError
 from fl_runtime.hub.job_process import Running
 from fl_runtime.job.bundle import pack
 from fl_runtime.job.envelope import open_envelope, seal
@@ -91,6 +91,22 @@ def test_a_site_that_is_out_is_not_waited_for_whenever_that_was(
         (end,) = made.heard.ends
         assert end["verdict"] == "fail"
         assert "site-1: its script failed" in end["why"]
+
+
+@pytest.mark.parametrize("figures", [b'"Slots"', b"[1]", b"7", b"null", b"{"])
+def test_what_a_site_says_it_has_is_a_map_or_nonsense(tmp_path: Path, figures: bytes) -> None:
+    """Anything else would be met where an admin asks for everybody's."""
+    with server(tmp_path) as made:
+        session = made.connect()
+        made.hub.jobs.starter.said("site-1", b'{"slots": 2}')
+        for body in (
+            {"site_state": pb.SiteState(job=JOB, figures=figures)},
+            {"reserved": pb.Reserved(figures=figures)},
+        ):
+            with pytest.raises(ProtocolError, match="makes no sense"):
+                made.hub.on_message(session, pb.ToHub(**body))
+        assert made.hub.jobs.starter.figures("site-1") == {"slots": 2}
+        assert made.hub.jobs.resources()["site-1"]["slots"] == 2
 
 
 # --- on the site
