@@ -18,6 +18,7 @@ from fl_runtime.names import is_job_id
 from fl_runtime.wire.identity import Identity
 
 VALID_S = 30 * 24 * 3600.0
+_YEAR_10000 = 253_402_300_800
 _SKEW_S = 24 * 3600.0  # like the certificates' backdating
 
 
@@ -43,6 +44,14 @@ def seal(kit: Kit, job: str, bundle: bytes, length: int, sites: tuple[str, ...] 
     return signed.sign(kit, body, VALID_S)
 
 
+def _time(value: Any) -> float:
+    """Seconds since the epoch. Raises ValueError: no calendar has such a time; NaN, that never passes, is none."""
+    seconds = float(value)
+    if not 0 <= seconds < _YEAR_10000:
+        raise ValueError("no such time")
+    return seconds
+
+
 def open_envelope(
     kit: Kit, document: bytes, signature: bytes, certificate_pem: bytes, *, at_any_time: bool = False
 ) -> Envelope:
@@ -61,7 +70,7 @@ def open_envelope(
             bundle=bytes.fromhex(body["bundle"]["digest"]),
             bundle_length=int(body["bundle"]["length"]),
             sites=None if body["sites"] == "all" else tuple(str(site) for site in body["sites"]),
-            not_after=float(body["not_after"]),
+            not_after=_time(body["not_after"]),
             signer=signer,
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,6 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from federation import TestCA, serial, signed, until
 from lone_hub import JOB, SIZE, Server, model, pushed, server
 
@@ -201,6 +204,16 @@ def test_a_job_that_takes_longer_than_its_envelope_is_valid_goes_on(
     assert asked.ask().accepted
     assert script.alive()
     assert run.process == script
+
+
+@pytest.mark.parametrize("not_after", [-62135596801.0, 1e300, float("nan"), float("inf")])
+def test_an_envelope_whose_end_no_calendar_has_is_refused(asked: Asked, not_after: float) -> None:
+    body = {**json.loads(asked.sealed[0]), "not_after": not_after}
+    document = json.dumps(body, sort_keys=True, separators=(",", ":")).encode()
+    key = serialization.load_pem_private_key(asked.bob.key, None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    with pytest.raises(RefusedError):
+        open_envelope(asked.kit, document, key.sign(document, ec.ECDSA(hashes.SHA256())), asked.sealed[2])
 
 
 def test_a_job_that_is_new_here_is_refused_when_its_time_is_over(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
