@@ -97,13 +97,17 @@ class Event:
     verb: str = ""
 
 
+def user() -> str:
+    """Whose process this is: the user's name, or number where a container's user has none."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
+
+
 def actor() -> str:
     """Who types: `user@machine`."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a container's user without a name
-        user = str(os.getuid())
-    return f"{user}@{socket.gethostname()}"
+    return f"{user()}@{socket.gethostname()}"
 
 
 def row_of(row: sqlite3.Row) -> Row:

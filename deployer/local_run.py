@@ -29,9 +29,6 @@ REGISTER_DEADLINE_S = 60.0
 
 STOP_DEADLINE_S = 60.0
 ALIVE_AFTER_S = 1.0
-SUPERVISOR = "supervisor.json"
-"""There as long as the runtime's supervisor has not given up."""
-
 STATUS_TIMEOUT_S = 30.0
 NOT_RUNNING = 3
 _MODULE = "fl_runtime"
@@ -214,11 +211,13 @@ def _stop(kit: Kit, folder: Path) -> None:
 
 
 def _await_registered(kit: Kit, folder: Path) -> None:
+    from fl_runtime.supervise import supervisor
+
     started = time.monotonic()
     pause, last, alive = 0.2, None, False
     while (waited := time.monotonic() - started) < REGISTER_DEADLINE_S:
         last = runtime_status(folder)
-        given_up = not (folder / SUPERVISOR).exists()
+        given_up = supervisor(folder) is None
         if last is None and given_up and (alive or waited > ALIVE_AFTER_S):
             raise MachineError(
                 "the runtime does not stay up",

@@ -9,7 +9,6 @@ as much of them.
 from __future__ import annotations
 
 import contextlib
-import getpass
 import json
 import os
 import socket
@@ -20,6 +19,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from deployer.errors import BusyError
+from deployer.ledger_rows import user
 
 
 @dataclass(frozen=True)
@@ -46,13 +46,9 @@ def lock_folder(state_dir: Path, project: str, stack: str) -> Path:
 def note_lock(folder: Path, pid: int) -> Path:
     """Note that an engine of ours, process `pid`, holds the stack of this folder; the caller deletes it at its end."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a container's user without a name
-        user = str(os.getuid())
     made = datetime.now(timezone.utc).isoformat()
     path = folder / f"{pid}.json"
-    path.write_text(json.dumps({"pid": pid, "username": user, "hostname": socket.gethostname(), "timestamp": made}))
+    path.write_text(json.dumps({"pid": pid, "username": user(), "hostname": socket.gethostname(), "timestamp": made}))
     return path
 
 
